@@ -1,0 +1,37 @@
+# One command for each thing a developer does. `make help` lists them.
+VENV   ?= .venv
+PYTHON ?= python3
+PY     := $(VENV)/bin/python
+
+.PHONY: help install test lint demo bench proto simulate clean
+
+help:            ## this list
+	@grep -hE '^[a-z]+: .*##|^[a-z]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/installed  ## everything a fresh Debian or Ubuntu machine lacks
+$(VENV)/installed: pyproject.toml deploy/packages.txt deploy/install-packages.sh
+	sh deploy/install-packages.sh
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+test: install lint    ## the whole suite, as root
+	$(PY) -m pytest
+
+lint: install    ## ruff and mypy --strict
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+demo: install    ## three managers, three workers and a web service on this machine
+	$(PY) -m swarmpy.lab.demo
+
+bench: install   ## ours against the peers on this machine; writes build/bench.json
+	$(PY) -m bench
+
+proto: install   ## generate swarmpy/rpc from proto/
+	$(PY) -m grpc_tools.protoc -Iswarmpy/rpc=proto --python_out=. --pyi_out=. --grpc_python_out=. \
+		$(patsubst proto/%,swarmpy/rpc/%,$(wildcard proto/*.proto))
+
+clean:           ## what was built here
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

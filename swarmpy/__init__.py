@@ -1,0 +1,1 @@
+"""swarmpy: a container engine and a self-healing cluster in one daemon per host."""
