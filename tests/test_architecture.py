@@ -32,7 +32,9 @@ ARROWS: dict[str, set[str]] = {
     "manager": {"errors", "rpc", "identity", "manager.*"},
     "api": {"errors", "rpc", "engine", "image", "manager.control", "manager.store"},
     "lab": {"errors", "network"},
-    "daemon": {"errors", "rpc", "identity", "engine", "image", "runtime", "network", "worker", "manager", "manager.*", "api"},
+    "daemon": {
+        "errors", "rpc", "identity", "engine", "image", "runtime", "network", "worker", "manager", "manager.*", "api",
+    },
 }
 
 
