@@ -1,0 +1,1 @@
+"""Side-by-side measurements: ours, the peer, the ratio, on the same machine in turn."""
