@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "manager.ca": {"errors", "rpc", "identity", "manager.store"},
     "manager.control": {"errors", "rpc", "identity", "manager.store", "manager.replicated_log", "manager.ca"},
     "manager": {"errors", "rpc", "identity", "manager.*"},
-    "api": {"errors", "rpc", "engine", "image", "manager.control", "manager.store"},
+    "api": {"errors", "rpc", "engine", "image", "manager.control", "manager.store", "manager.replicated_log"},
     "lab": {"errors", "network"},
     "daemon": {
         "errors", "rpc", "identity", "engine", "image", "runtime", "network", "worker", "manager", "manager.*", "api",
