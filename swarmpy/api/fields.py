@@ -60,11 +60,11 @@ class Fields:
             raise InvalidArgument(f"{self.path(name)}: expected a number, found {kind(value)}")
         return float(value)
 
-    def object(self, name: str) -> Fields:
+    def inner(self, name: str) -> Fields:
         """The object in the field; an empty one when it is absent."""
         return Fields(self._value.get(name), self.path(name))
 
-    def objects(self, name: str) -> list[Fields]:
+    def each(self, name: str) -> list[Fields]:
         return [Fields(item, path) for path, item in self._items(name)]
 
     def texts(self, name: str) -> list[str]:
@@ -72,12 +72,12 @@ class Fields:
 
     def mapping(self, name: str) -> dict[str, str]:
         """An object whose values are strings (labels, driver options)."""
-        inner = self._value.get(name)
-        if inner is None:
+        given = self._value.get(name)
+        if given is None:
             return {}
-        if not isinstance(inner, dict):
-            raise InvalidArgument(f"{self.path(name)}: expected an object, found {kind(inner)}")
-        return {key: self._element(f"{self.path(name)}.{key}", item, str, "a string") for key, item in inner.items()}
+        if not isinstance(given, dict):
+            raise InvalidArgument(f"{self.path(name)}: expected an object, found {kind(given)}")
+        return {key: self._element(f"{self.path(name)}.{key}", item, str, "a string") for key, item in given.items()}
 
     def choice(self, name: str, choices: dict[str, T], default: T) -> T:
         value = self.text(name)
