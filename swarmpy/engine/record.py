@@ -1,0 +1,180 @@
+"""Containers on disk: what was asked, and what was last observed.
+
+Owns    `<data>/containers/<id>/`: `config.json` (identity and what the user asked), `state.json` (what was observed). A
+        file is replaced whole (write, fsync, rename, fsync of the directory), so a crash leaves the old or the new one.
+        A directory without a readable `config.json` is a creation that never finished; it is removed at load.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from swarmpy.engine.config import ContainerConfig, HostConfig, NetworkingConfig
+from swarmpy.engine.schema import read, write
+from swarmpy.engine.state import ContainerState, Health, HealthResult, Status
+
+__all__ = ["ContainerRecord", "Endpoint", "RecordStore", "VolumeMount", "replace_file"]
+
+
+@dataclass(frozen=True)
+class VolumeMount:
+    """A volume or bind that the container has, resolved at creation. `name` is empty for a bind."""
+
+    type: str
+    source: str
+    target: str
+    read_only: bool = False
+    name: str = ""
+    mode: str = ""
+    propagation: str = ""
+    anonymous: bool = False
+    no_copy: bool = False
+    subpath: str = ""
+    recursive: bool = True
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What the container holds on one network while it runs. Addresses carry their prefix length apart."""
+
+    network: str
+    network_id: str = ""
+    endpoint_id: str = ""
+    ip: str = ""
+    prefix: int = 0
+    gateway: str = ""
+    mac: str = ""
+
+
+@dataclass(frozen=True)
+class ContainerRecord:
+    """One container. A record is a value: the current one is `Containers.get`, and a change makes a new one."""
+
+    id: str
+    name: str
+    created_ns: int
+    image_id: str
+    """Digest of the image's configuration, "sha256:…"."""
+    image_name: str
+    """The reference the user gave."""
+    config: ContainerConfig
+    """Merged with the image's configuration: `cmd`, `entrypoint`, `env`, `volumes` and so on are what will run."""
+    host: HostConfig
+    networking: NetworkingConfig
+    mounts: tuple[VolumeMount, ...] = ()
+    state: ContainerState = field(default_factory=ContainerState)
+    endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[tuple[str, str, str], ...] = ()
+    """Published: ("80/tcp", host address, host port)."""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The user's labels."""
+        return dict(self.config.labels)
+
+
+class RecordStore:
+    """The containers' directories. Methods touch the disk: call them off the event loop."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def directory(self, container_id: str) -> Path:
+        """Where everything about one container lies."""
+        return self.root / container_id
+
+    def create(self, record: ContainerRecord) -> None:
+        """Make the directory and both files; afterwards the container survives a crash."""
+        directory = self.directory(record.id)
+        directory.mkdir(mode=0o710, parents=True)
+        self.save_state(record)
+        self.save_config(record)
+        _sync_directory(self.root)
+
+    def save_config(self, record: ContainerRecord) -> None:
+        """Persist what was asked."""
+        asked = {
+            "id": record.id, "name": record.name, "created_ns": record.created_ns, "image_id": record.image_id,
+            "image_name": record.image_name, "config": write(record.config), "host": write(record.host),
+            "networking": write(record.networking), "mounts": [dataclasses.asdict(mount) for mount in record.mounts],
+        }
+        replace_file(self.directory(record.id) / "config.json", json.dumps(asked).encode())
+
+    def save_state(self, record: ContainerRecord) -> None:
+        """Persist what was observed."""
+        state = dataclasses.asdict(record.state) | {"status": record.state.status.value}
+        observed = {
+            "state": state, "endpoints": [dataclasses.asdict(item) for item in record.endpoints],
+            "ports": [list(item) for item in record.ports],
+        }
+        replace_file(self.directory(record.id) / "state.json", json.dumps(observed).encode())
+
+    def remove(self, container_id: str) -> None:
+        """Nothing of the container is left in the store. `config.json` goes first, so a crash cannot bring it back."""
+        directory = self.directory(container_id)
+        (directory / "config.json").unlink(missing_ok=True)
+        shutil.rmtree(directory, ignore_errors=False) if directory.exists() else None
+
+    def load(self) -> list[ContainerRecord]:
+        """Every container that was completely created; what is left of others is removed."""
+        self.root.mkdir(mode=0o710, parents=True, exist_ok=True)
+        records = []
+        for directory in sorted(self.root.iterdir()):
+            if (directory / "config.json").exists():
+                records.append(_load(directory))
+            else:
+                shutil.rmtree(directory)
+        return records
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Put `data` at `path` so that a crash leaves either the old file or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _load(directory: Path) -> ContainerRecord:
+    asked: dict[str, Any] = json.loads((directory / "config.json").read_bytes())
+    record = ContainerRecord(
+        id=asked["id"], name=asked["name"], created_ns=asked["created_ns"], image_id=asked["image_id"],
+        image_name=asked["image_name"], config=read(ContainerConfig, asked["config"]),
+        host=read(HostConfig, asked["host"]), networking=read(NetworkingConfig, asked["networking"]),
+        mounts=tuple(VolumeMount(**mount) for mount in asked["mounts"]),
+    )
+    observed: dict[str, Any] = json.loads((directory / "state.json").read_bytes())
+    state = observed["state"]
+    health = state.pop("health")
+    if health is not None:
+        health = Health(
+            health["status"], health["failing_streak"], tuple(HealthResult(**probe) for probe in health["log"])
+        )
+    state["status"] = Status(state["status"])
+    return replace(
+        record,
+        state=ContainerState(**state, health=health),
+        endpoints=tuple(Endpoint(**item) for item in observed["endpoints"]),
+        ports=tuple((p, ip, host) for p, ip, host in observed["ports"]),
+    )
