@@ -1,0 +1,270 @@
+"""The replicated objects of a swarm, as this manager has applied them.
+
+Owns    every object of the swarm in memory, at the version of its last write: the index of that log entry.
+In      committed transactions from the log, in index order (`apply`), or a snapshot (`restore`).
+Out     shared messages from tables, events to watches, and proposals to the log (`commit`).
+Laws    apply is deterministic and all or nothing; what it refuses, it refuses on every manager alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from google.protobuf.message import DecodeError
+
+from swarmpy.errors import Conflict, Internal, InvalidArgument, SwarmpyError
+from swarmpy.manager.replicated_log import ReplicatedLog
+from swarmpy.manager.store.snapshot import read_snapshot, write_snapshot
+from swarmpy.manager.store.tables import NamedTable, StoreObject, Table, TaskTable
+from swarmpy.manager.store.task_states import check_desired, check_observed
+from swarmpy.manager.store.transaction import TABLES, Transaction, table_of
+from swarmpy.manager.store.watch import Event, EventKind, History, Watch
+from swarmpy.rpc.types_pb2 import (
+    Cluster,
+    Network,
+    Node,
+    Service,
+    StoreAction,
+    StoreTransaction,
+    Task,
+    TaskTemplate,
+)
+
+__all__ = ["Store"]
+
+_EVERY_TABLE = frozenset(TABLES)
+
+
+class Store:
+    """A `StateMachine` of the replicated log. Used on the event loop's thread alone."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        """`clock` gives Unix time in ns; it stamps proposals, never what is applied."""
+        self._clock = clock
+        self._log: ReplicatedLog | None = None
+        self._watchers: set[Watch] = set()
+        self.index = 0
+        self._history = History(0)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.nodes: Table[Node] = Table("node")
+        self.services: NamedTable[Service] = NamedTable("service", lambda row: row.spec.annotations.name)
+        self.tasks = TaskTable()
+        self.templates: Table[TaskTemplate] = Table("task template")
+        self.networks: NamedTable[Network] = NamedTable("network", lambda row: row.spec.annotations.name)
+        self._cluster: Table[Cluster] = Table("cluster")
+        self._services_of_template: dict[str, int] = {}
+        self._tables: dict[str, Table[Any]] = {
+            "nodes": self.nodes,
+            "services": self.services,
+            "tasks": self.tasks,
+            "templates": self.templates,
+            "networks": self.networks,
+            "cluster": self._cluster,
+        }
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The one cluster object; None before the swarm is made."""
+        return next(iter(self._cluster.values()), None)
+
+    def uses_of_template(self, template_id: str) -> int:
+        """How many services and tasks refer to a template; at 0 it may be removed."""
+        return self.tasks.uses_of(template_id) + self._services_of_template.get(template_id, 0)
+
+    # ------------------------------------------------------------------------------------------ writing
+
+    def bind(self, log: ReplicatedLog) -> None:
+        """Tell the store which log drives it; `commit` proposes there."""
+        self._log = log
+
+    async def commit(self, transaction: Transaction) -> int:
+        """Propose a transaction, wait until it is applied here, and return its index.
+
+        An empty transaction proposes nothing and returns the present index. Raises Conflict when an object is not at
+        the version that was read, or a name is in use, or something it refers to is gone; InvalidArgument when it
+        would move a task backward; NotLeader when this manager may not write.
+        """
+        if not len(transaction):
+            return self.index
+        if self._log is None:
+            raise Internal("the store has no log to propose to: bind() it first")
+        return cast(int, await self._log.propose(transaction.encode(self._clock())))
+
+    def watch(self, *tables: str, since: int | None = None) -> Watch:
+        """Watch the named tables, or all of them, from now on or from after the index `since`.
+
+        Raises ResumeExpired when `since` is too long ago, InvalidArgument for an unknown table.
+        """
+        wanted = frozenset(tables) or _EVERY_TABLE
+        if not wanted <= _EVERY_TABLE:
+            raise InvalidArgument(f"no such tables: {sorted(wanted - _EVERY_TABLE)}")
+        return Watch(wanted, self._watchers, () if since is None else self._history.after(since))
+
+    # ------------------------------------------------------------------------------------------ StateMachine
+
+    def apply(self, index: int, data: bytes) -> object:
+        """Apply one committed transaction. Returns its index, or the SwarmpyError for which nothing of it was done."""
+        self.index = index
+        try:
+            transaction = StoreTransaction.FromString(data)
+        except DecodeError as error:
+            return Internal(f"log entry {index} is not a store transaction: {error}")
+        events: list[Event] = []
+        try:
+            for action in transaction.actions:
+                if (event := self._apply_action(index, transaction.now_ns, action)) is not None:
+                    events.append(event)
+        except SwarmpyError as refusal:
+            for event in reversed(events):
+                self._undo(event)
+            return refusal
+        self._publish(events)
+        return index
+
+    def snapshot(self) -> bytes:
+        """The whole store as a serialized `StoreSnapshot`."""
+        return write_snapshot(self.index, (row for table in self._tables.values() for row in table.values()))
+
+    def restore(self, index: int, data: bytes) -> None:
+        """Replace everything. Watches see the difference as ordinary events. Raises Internal on a damaged snapshot."""
+        rows = list(read_snapshot(data))
+        before = self._tables
+        self._clear()
+        for row in rows:
+            self._replace(table_of(row), row.id, None, row)
+        self.index = index
+        self._history.forget(index)
+        events = _difference(before, self._tables, index)
+        for watch in tuple(self._watchers):
+            watch.deliver(events, _EVERY_TABLE)
+
+    # ------------------------------------------------------------------------------------------ one action
+
+    def _apply_action(self, index: int, now_ns: int, action: StoreAction) -> Event | None:
+        if action.HasField("put"):
+            return self._put(index, now_ns, action)
+        return self._remove(index, action)
+
+    def _put(self, index: int, now_ns: int, action: StoreAction) -> Event | None:
+        kind = action.put.WhichOneof("object")
+        if kind is None:
+            raise InvalidArgument(f"log entry {index} writes an object of a kind unknown to this version")
+        written = getattr(action.put, kind)
+        new = type(written)()
+        new.CopyFrom(written)           # parsed messages share the memory of the whole transaction; rows must not
+        table, object_id = table_of(new), new.id
+        old = self._tables[table].get(object_id)
+        if old is not None and kind == "template" and not action.expected_version:
+            return None                 # a template's id is its content: it is here already
+        self._check_version(table, object_id, old, action.expected_version)
+        self._check_rules(old, new)
+        meta = new.meta
+        meta.version = index
+        meta.created_ns = now_ns if old is None else old.meta.created_ns
+        meta.updated_ns = now_ns
+        self._replace(table, object_id, old, new)
+        return Event(EventKind.CREATE if old is None else EventKind.UPDATE, table, new, old, index)
+
+    def _remove(self, index: int, action: StoreAction) -> Event:
+        table, object_id = action.remove.table, action.remove.id
+        if table not in self._tables:
+            raise InvalidArgument(f"log entry {index} removes from table {table!r}, unknown to this version")
+        old = self._tables[table].get(object_id)
+        self._check_version(table, object_id, old, action.expected_version)
+        if old is None:
+            raise Conflict(f"the {self._tables[table].noun} {object_id} is gone already")
+        if table == "templates" and (uses := self.uses_of_template(object_id)):
+            raise Conflict(f"task template {object_id} is in use by {uses} services and tasks")
+        self._replace(table, object_id, old, None)
+        return Event(EventKind.REMOVE, table, old, old, index)
+
+    def _check_version(self, table: str, object_id: str, old: StoreObject | None, expected: int) -> None:
+        present = 0 if old is None else old.meta.version
+        if present == expected:
+            return
+        noun = self._tables[table].noun
+        if old is None:
+            raise Conflict(f"the {noun} {object_id} was removed meanwhile")
+        if not expected:
+            raise Conflict(f"a {noun} {object_id} exists already")
+        raise Conflict(
+            f"update out of sequence: {noun} {object_id} is at version {present}, not {expected}; read it again"
+        )
+
+    def _check_rules(self, old: Any, new: Any) -> None:
+        if isinstance(new, Task):
+            self._check_task(old, new)
+        elif isinstance(new, Service):
+            self.services.check_name(new.id, new)
+            self._check_template("service", new.id, new.template_id)
+        elif isinstance(new, Network):
+            self.networks.check_name(new.id, new)
+        elif isinstance(new, Cluster) and old is None and len(self._cluster):
+            raise Conflict("a swarm has one cluster object, and it exists already")
+
+    def _check_task(self, old: Task | None, new: Task) -> None:
+        if old is None:
+            if new.service_id not in self.services:
+                raise Conflict(f"task {new.id}: its service {new.service_id} was removed")
+            self._check_template("task", new.id, new.template_id)
+            old_node = ""
+        else:
+            if old.service_id != new.service_id or old.slot != new.slot or old.template_id != new.template_id:
+                raise InvalidArgument(f"task {new.id}: service, slot and template of a task never change")
+            check_observed(new.id, old.status.state, new.status.state)
+            check_desired(new.id, old.desired_state, new.desired_state)
+            old_node = old.node_id
+        node = new.node_id
+        if node != old_node:
+            if old_node:
+                raise InvalidArgument(f"task {new.id}: a task is never moved from one node to another")
+            if node not in self.nodes:
+                raise Conflict(f"task {new.id}: node {node} was removed")
+
+    def _check_template(self, noun: str, object_id: str, template_id: str) -> None:
+        if template_id not in self.templates:
+            raise Conflict(f"{noun} {object_id}: task template {template_id!r} is not in the store")
+
+    # ------------------------------------------------------------------------------------------ effects
+
+    def _replace(self, table: str, object_id: str, old: Any, new: Any) -> None:
+        self._tables[table].replace(object_id, old, new)
+        if table == "services":
+            for row, step in ((old, -1), (new, 1)):
+                if row is not None:
+                    count = self._services_of_template.get(row.template_id, 0) + step
+                    if count:
+                        self._services_of_template[row.template_id] = count
+                    else:
+                        del self._services_of_template[row.template_id]
+
+    def _undo(self, event: Event) -> None:
+        now = None if event.kind is EventKind.REMOVE else event.object
+        self._replace(event.table, event.object.id, now, event.old)
+
+    def _publish(self, events: list[Event]) -> None:
+        if not events:
+            return
+        self._history.add(events)
+        tables = frozenset(event.table for event in events)
+        for watch in tuple(self._watchers):
+            watch.deliver(events, tables)
+
+
+def _difference(before: dict[str, Table[Any]], after: dict[str, Table[Any]], index: int) -> list[Event]:
+    """The events that lead from one state to another; rows at the same version are the same."""
+    events = []
+    for name in TABLES:
+        for row in before[name].values():
+            if row.id not in after[name]:
+                events.append(Event(EventKind.REMOVE, name, row, row, index))
+        for row in after[name].values():
+            old = before[name].get(row.id)
+            if old is None:
+                events.append(Event(EventKind.CREATE, name, row, None, index))
+            elif old.meta.version != row.meta.version:
+                events.append(Event(EventKind.UPDATE, name, row, old, index))
+    return events
