@@ -1,0 +1,198 @@
+"""This node's certificate: on disk, in use, and replaced while in use.
+
+Owns    `<data>/swarm/certificates/node.pem` (0600): private key, leaf and root in one file, so that after a crash in
+        the middle of a renewal they still belong together.
+Gives   TLS for this node as a server and as a client. Servers take a renewal up at the next handshake; a channel keeps
+        what it was opened with, so whoever holds a long-lived one reopens it on `on_change`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from cryptography import x509
+
+from swarmpy.errors import Internal, InvalidArgument, NotFound
+from swarmpy.identity.certificates import (
+    MANAGER_NAME,
+    KeyPair,
+    expires_ns,
+    is_signed_by,
+    load_certificate,
+    load_key,
+    node_id_of,
+    pem,
+    role_of,
+    starts_ns,
+)
+from swarmpy.identity.durable_file import write_durably
+from swarmpy.rpc.types_pb2 import NodeRole
+
+__all__ = ["CHANNEL_OPTIONS", "SERVER_OPTIONS", "Issued", "NodeIdentity", "open_channel"]
+
+FILE_NAME = "node.pem"
+MESSAGE_LIMIT_BYTES = 64 << 20
+_LIMITS = (
+    ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+)
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 5_000),          # a peer that lost power is noticed within 5 + 3 s
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    *_LIMITS,
+    *_KEEPALIVE,
+    ("grpc.ssl_target_name_override", MANAGER_NAME),
+    ("grpc.use_local_subchannel_pool", 1),      # a new channel really is a new connection, with the present certificate
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),     # also the limit of one connection attempt
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+SERVER_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    *_LIMITS,
+    *_KEEPALIVE,
+    ("grpc.http2.min_ping_interval_without_data_ms", 4_000),
+    ("grpc.so_reuseport", 0),                   # a second daemon on the address is an error, not a coin toss
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What the CA gave: a leaf for `key`, and the root that signed it. All PEM."""
+
+    key: bytes = field(repr=False)
+    certificate: bytes
+    root_ca: bytes
+
+    def __post_init__(self) -> None:
+        leaf = load_certificate(self.certificate)
+        if leaf.public_key() != load_key(self.key).public_key():
+            raise InvalidArgument("the certificate does not belong to this node's key")
+        if not is_signed_by(leaf, load_certificate(self.root_ca)):
+            raise InvalidArgument("the certificate is not signed by the swarm's root")
+        node_id_of(leaf), role_of(leaf)
+
+
+class NodeIdentity:
+    """The node's name in the swarm. Made by `load` or `create`; changed by `install` and `reload` only."""
+
+    def __init__(self, directory: Path, issued: Issued) -> None:
+        self._path = directory / FILE_NAME
+        self._callbacks: list[Callable[[], None]] = []
+        self._use(issued)
+
+    @classmethod
+    def load(cls, directory: Path) -> NodeIdentity:
+        """What is on the disk. Raises NotFound when there is nothing, Internal when it is damaged."""
+        return cls(directory, _read(directory / FILE_NAME))
+
+    @classmethod
+    def create(cls, directory: Path, issued: Issued) -> NodeIdentity:
+        """Put `issued` on the disk and use it. Blocks for an fsync."""
+        write_durably(directory / FILE_NAME, _file(issued))
+        return cls(directory, issued)
+
+    async def install(self, issued: Issued) -> None:
+        """Replace the certificate, on the disk first. Raises InvalidArgument when it names another node."""
+        if node_id_of(load_certificate(issued.certificate)) != self.node_id:
+            raise InvalidArgument("the new certificate names another node")
+        await asyncio.to_thread(write_durably, self._path, _file(issued))
+        self._use(issued)
+        for callback in tuple(self._callbacks):
+            callback()
+
+    async def reload(self) -> None:
+        """Use what is on the disk now (SIGHUP). Raises as `load` does, and then nothing has changed."""
+        issued = await asyncio.to_thread(_read, self._path)
+        if issued != self._issued:
+            self._use(issued)
+            for callback in tuple(self._callbacks):
+                callback()
+
+    def _use(self, issued: Issued) -> None:
+        self.certificate: x509.Certificate = load_certificate(issued.certificate)
+        self.root_ca: x509.Certificate = load_certificate(issued.root_ca)
+        self.node_id: str = node_id_of(self.certificate)
+        self.role: NodeRole = role_of(self.certificate)
+        self._issued = issued                   # last: the one thing that gRPC's threads read
+
+    @property
+    def root_ca_pem(self) -> bytes:
+        return self._issued.root_ca
+
+    @property
+    def valid_ns(self) -> tuple[int, int]:
+        """From when until when the certificate holds (Unix ns)."""
+        return starts_ns(self.certificate), expires_ns(self.certificate)
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called on the loop's thread after each change of certificate, role or root."""
+        self._callbacks.append(callback)
+
+    @contextmanager
+    def changes(self) -> Iterator[asyncio.Event]:
+        """An event that is set at each change, for as long as the block lasts."""
+        event = asyncio.Event()
+        self._callbacks.append(event.set)
+        try:
+            yield event
+        finally:
+            self._callbacks.remove(event.set)
+
+    def server_credentials(self, join_roots: Callable[[], bytes]) -> grpc.ServerCredentials:
+        """Mutual TLS for this manager. `join_roots` (PEM) is asked at each handshake, on a thread of gRPC's."""
+        given: list[tuple[Issued, bytes]] = []
+
+        def configuration() -> grpc.ServerCertificateConfiguration:
+            issued, roots = self._issued, join_roots()
+            given[:] = [(issued, roots)]
+            chain = issued.certificate + issued.root_ca     # with the root, for joiners to compare
+            return grpc.ssl_server_certificate_configuration([(issued.key, chain)], issued.root_ca + roots)
+
+        def changed() -> Any:                   # None keeps the one before, which the stubs do not know
+            return None if given == [(self._issued, join_roots())] else configuration()
+
+        return grpc.dynamic_ssl_server_credentials(configuration(), changed, require_client_authentication=True)
+
+    def credential(self) -> KeyPair:
+        """The present certificate and its key, for TLS clients."""
+        return KeyPair(self._issued.certificate, self._issued.key)
+
+    def channel(self, addr: str, options: tuple[tuple[str, int | str], ...] = ()) -> grpc.aio.Channel:
+        """A channel to the manager at `addr` (host:port) with the present certificate. Connects when it is used."""
+        return open_channel(addr, self.credential(), self._issued.root_ca, options)
+
+
+def open_channel(
+    addr: str, credential: KeyPair, root_ca: bytes, options: tuple[tuple[str, int | str], ...] = ()
+) -> grpc.aio.Channel:
+    """A channel that speaks only to a manager of the swarm with this root."""
+    credentials = grpc.ssl_channel_credentials(root_ca, credential.key, credential.certificate)
+    return grpc.aio.secure_channel(addr, credentials, options=CHANNEL_OPTIONS + options)
+
+
+def _file(issued: Issued) -> bytes:
+    return issued.key + issued.certificate + issued.root_ca
+
+
+def _read(path: Path) -> Issued:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as failure:
+        raise NotFound("this node has no certificate: it is not part of a swarm") from failure
+    try:
+        leaf, root = x509.load_pem_x509_certificates(data)
+        return Issued(key=data[: data.index(b"-----BEGIN CERTIFICATE-----")], certificate=pem(leaf), root_ca=pem(root))
+    except (ValueError, InvalidArgument) as failure:
+        raise Internal(f"{path} is damaged ({failure}): restore it, or leave the swarm and join again") from failure

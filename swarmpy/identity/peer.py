@@ -1,0 +1,188 @@
+"""Who is at the other end of a call: the one place where a peer's certificate is believed.
+
+TLS lets in whoever holds a certificate of the swarm's root or of a join root. The two are worlds apart, and their
+*contents* prove nothing: whoever holds a worker's token can sign itself a certificate that says "manager". So the
+guard looks at which key signed the leaf. Signed by the swarm's root, its node id and role hold. Signed by a join root,
+it is a joiner with that token's role, and everything in it is ignored. Signed by anything else, it is refused.
+
+The guard stands before every handler of a server, so a servicer that asks nothing still has only authenticated callers.
+It judges each call anew: a rotated token or an expired certificate ends at the next call, not at the next connection.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import grpc
+import grpc.aio
+from cryptography import x509
+
+from swarmpy.errors import Forbidden, InvalidArgument
+from swarmpy.identity.certificates import (
+    expires_ns,
+    is_signed_by,
+    load_certificate,
+    node_id_of,
+    role_of,
+    starts_ns,
+)
+from swarmpy.identity.join_credential import JoinRoots
+from swarmpy.identity.node_identity import NodeIdentity
+from swarmpy.rpc.types_pb2 import NodeRole
+
+__all__ = ["Admission", "Peer", "PeerGuard", "authenticate", "peer_of"]
+
+REMEMBERED = 4096
+
+if TYPE_CHECKING:                               # generic in the stubs alone
+    _Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:
+    _Interceptor = grpc.aio.ServerInterceptor
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An authenticated caller: a node (`node_id`, `role`), or a joiner (`join_role`, and no id)."""
+
+    node_id: str
+    role: NodeRole | None
+    join_role: NodeRole | None = None
+
+    @property
+    def is_manager(self) -> bool:
+        return self.role == NodeRole.MANAGER
+
+    def require_node(self) -> Peer:
+        """Itself when it is a node. Raises Forbidden for a joiner."""
+        if not self.node_id:
+            raise Forbidden("a host that has only a join token may ask for a certificate and nothing else")
+        return self
+
+    def require_manager(self) -> Peer:
+        """Itself when it is a manager. Raises Forbidden."""
+        if not self.require_node().is_manager:
+            raise Forbidden(f"node {self.node_id} is a worker; only managers may do this")
+        return self
+
+
+# A later judgement on an authenticated peer, by method ("/package.Service/Method"): returns it, perhaps with less
+# power, or raises Forbidden. The manager uses it to refuse nodes that were removed.
+Admission = Callable[[Peer, str], Peer]
+
+_calls: ContextVar[tuple[object, Peer]] = ContextVar("peer")
+
+
+def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
+    """The caller of the running handler. Raises Forbidden on a server that has no `PeerGuard`."""
+    judged, peer = _calls.get((None, None))
+    if peer is None or judged is not context:
+        raise Forbidden("this call was not authenticated")
+    return peer
+
+
+def authenticate(leaf: x509.Certificate, root: x509.Certificate, joins: JoinRoots | None, now_ns: int) -> Peer:
+    """What `leaf` proves at `now_ns`. Raises Forbidden, saying why it proves nothing."""
+    if is_signed_by(leaf, root):
+        if not starts_ns(leaf) <= now_ns < expires_ns(leaf):
+            raise Forbidden("the certificate has expired or is not valid yet: check both clocks, or join again")
+        try:
+            return Peer(node_id_of(leaf), role_of(leaf))
+        except InvalidArgument as failure:
+            raise Forbidden(f"the certificate names no node: {failure}") from failure
+    for role, join in joins.items() if joins else ():
+        if is_signed_by(leaf, join):
+            return Peer("", None, role)
+    raise Forbidden("the certificate was issued neither by this swarm nor with one of its present join tokens")
+
+
+class PeerGuard(_Interceptor):
+    """Authenticates every call of a server.
+
+    `join_roots` answers which join tokens hold now (None: this manager knows none yet).
+    """
+
+    def __init__(
+        self,
+        identity: NodeIdentity,
+        join_roots: Callable[[], JoinRoots | None],
+        clock: Callable[[], int],
+        admit: Admission = lambda peer, method: peer,
+    ) -> None:
+        self._identity = identity
+        self._join_roots = join_roots
+        self._clock = clock
+        self._admit = admit
+        self._known: OrderedDict[tuple[bytes, x509.Certificate, JoinRoots | None], Peer] = OrderedDict()
+        self._leaves: OrderedDict[bytes, x509.Certificate] = OrderedDict()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        handler: Any = await continuation(handler_call_details)
+        if handler is None:                     # no such method: grpc answers UNIMPLEMENTED
+            return cast("grpc.RpcMethodHandler[Any, Any]", None)
+        method: str = handler_call_details.method
+        make: Any = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[handler.request_streaming, handler.response_streaming]
+        inner = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        guarded: grpc.RpcMethodHandler[Any, Any] = make(
+            self._guarded(inner, method), handler.request_deserializer, handler.response_serializer
+        )
+        return guarded
+
+    def _guarded(self, inner: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], Any]:
+        async def answer(request: Any, context: Any) -> Any:
+            await self._enter(context, method)
+            return await inner(request, context)
+
+        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            await self._enter(context, method)
+            async for message in inner(request, context):
+                yield message
+
+        return stream if inspect.isasyncgenfunction(inner) else answer
+
+    async def _enter(self, context: Any, method: str) -> None:
+        """Make `peer_of(context)` answer for the rest of this call, or end the call."""
+        try:
+            peer = self._judge(context.auth_context().get("x509_pem_cert", ()))
+        except Forbidden as refusal:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(refusal))
+            raise
+        try:
+            _calls.set((context, self._admit(peer, method)))
+        except Forbidden as refusal:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(refusal))
+
+    def _judge(self, presented: tuple[bytes, ...] | list[bytes]) -> Peer:
+        if len(presented) != 1:
+            raise Forbidden("the call carries no client certificate")
+        text, root, joins = bytes(presented[0]), self._identity.root_ca, self._join_roots()
+        leaf = self._leaf(text)
+        key = (text, root, joins)
+        peer = self._known.get(key)
+        if peer is None or (peer.node_id and not starts_ns(leaf) <= self._clock() < expires_ns(leaf)):
+            peer = authenticate(leaf, root, joins, self._clock())
+            self._known[key] = peer
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return peer
+
+    def _leaf(self, text: bytes) -> x509.Certificate:
+        leaf = self._leaves.get(text)
+        if leaf is None:
+            leaf = self._leaves[text] = load_certificate(text)
+            if len(self._leaves) > REMEMBERED:
+                self._leaves.popitem(last=False)
+        return leaf
