@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "manager.scheduler": {"errors", "rpc", "manager.store"},
     "manager.dispatcher": {"errors", "rpc", "identity", "manager.store", "manager.replicated_log"},
     "manager.ca": {"errors", "rpc", "identity", "manager.store", "manager.replicated_log"},
-    "manager.control": {"errors", "rpc", "identity", "manager.store", "manager.replicated_log", "manager.ca"},
+    "manager.control": {"errors", "rpc", "manager.store", "manager.replicated_log", "manager.scheduler"},
     "manager": {"errors", "rpc", "identity", "manager.*"},
     "api": {"errors", "rpc", "engine", "image", "manager.control", "manager.store", "manager.replicated_log"},
     "lab": {"errors", "network"},

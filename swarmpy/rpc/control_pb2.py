@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from swarmpy.rpc import types_pb2 as swarmpy_dot_rpc_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19swarmpy/rpc/control.proto\x12\nswarmpy.v1\x1a\x17swarmpy/rpc/types.proto\"=\n\x14\x43reateServiceRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.swarmpy.v1.ServiceSpec\"I\n\x0fServiceResponse\x12$\n\x07service\x18\x01 \x01(\x0b\x32\x13.swarmpy.v1.Service\x12\x10\n\x08warnings\x18\x02 \x03(\t\"l\n\x14UpdateServiceRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12%\n\x04spec\x18\x03 \x01(\x0b\x32\x17.swarmpy.v1.ServiceSpec\x12\x10\n\x08rollback\x18\x04 \x01(\x08\"\x1b\n\rRemoveRequest\x12\n\n\x02id\x18\x01 \x01(\t\"T\n\x11UpdateNodeRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.swarmpy.v1.NodeSpec\".\n\x11RemoveNodeRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\xac\x01\n\x14UpdateClusterRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.swarmpy.v1.ClusterSpec\x12\x1b\n\x13rotate_worker_token\x18\x03 \x01(\x08\x12\x1c\n\x14rotate_manager_token\x18\x04 \x01(\x08\x12!\n\x19rotate_manager_unlock_key\x18\x05 \x01(\x08\"\x06\n\x04\x44one2\xaa\x03\n\x07\x43ontrol\x12N\n\rCreateService\x12 .swarmpy.v1.CreateServiceRequest\x1a\x1b.swarmpy.v1.ServiceResponse\x12N\n\rUpdateService\x12 .swarmpy.v1.UpdateServiceRequest\x1a\x1b.swarmpy.v1.ServiceResponse\x12<\n\rRemoveService\x12\x19.swarmpy.v1.RemoveRequest\x1a\x10.swarmpy.v1.Done\x12=\n\nUpdateNode\x12\x1d.swarmpy.v1.UpdateNodeRequest\x1a\x10.swarmpy.v1.Done\x12=\n\nRemoveNode\x12\x1d.swarmpy.v1.RemoveNodeRequest\x1a\x10.swarmpy.v1.Done\x12\x43\n\rUpdateCluster\x12 .swarmpy.v1.UpdateClusterRequest\x1a\x10.swarmpy.v1.Doneb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19swarmpy/rpc/control.proto\x12\nswarmpy.v1\x1a\x17swarmpy/rpc/types.proto\"I\n\x14\x43reateServiceRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.swarmpy.v1.ServiceSpec\x12\n\n\x02id\x18\x02 \x01(\t\"I\n\x0fServiceResponse\x12$\n\x07service\x18\x01 \x01(\x0b\x32\x13.swarmpy.v1.Service\x12\x10\n\x08warnings\x18\x02 \x03(\t\"l\n\x14UpdateServiceRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12%\n\x04spec\x18\x03 \x01(\x0b\x32\x17.swarmpy.v1.ServiceSpec\x12\x10\n\x08rollback\x18\x04 \x01(\x08\"\x1b\n\rRemoveRequest\x12\n\n\x02id\x18\x01 \x01(\t\"T\n\x11UpdateNodeRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.swarmpy.v1.NodeSpec\".\n\x11RemoveNodeRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\xac\x01\n\x14UpdateClusterRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.swarmpy.v1.ClusterSpec\x12\x1b\n\x13rotate_worker_token\x18\x03 \x01(\x08\x12\x1c\n\x14rotate_manager_token\x18\x04 \x01(\x08\x12!\n\x19rotate_manager_unlock_key\x18\x05 \x01(\x08\"\x06\n\x04\x44one2\xaa\x03\n\x07\x43ontrol\x12N\n\rCreateService\x12 .swarmpy.v1.CreateServiceRequest\x1a\x1b.swarmpy.v1.ServiceResponse\x12N\n\rUpdateService\x12 .swarmpy.v1.UpdateServiceRequest\x1a\x1b.swarmpy.v1.ServiceResponse\x12<\n\rRemoveService\x12\x19.swarmpy.v1.RemoveRequest\x1a\x10.swarmpy.v1.Done\x12=\n\nUpdateNode\x12\x1d.swarmpy.v1.UpdateNodeRequest\x1a\x10.swarmpy.v1.Done\x12=\n\nRemoveNode\x12\x1d.swarmpy.v1.RemoveNodeRequest\x1a\x10.swarmpy.v1.Done\x12\x43\n\rUpdateCluster\x12 .swarmpy.v1.UpdateClusterRequest\x1a\x10.swarmpy.v1.Doneb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,21 +33,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'swarmpy.rpc.control_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATESERVICEREQUEST']._serialized_start=66
-  _globals['_CREATESERVICEREQUEST']._serialized_end=127
-  _globals['_SERVICERESPONSE']._serialized_start=129
-  _globals['_SERVICERESPONSE']._serialized_end=202
-  _globals['_UPDATESERVICEREQUEST']._serialized_start=204
-  _globals['_UPDATESERVICEREQUEST']._serialized_end=312
-  _globals['_REMOVEREQUEST']._serialized_start=314
-  _globals['_REMOVEREQUEST']._serialized_end=341
-  _globals['_UPDATENODEREQUEST']._serialized_start=343
-  _globals['_UPDATENODEREQUEST']._serialized_end=427
-  _globals['_REMOVENODEREQUEST']._serialized_start=429
-  _globals['_REMOVENODEREQUEST']._serialized_end=475
-  _globals['_UPDATECLUSTERREQUEST']._serialized_start=478
-  _globals['_UPDATECLUSTERREQUEST']._serialized_end=650
-  _globals['_DONE']._serialized_start=652
-  _globals['_DONE']._serialized_end=658
-  _globals['_CONTROL']._serialized_start=661
-  _globals['_CONTROL']._serialized_end=1087
+  _globals['_CREATESERVICEREQUEST']._serialized_end=139
+  _globals['_SERVICERESPONSE']._serialized_start=141
+  _globals['_SERVICERESPONSE']._serialized_end=214
+  _globals['_UPDATESERVICEREQUEST']._serialized_start=216
+  _globals['_UPDATESERVICEREQUEST']._serialized_end=324
+  _globals['_REMOVEREQUEST']._serialized_start=326
+  _globals['_REMOVEREQUEST']._serialized_end=353
+  _globals['_UPDATENODEREQUEST']._serialized_start=355
+  _globals['_UPDATENODEREQUEST']._serialized_end=439
+  _globals['_REMOVENODEREQUEST']._serialized_start=441
+  _globals['_REMOVENODEREQUEST']._serialized_end=487
+  _globals['_UPDATECLUSTERREQUEST']._serialized_start=490
+  _globals['_UPDATECLUSTERREQUEST']._serialized_end=662
+  _globals['_DONE']._serialized_start=664
+  _globals['_DONE']._serialized_end=670
+  _globals['_CONTROL']._serialized_start=673
+  _globals['_CONTROL']._serialized_end=1099
 # @@protoc_insertion_point(module_scope)

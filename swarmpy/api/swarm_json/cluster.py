@@ -1,0 +1,119 @@
+"""Cluster and SwarmSpec <-> JSON.
+
+Source  Docker Engine API: ClusterInfo, Swarm, SwarmSpec.
+"""
+
+from __future__ import annotations
+
+import base64
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from swarmpy.api.fields import Fields
+from swarmpy.api.swarm_json.values import JSON, compact, time_text
+from swarmpy.rpc.types_pb2 import Cluster, ClusterSpec
+
+__all__ = ["cluster_info_to_json", "swarm_spec_from_json", "swarm_to_json"]
+
+DEFAULT_HISTORY = 5
+DEFAULT_SNAPSHOT_INTERVAL = 10_000
+DEFAULT_SLOW_FOLLOWERS = 500
+DEFAULT_HEARTBEAT_NS = 2_000_000_000
+DEFAULT_CERT_EXPIRY_NS = 90 * 24 * 3600 * 1_000_000_000
+
+
+def swarm_spec_from_json(fields: Fields) -> ClusterSpec:
+    """The body of POST /swarm/update, and Spec of POST /swarm/init."""
+    spec = ClusterSpec()
+    spec.annotations.name = fields.text("Name")
+    spec.annotations.labels.update(fields.mapping("Labels"))
+    orchestration = fields.inner("Orchestration")
+    if orchestration.has("TaskHistoryRetentionLimit"):
+        spec.task_history_limit = orchestration.integer("TaskHistoryRetentionLimit", least=0)
+    raft = fields.inner("Raft")
+    spec.raft.snapshot_interval = raft.integer("SnapshotInterval", least=0)
+    if raft.has("KeepOldSnapshots"):
+        spec.raft.keep_old_snapshots = raft.integer("KeepOldSnapshots", least=0)
+    if raft.has("LogEntriesForSlowFollowers"):
+        spec.raft.log_entries_for_slow_followers = raft.integer("LogEntriesForSlowFollowers", least=0)
+    spec.raft.election_tick = raft.integer("ElectionTick", least=0, most=2**32 - 1)
+    spec.raft.heartbeat_tick = raft.integer("HeartbeatTick", least=0, most=2**32 - 1)
+    if fields.inner("Dispatcher").integer("HeartbeatPeriod"):
+        spec.heartbeat_period_ns = fields.inner("Dispatcher").integer("HeartbeatPeriod", least=0)
+    ca = fields.inner("CAConfig")
+    ca.refuse("ExternalCAs")
+    if ca.integer("NodeCertExpiry"):
+        spec.ca.node_cert_expiry_ns = ca.integer("NodeCertExpiry", least=0)
+    spec.ca.signing_cert_pem = ca.text("SigningCACert")
+    spec.ca.signing_key_pem = ca.text("SigningCAKey")
+    spec.ca.force_rotate = ca.integer("ForceRotate", least=0)
+    spec.autolock_managers = fields.inner("EncryptionConfig").flag("AutoLockManagers")
+    driver = fields.inner("TaskDefaults").inner("LogDriver")
+    if driver.text("Name"):
+        spec.task_log_driver.name = driver.text("Name")
+        spec.task_log_driver.options.update(driver.mapping("Options"))
+    return spec
+
+
+def swarm_spec_to_json(spec: ClusterSpec) -> JSON:
+    """With defaults filled in. Keys never leave."""
+
+    def given(message: object, name: str, default: int) -> int:
+        present = message.HasField(name)  # type: ignore[attr-defined]  # protobuf messages share no typed base for this
+        return int(getattr(message, name)) if present else default
+
+    raft = spec.raft
+    driver = compact({"Name": spec.task_log_driver.name, "Options": dict(spec.task_log_driver.options)})
+    return {
+        "Name": spec.annotations.name or "default",
+        "Labels": dict(spec.annotations.labels),
+        "Orchestration": {"TaskHistoryRetentionLimit": given(spec, "task_history_limit", DEFAULT_HISTORY)},
+        "Raft": {
+            "SnapshotInterval": raft.snapshot_interval or DEFAULT_SNAPSHOT_INTERVAL,
+            "KeepOldSnapshots": given(raft, "keep_old_snapshots", 0),
+            "LogEntriesForSlowFollowers": given(raft, "log_entries_for_slow_followers", DEFAULT_SLOW_FOLLOWERS),
+            "ElectionTick": raft.election_tick or 10,
+            "HeartbeatTick": raft.heartbeat_tick or 1,
+        },
+        "Dispatcher": {"HeartbeatPeriod": given(spec, "heartbeat_period_ns", DEFAULT_HEARTBEAT_NS)},
+        "CAConfig": {"NodeCertExpiry": given(spec.ca, "node_cert_expiry_ns", DEFAULT_CERT_EXPIRY_NS)}
+        | compact({"SigningCACert": spec.ca.signing_cert_pem, "ForceRotate": spec.ca.force_rotate}),
+        "TaskDefaults": {"LogDriver": driver} if driver else {},
+        "EncryptionConfig": {"AutoLockManagers": spec.autolock_managers},
+    }
+
+
+def cluster_info_to_json(cluster: Cluster) -> JSON:
+    """ClusterInfo: without the join tokens."""
+    return {
+        "ID": cluster.id,
+        "Version": {"Index": cluster.meta.version},
+        "CreatedAt": time_text(cluster.meta.created_ns),
+        "UpdatedAt": time_text(cluster.meta.updated_ns),
+        "Spec": swarm_spec_to_json(cluster.spec),
+        "TLSInfo": tls_info(cluster.root_ca.cert_pem),
+        "RootRotationInProgress": False,
+        "DefaultAddrPool": list(cluster.default_addr_pool) or ["10.0.0.0/8"],
+        "SubnetSize": cluster.subnet_size or 24,
+        "DataPathPort": cluster.data_path_port or 4789,
+    }
+
+
+def swarm_to_json(cluster: Cluster) -> JSON:
+    """GET /swarm."""
+    return cluster_info_to_json(cluster) | {
+        "JoinTokens": {"Worker": cluster.root_ca.join_token_worker, "Manager": cluster.root_ca.join_token_manager}
+    }
+
+
+def tls_info(root_pem: str) -> JSON:
+    if not root_pem:
+        return {}
+    root = x509.load_pem_x509_certificate(root_pem.encode())
+    key = root.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return {
+        "TrustRoot": root_pem,
+        "CertIssuerSubject": base64.b64encode(root.subject.public_bytes()).decode(),
+        "CertIssuerPublicKey": base64.b64encode(key).decode(),
+    }

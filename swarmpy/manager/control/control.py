@@ -1,0 +1,210 @@
+"""What the API may ask of a swarm, on any manager: done here when this manager leads, forwarded when another does.
+
+A request is sent on only when it is certain that it was not carried out: the other side said it does not lead, or was
+never reached. When the lead is lost while a request is under way its outcome is unknown; creation is then repeated
+(its id makes that harmless) and anything else is reported, for the caller to read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import grpc.aio
+from google.protobuf.message import Message
+
+from swarmpy.errors import Conflict, Unavailable
+from swarmpy.manager.control.cluster import update_cluster
+from swarmpy.manager.control.errors import received
+from swarmpy.manager.control.nodes import remove_node, update_node
+from swarmpy.manager.control.services import create_service, remove_service, update_service
+from swarmpy.manager.replicated_log import Leadership, NotLeader, ReplicatedLog
+from swarmpy.manager.store import Store
+from swarmpy.rpc.control_pb2 import (
+    CreateServiceRequest,
+    Done,
+    RemoveNodeRequest,
+    RemoveRequest,
+    ServiceResponse,
+    UpdateClusterRequest,
+    UpdateNodeRequest,
+    UpdateServiceRequest,
+)
+from swarmpy.rpc.control_pb2_grpc import ControlStub
+
+__all__ = ["Control", "LeaderControl"]
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+PATIENCE_S = 6.0       # how long a request waits for a leader: an election and a little more
+
+
+class LeaderControl:
+    """The same requests, on the leader: NotLeader when this manager is not."""
+
+    def __init__(self, store: Store, log: ReplicatedLog, clock: Callable[[], int], new_token: Callable[[str], str]) -> None:
+        self._store = store
+        self._log = log
+        self._clock = clock
+        self._new_token = new_token
+
+    async def create_service(self, request: CreateServiceRequest) -> ServiceResponse:
+        self._check_leads()
+        done = self._store.services.get(request.id)
+        if done is not None:
+            return ServiceResponse(service=done)
+        service, transaction = create_service(self._store, request.id, request.spec)
+        await self._store.commit(transaction)
+        return ServiceResponse(service=self._store.services.get(request.id) or service)
+
+    async def update_service(self, request: UpdateServiceRequest) -> ServiceResponse:
+        self._check_leads()
+        spec = None if request.rollback else request.spec
+        service, transaction = update_service(self._store, request.id, request.version, spec, self._clock())
+        await self._store.commit(transaction)
+        return ServiceResponse(service=self._store.services.get(request.id) or service)
+
+    async def remove_service(self, request: RemoveRequest) -> Done:
+        self._check_leads()
+        while True:
+            try:
+                await self._store.commit(remove_service(self._store, request.id))
+                return Done()
+            except Conflict:
+                continue   # somebody wrote to the service meanwhile: removal does not depend on what
+
+    async def update_node(self, request: UpdateNodeRequest) -> Done:
+        self._check_leads()
+        _, transaction = update_node(self._store, self._log.members(), request.id, request.version, request.spec)
+        await self._store.commit(transaction)
+        return Done()
+
+    async def remove_node(self, request: RemoveNodeRequest) -> Done:
+        self._check_leads()
+        while True:
+            transaction = remove_node(self._store, self._log.members(), request.id, force=request.force)
+            try:
+                await self._store.commit(transaction)
+                return Done()
+            except Conflict:
+                continue   # a heartbeat changed its status: look again
+
+    async def update_cluster(self, request: UpdateClusterRequest) -> Done:
+        self._check_leads()
+        await self._store.commit(update_cluster(self._store, request, self._new_token))
+        return Done()
+
+    def _check_leads(self) -> None:
+        leadership = self._log.leadership
+        if not leadership.is_leader:
+            raise NotLeader(leadership.leader_addr)
+
+
+class Control:
+    """The door for the API on every manager. Raises what the operations raise, and Unavailable without a leader."""
+
+    def __init__(
+        self, leader: LeaderControl, log: ReplicatedLog, channel: Callable[[str], grpc.aio.Channel]
+    ) -> None:
+        self._leader = leader
+        self._log = log
+        self._channel = channel
+        self._changed = asyncio.Event()
+        self._peer: tuple[str, grpc.aio.Channel] | None = None     # to the last leader asked
+        log.on_leadership(self._on_leadership)
+
+    async def close(self) -> None:
+        if self._peer is not None:
+            await self._peer[1].close()
+            self._peer = None
+
+    async def create_service(self, request: CreateServiceRequest) -> ServiceResponse:
+        return await self._ask(
+            lambda: self._leader.create_service(request),
+            lambda stub: stub.CreateService(request),
+            repeatable=True,
+        )
+
+    async def update_service(self, request: UpdateServiceRequest) -> ServiceResponse:
+        return await self._ask(
+            lambda: self._leader.update_service(request), lambda stub: stub.UpdateService(request)
+        )
+
+    async def remove_service(self, request: RemoveRequest) -> Done:
+        return await self._ask(
+            lambda: self._leader.remove_service(request), lambda stub: stub.RemoveService(request)
+        )
+
+    async def update_node(self, request: UpdateNodeRequest) -> Done:
+        return await self._ask(lambda: self._leader.update_node(request), lambda stub: stub.UpdateNode(request))
+
+    async def remove_node(self, request: RemoveNodeRequest) -> Done:
+        return await self._ask(lambda: self._leader.remove_node(request), lambda stub: stub.RemoveNode(request))
+
+    async def update_cluster(self, request: UpdateClusterRequest) -> Done:
+        return await self._ask(
+            lambda: self._leader.update_cluster(request), lambda stub: stub.UpdateCluster(request)
+        )
+
+    async def _ask(
+        self,
+        here: Callable[[], Awaitable[Response]],
+        there: Callable[[ControlStub], Awaitable[Response]],
+        *,
+        repeatable: bool = False,
+    ) -> Response:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE_S
+        while True:
+            leadership = self._log.leadership
+            try:
+                if leadership.is_leader:
+                    return await here()
+                if leadership.leader_addr is None:
+                    raise NotLeader(None)
+                return await self._forward(leadership.leader_addr, there, deadline - loop.time())
+            except NotLeader as error:
+                if error.lost and not repeatable:
+                    raise Unavailable(
+                        "the leader changed while the request was under way; it may have been carried out: "
+                        "read the object again before repeating it"
+                    ) from error
+                if loop.time() >= deadline:
+                    raise Unavailable(
+                        "The swarm does not have a leader. It's possible that too few managers are online. "
+                        "Make sure more than half of the managers are online."
+                    ) from error
+            await self._leader_change(leadership, deadline - loop.time())
+
+    async def _forward(
+        self, addr: str, there: Callable[[ControlStub], Awaitable[Response]], timeout_s: float
+    ) -> Response:
+        if self._peer is None or self._peer[0] != addr:
+            await self.close()
+            self._peer = (addr, self._channel(addr))
+        channel = self._peer[1]
+        try:
+            await asyncio.wait_for(channel.channel_ready(), max(timeout_s, 0.1))
+        except TimeoutError:
+            raise NotLeader(None) from None      # never reached: certainly not carried out
+        try:
+            return await there(ControlStub(channel))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                await self.close()
+                raise NotLeader(addr, lost=True) from error
+            raise received(error) from error
+
+    async def _leader_change(self, seen: Leadership, timeout_s: float) -> None:
+        """Wait until the leadership is another than `seen`, but ask again now and then all the same."""
+        while self._log.leadership == seen:
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), max(min(timeout_s, 0.25), 0.01))
+            except TimeoutError:
+                return
+
+    def _on_leadership(self, _: Leadership) -> None:
+        self._changed.set()

@@ -1,0 +1,54 @@
+"""Refusals across gRPC: a kind of SwarmpyError goes out as a status code and comes back as the same kind."""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+
+from swarmpy.errors import (
+    Conflict,
+    Forbidden,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    NotSupported,
+    SwarmpyError,
+    Unavailable,
+)
+from swarmpy.manager.replicated_log import NotLeader
+
+__all__ = ["LEADER_METADATA", "abort", "received"]
+
+LEADER_METADATA = "leader-addr"
+
+CODES: tuple[tuple[type[SwarmpyError], grpc.StatusCode], ...] = (
+    (NotLeader, grpc.StatusCode.FAILED_PRECONDITION),   # before Unavailable, of which it is one
+    (InvalidArgument, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotFound, grpc.StatusCode.NOT_FOUND),
+    (Conflict, grpc.StatusCode.ABORTED),
+    (Forbidden, grpc.StatusCode.PERMISSION_DENIED),
+    (Unavailable, grpc.StatusCode.UNAVAILABLE),
+    (NotSupported, grpc.StatusCode.UNIMPLEMENTED),
+    (Internal, grpc.StatusCode.INTERNAL),
+)
+
+
+async def abort(context: grpc.aio.ServicerContext, error: SwarmpyError) -> None:
+    """End the call with the status code of the error's kind. Does not return."""
+    code = next((code for kind, code in CODES if isinstance(error, kind)), grpc.StatusCode.UNKNOWN)
+    metadata: tuple[tuple[str, str], ...] = ()
+    if isinstance(error, NotLeader) and error.leader_addr:
+        metadata = ((LEADER_METADATA, error.leader_addr),)
+    await context.abort(code, str(error), metadata)
+
+
+def received(error: grpc.aio.AioRpcError) -> SwarmpyError:
+    """The error that the other side gave to `abort`. Anything else that broke the call is Unavailable."""
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.FAILED_PRECONDITION:
+        leader = dict(error.trailing_metadata() or ()).get(LEADER_METADATA)
+        return NotLeader(leader if isinstance(leader, str) else None)
+    for kind, known in CODES:
+        if known is code:
+            return kind(details)
+    return Unavailable(f"the leader did not answer: {code.name}: {details}")

@@ -1,0 +1,114 @@
+"""Writes to services. Each function reads the store, checks, and returns the transaction that does it.
+
+Source  Docker Engine API: POST /services/create, POST /services/{id}/update, DELETE /services/{id}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from swarmpy.errors import Conflict, InvalidArgument
+from swarmpy.manager.control.specs import check_service, port_label
+from swarmpy.manager.store import Store, Transaction
+from swarmpy.rpc.types_pb2 import PortConfig, Service, ServiceSpec, TaskSpec, TaskTemplate, UpdateStatus
+
+__all__ = ["create_service", "remove_service", "template_id", "update_service"]
+
+
+def template_id(spec: TaskSpec) -> str:
+    """SHA-256 (hex) of the deterministic serialization: equal specs share one template."""
+    return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
+
+
+def create_service(store: Store, id_: str, spec: ServiceSpec) -> tuple[Service, Transaction]:
+    """A new service. Conflict when the name is taken, InvalidArgument when the spec or a port is not possible."""
+    check_service(spec)
+    taken = store.services.by_name(spec.annotations.name)
+    if taken is not None:
+        raise Conflict(f"name conflicts with an existing object: service {spec.annotations.name} already exists")
+    check_ports_free(store, id_, spec)
+    service = Service(id=id_, spec=spec, spec_version=1, template_id=template_id(spec.task))
+    transaction = Transaction()
+    transaction.put(service)
+    put_template(store, transaction, service)
+    return service, transaction
+
+
+def update_service(
+    store: Store, id_: str, version: int, spec: ServiceSpec | None, now_ns: int
+) -> tuple[Service, Transaction]:
+    """Replace the spec; with `spec=None` return to the previous one.
+
+    Conflict when `version` is not the one in the store; InvalidArgument when the new spec is not possible, when it
+    renames the service or changes its mode, or when there is no previous spec.
+    """
+    service = store.services[id_]
+    check_version(service.meta.version, version, f"service {service.spec.annotations.name}")
+    changed = Service()
+    changed.CopyFrom(service)
+    if spec is None:
+        if not service.HasField("previous_spec"):
+            raise InvalidArgument(f"service {service.spec.annotations.name} does not have a previous spec")
+        changed.spec.CopyFrom(service.previous_spec)
+        changed.update_status.CopyFrom(
+            UpdateStatus(
+                state=UpdateStatus.ROLLBACK_STARTED, started_ns=now_ns, message="manually requested rollback"
+            )
+        )
+    else:
+        check_service(spec)
+        if spec.annotations.name != service.spec.annotations.name:
+            raise InvalidArgument(
+                f"Name: service {service.spec.annotations.name} cannot be renamed to {spec.annotations.name}"
+            )
+        changed.spec.CopyFrom(spec)
+        changed.ClearField("update_status")
+    check_ports_free(store, id_, changed.spec)
+    changed.previous_spec.CopyFrom(service.spec)
+    changed.spec_version = service.spec_version + 1
+    changed.template_id = template_id(changed.spec.task)
+    transaction = Transaction()
+    transaction.put(changed)
+    put_template(store, transaction, changed)
+    return changed, transaction
+
+
+def remove_service(store: Store, id_: str) -> Transaction:
+    """The orchestrator ends the tasks of a service that is gone."""
+    transaction = Transaction()
+    transaction.remove(store.services[id_])
+    return transaction
+
+
+def check_version(present: int, given: int, what: str) -> None:
+    if present != given:
+        raise Conflict(f"update out of sequence: {what} is at version {present}, the request was made for {given}")
+
+
+def put_template(store: Store, transaction: Transaction, service: Service) -> None:
+    """Have the template stored. One that is there already is written again, so that nobody collects it meanwhile."""
+    template = TaskTemplate(id=service.template_id, spec=service.spec.task)
+    present = store.templates.get(template.id)
+    if present is not None:
+        template.meta.CopyFrom(present.meta)
+    transaction.put(template)
+
+
+def check_ports_free(store: Store, id_: str, spec: ServiceSpec) -> None:
+    """No two services publish one port in ingress mode, nor one in ingress and one in host mode."""
+    wanted = {
+        (port.protocol, port.published_port): port for port in spec.endpoint.ports if port.published_port
+    }
+    if not wanted:
+        return
+    for other in store.services.values():
+        if other.id == id_:
+            continue
+        for port in (*other.spec.endpoint.ports, *other.endpoint.ports):
+            mine = wanted.get((port.protocol, port.published_port))
+            if mine is None or (mine.publish_mode == port.publish_mode == PortConfig.HOST):
+                continue
+            raise InvalidArgument(
+                f"EndpointSpec.Ports: port {port_label(port)} is already in use by service "
+                f"{other.spec.annotations.name} ({other.id})"
+            )

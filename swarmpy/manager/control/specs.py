@@ -1,0 +1,181 @@
+"""What a spec must satisfy before it enters the store. Pure: a spec in, InvalidArgument or NotSupported out.
+
+Source  Docker Engine API: ServiceSpec, NodeSpec, SwarmSpec; RFC 1123 for names.
+"""
+
+from __future__ import annotations
+
+import re
+
+from swarmpy.errors import InvalidArgument, NotSupported
+from swarmpy.manager.scheduler import validate_constraint
+from swarmpy.rpc.types_pb2 import (
+    ClusterSpec,
+    ContainerSpec,
+    EndpointSpec,
+    NodeSpec,
+    PortConfig,
+    ResourceRequirements,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
+
+__all__ = ["check_cluster", "check_node", "check_service", "port_label"]
+
+NAME = re.compile(r"^[a-zA-Z0-9](?:[-_.]*[A-Za-z0-9]+)*$")
+SECOND = 1_000_000_000
+HOUR = 3600 * SECOND
+LEAST_NANO_CPUS = 1_000_000            # one shares unit is about a thousandth of a CPU
+LEAST_MEMORY_BYTES = 4 * 1024 * 1024   # below this no process starts under a memory cgroup
+MOST_REPLICAS = 10_000_000
+
+
+def check_service(spec: ServiceSpec) -> None:
+    """Raise InvalidArgument or NotSupported, naming the field, unless the spec can be run."""
+    check_name("Name", spec.annotations.name)
+    check_task(spec.task)
+    if spec.mode.WhichOneof("mode") not in (None, "replicated"):
+        raise NotSupported("Mode: only Replicated services are supported yet")
+    if spec.mode.replicated.replicas > MOST_REPLICAS:
+        raise InvalidArgument(f"Mode.Replicated.Replicas: {spec.mode.replicated.replicas} is more than {MOST_REPLICAS}")
+    check_update("UpdateConfig", spec.update)
+    check_update("RollbackConfig", spec.rollback)
+    check_endpoint(spec.endpoint)
+
+
+def check_name(field: str, name: str) -> None:
+    if not name:
+        raise InvalidArgument(f"{field}: a name must be given")
+    if len(name) > 63 or not NAME.match(name):
+        raise InvalidArgument(
+            f"{field}: {name!r} is not valid; use at most 63 letters, digits, '-', '_' or '.', "
+            "beginning and ending with a letter or digit"
+        )
+
+
+def check_task(task: TaskSpec) -> None:
+    check_container(task.container)
+    check_resources(task.resources)
+    if task.restart.delay_ns < 0:
+        raise InvalidArgument("TaskTemplate.RestartPolicy.Delay: must not be negative")
+    if task.restart.window_ns < 0:
+        raise InvalidArgument("TaskTemplate.RestartPolicy.Window: must not be negative")
+    for constraint in task.placement.constraints:
+        validate_constraint(constraint)
+    for preference in task.placement.preferences:
+        descriptor = preference.spread_descriptor
+        if not descriptor.startswith(("node.labels.", "engine.labels.")):
+            raise InvalidArgument(
+                f"TaskTemplate.Placement.Preferences: {descriptor!r} must begin with node.labels. or engine.labels."
+            )
+    if task.networks:
+        raise NotSupported("TaskTemplate.Networks: attaching services to networks is not supported yet")
+
+
+def check_container(container: ContainerSpec) -> None:
+    if not container.image:
+        raise InvalidArgument("TaskTemplate.ContainerSpec.Image: an image must be given")
+    if any(character.isspace() for character in container.image):
+        raise InvalidArgument(f"TaskTemplate.ContainerSpec.Image: {container.image!r} is not a valid image reference")
+    if container.stop_grace_period_ns < 0:
+        raise InvalidArgument("TaskTemplate.ContainerSpec.StopGracePeriod: must not be negative")
+    for variable in container.env:
+        if not variable or variable.startswith("="):
+            raise InvalidArgument(f"TaskTemplate.ContainerSpec.Env: {variable!r} has no name before the '='")
+    targets = set()
+    for mount in container.mounts:
+        if not mount.target.startswith("/"):
+            raise InvalidArgument(
+                f"TaskTemplate.ContainerSpec.Mounts: target {mount.target!r} must be an absolute path in the container"
+            )
+        if mount.target in targets:
+            raise InvalidArgument(f"TaskTemplate.ContainerSpec.Mounts: two mounts have the target {mount.target!r}")
+        targets.add(mount.target)
+        if mount.type == "bind" and not mount.source.startswith("/"):
+            raise InvalidArgument(
+                f"TaskTemplate.ContainerSpec.Mounts: the source {mount.source!r} of a bind mount must be an absolute path"
+            )
+        if mount.type == "tmpfs" and mount.source:
+            raise InvalidArgument("TaskTemplate.ContainerSpec.Mounts: a tmpfs mount has no source")
+    check = container.healthcheck
+    for name, value in (
+        ("Interval", check.interval_ns), ("Timeout", check.timeout_ns), ("StartPeriod", check.start_period_ns),
+        ("StartInterval", check.start_interval_ns),
+    ):
+        if value != 0 and value < 1_000_000:
+            raise InvalidArgument(f"TaskTemplate.ContainerSpec.HealthCheck.{name}: must be 0 or at least 1ms")
+    if check.retries < 0:
+        raise InvalidArgument("TaskTemplate.ContainerSpec.HealthCheck.Retries: must not be negative")
+
+
+def check_resources(resources: ResourceRequirements) -> None:
+    for field, value in (("Limits", resources.limits), ("Reservations", resources.reservations)):
+        path = f"TaskTemplate.Resources.{field}"
+        if value.nano_cpus < 0 or 0 < value.nano_cpus < LEAST_NANO_CPUS:
+            raise InvalidArgument(f"{path}.NanoCPUs: {value.nano_cpus} must be 0 or at least {LEAST_NANO_CPUS} (0.001 CPU)")
+        if value.memory_bytes < 0 or 0 < value.memory_bytes < LEAST_MEMORY_BYTES:
+            raise InvalidArgument(f"{path}.MemoryBytes: {value.memory_bytes} must be 0 or at least 4 MiB")
+        if value.pids < 0:
+            raise InvalidArgument(f"{path}.Pids: must not be negative")
+    if 0 < resources.limits.memory_bytes < resources.reservations.memory_bytes:
+        raise InvalidArgument("TaskTemplate.Resources: the memory reservation is larger than the memory limit")
+    if 0 < resources.limits.nano_cpus < resources.reservations.nano_cpus:
+        raise InvalidArgument("TaskTemplate.Resources: the CPU reservation is larger than the CPU limit")
+
+
+def check_update(field: str, update: UpdateConfig) -> None:
+    if update.delay_ns < 0:
+        raise InvalidArgument(f"{field}.Delay: must not be negative")
+    if update.monitor_ns < 0:
+        raise InvalidArgument(f"{field}.Monitor: must not be negative")
+    if not 0 <= update.max_failure_ratio <= 1:
+        raise InvalidArgument(f"{field}.MaxFailureRatio: {update.max_failure_ratio} is not between 0 and 1")
+    if field == "RollbackConfig" and update.failure_action == UpdateConfig.ROLLBACK:
+        raise InvalidArgument("RollbackConfig.FailureAction: a rollback cannot be rolled back; use pause or continue")
+
+
+def check_endpoint(endpoint: EndpointSpec) -> None:
+    if endpoint.mode not in ("", "vip", "dnsrr"):
+        raise InvalidArgument(f"EndpointSpec.Mode: {endpoint.mode!r} is not one of vip, dnsrr")
+    published: set[tuple[int, int]] = set()
+    for port in endpoint.ports:
+        if not 1 <= port.target_port <= 65535:
+            raise InvalidArgument(f"EndpointSpec.Ports: target port {port.target_port} is not between 1 and 65535")
+        if port.published_port > 65535:
+            raise InvalidArgument(f"EndpointSpec.Ports: published port {port.published_port} is not between 1 and 65535")
+        if port.protocol == PortConfig.SCTP:
+            raise NotSupported("EndpointSpec.Ports: protocol sctp is not supported yet")
+        if endpoint.mode == "dnsrr" and port.publish_mode == PortConfig.INGRESS:
+            raise InvalidArgument("EndpointSpec: a port published in ingress mode needs the endpoint mode vip, not dnsrr")
+        if port.published_port:
+            key = (port.protocol, port.published_port)
+            if key in published:
+                raise InvalidArgument(f"EndpointSpec.Ports: {port_label(port)} is published twice")
+            published.add(key)
+
+
+def port_label(port: PortConfig) -> str:
+    """`8080/tcp`."""
+    return f"{port.published_port}/{PortConfig.Protocol.Name(port.protocol).lower()}"
+
+
+def check_node(spec: NodeSpec) -> None:
+    if spec.annotations.name:
+        check_name("Name", spec.annotations.name)
+
+
+def check_cluster(spec: ClusterSpec) -> None:
+    """The name of a cluster is fixed: `default`, as with Docker."""
+    if spec.annotations.name not in ("", "default"):
+        raise InvalidArgument(f"Name: a swarm is named 'default', not {spec.annotations.name!r}")
+    if spec.ca.HasField("node_cert_expiry_ns") and spec.ca.node_cert_expiry_ns < HOUR:
+        raise InvalidArgument("CAConfig.NodeCertExpiry: must be at least 1h")
+    if spec.HasField("heartbeat_period_ns") and spec.heartbeat_period_ns < SECOND // 10:
+        raise InvalidArgument("Dispatcher.HeartbeatPeriod: must be at least 100ms")
+    if spec.task_history_limit < 0:
+        raise InvalidArgument("Orchestration.TaskHistoryRetentionLimit: must not be negative")
+    if spec.autolock_managers:
+        raise NotSupported("EncryptionConfig.AutoLockManagers is not supported yet")
+    if spec.ca.signing_cert_pem or spec.ca.signing_key_pem:
+        raise NotSupported("CAConfig.SigningCACert and SigningCAKey are not supported yet")
