@@ -40,7 +40,7 @@ class InitRequest:
     default_addr_pool: tuple[str, ...]
     subnet_size: int                       # 0: 24
     force_new_cluster: bool
-    availability: NodeSpec.Availability.ValueType
+    availability: NodeSpec.Availability
     spec: ClusterSpec
 
 
@@ -53,7 +53,7 @@ class JoinRequest:
     data_path_addr: str
     remote_addrs: tuple[str, ...]          # host[:port]
     join_token: str
-    availability: NodeSpec.Availability.ValueType
+    availability: NodeSpec.Availability
 
 
 class SwarmManager(Protocol):

@@ -99,7 +99,7 @@ class TaskSpec(_message.Message):
     def __init__(self, container: _Optional[_Union[ContainerSpec, _Mapping]] = ..., resources: _Optional[_Union[ResourceRequirements, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., placement: _Optional[_Union[Placement, _Mapping]] = ..., log_driver: _Optional[_Union[LogDriver, _Mapping]] = ..., force_update: _Optional[int] = ..., networks: _Optional[_Iterable[_Union[NetworkAttachmentConfig, _Mapping]]] = ...) -> None: ...
 
 class ContainerSpec(_message.Message):
-    __slots__ = ("image", "labels", "command", "args", "hostname", "env", "dir", "user", "groups", "tty", "open_stdin", "read_only", "mounts", "stop_signal", "stop_grace_period_ns", "healthcheck", "hosts", "dns", "init", "sysctls", "capability_add", "capability_drop", "ulimits", "oom_score_adj", "privileges", "isolation")
+    __slots__ = ("image", "labels", "command", "args", "hostname", "env", "dir", "user", "groups", "tty", "open_stdin", "read_only", "mounts", "stop_signal", "stop_grace_period_ns", "healthcheck", "hosts", "dns", "init", "sysctls", "capability_add", "capability_drop", "ulimits", "oom_score_adj", "privileges", "isolation", "registry_auth")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +140,7 @@ class ContainerSpec(_message.Message):
     OOM_SCORE_ADJ_FIELD_NUMBER: _ClassVar[int]
     PRIVILEGES_FIELD_NUMBER: _ClassVar[int]
     ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    REGISTRY_AUTH_FIELD_NUMBER: _ClassVar[int]
     image: str
     labels: _containers.ScalarMap[str, str]
     command: _containers.RepeatedScalarFieldContainer[str]
@@ -166,7 +167,8 @@ class ContainerSpec(_message.Message):
     oom_score_adj: int
     privileges: Privileges
     isolation: str
-    def __init__(self, image: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., command: _Optional[_Iterable[str]] = ..., args: _Optional[_Iterable[str]] = ..., hostname: _Optional[str] = ..., env: _Optional[_Iterable[str]] = ..., dir: _Optional[str] = ..., user: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., tty: _Optional[bool] = ..., open_stdin: _Optional[bool] = ..., read_only: _Optional[bool] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., stop_signal: _Optional[str] = ..., stop_grace_period_ns: _Optional[int] = ..., healthcheck: _Optional[_Union[Healthcheck, _Mapping]] = ..., hosts: _Optional[_Iterable[str]] = ..., dns: _Optional[_Union[DNSConfig, _Mapping]] = ..., init: _Optional[bool] = ..., sysctls: _Optional[_Mapping[str, str]] = ..., capability_add: _Optional[_Iterable[str]] = ..., capability_drop: _Optional[_Iterable[str]] = ..., ulimits: _Optional[_Iterable[_Union[Ulimit, _Mapping]]] = ..., oom_score_adj: _Optional[int] = ..., privileges: _Optional[_Union[Privileges, _Mapping]] = ..., isolation: _Optional[str] = ...) -> None: ...
+    registry_auth: str
+    def __init__(self, image: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., command: _Optional[_Iterable[str]] = ..., args: _Optional[_Iterable[str]] = ..., hostname: _Optional[str] = ..., env: _Optional[_Iterable[str]] = ..., dir: _Optional[str] = ..., user: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., tty: _Optional[bool] = ..., open_stdin: _Optional[bool] = ..., read_only: _Optional[bool] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., stop_signal: _Optional[str] = ..., stop_grace_period_ns: _Optional[int] = ..., healthcheck: _Optional[_Union[Healthcheck, _Mapping]] = ..., hosts: _Optional[_Iterable[str]] = ..., dns: _Optional[_Union[DNSConfig, _Mapping]] = ..., init: _Optional[bool] = ..., sysctls: _Optional[_Mapping[str, str]] = ..., capability_add: _Optional[_Iterable[str]] = ..., capability_drop: _Optional[_Iterable[str]] = ..., ulimits: _Optional[_Iterable[_Union[Ulimit, _Mapping]]] = ..., oom_score_adj: _Optional[int] = ..., privileges: _Optional[_Union[Privileges, _Mapping]] = ..., isolation: _Optional[str] = ..., registry_auth: _Optional[str] = ...) -> None: ...
 
 class Privileges(_message.Message):
     __slots__ = ("no_new_privileges", "seccomp_mode", "seccomp_profile")

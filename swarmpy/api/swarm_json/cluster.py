@@ -9,6 +9,7 @@ import base64
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from google.protobuf.message import Message
 
 from swarmpy.api.fields import Fields
 from swarmpy.api.swarm_json.values import JSON, compact, time_text
@@ -59,9 +60,8 @@ def swarm_spec_from_json(fields: Fields) -> ClusterSpec:
 def swarm_spec_to_json(spec: ClusterSpec) -> JSON:
     """With defaults filled in. Keys never leave."""
 
-    def given(message: object, name: str, default: int) -> int:
-        present = message.HasField(name)  # type: ignore[attr-defined]  # protobuf messages share no typed base for this
-        return int(getattr(message, name)) if present else default
+    def given(message: Message, name: str, default: int) -> int:
+        return int(getattr(message, name)) if message.HasField(name) else default
 
     raft = spec.raft
     driver = compact({"Name": spec.task_log_driver.name, "Options": dict(spec.task_log_driver.options)})

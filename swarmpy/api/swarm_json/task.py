@@ -15,7 +15,7 @@ from swarmpy.rpc.types_pb2 import Task, TaskState, TaskStatus
 __all__ = ["state_name", "task_to_json"]
 
 
-def state_name(state: TaskState.ValueType) -> str:
+def state_name(state: TaskState) -> str:
     """`running`, as `docker service ps` shows it."""
     return TaskState.Name(state).lower()
 

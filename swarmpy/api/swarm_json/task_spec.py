@@ -55,7 +55,9 @@ def task_spec_from_json(fields: Fields) -> TaskSpec:
         task.log_driver.CopyFrom(driver_from_json(fields.inner("LogDriver")))
     for network in fields.each("Networks"):
         task.networks.add(
-            target=network.text("Target"), aliases=network.texts("Aliases"), driver_options=network.mapping("DriverOpts")
+            target=network.text("Target"),
+            aliases=network.texts("Aliases"),
+            driver_options=network.mapping("DriverOpts"),
         )
     return task
 

@@ -8,7 +8,6 @@ Source  Docker Engine API: Services, Nodes, Swarm.
 
 from swarmpy.manager.control.control import Control, LeaderControl
 from swarmpy.manager.control.errors import LEADER_METADATA, abort, received
-from swarmpy.manager.control.services import template_id
 from swarmpy.manager.control.servicer import ControlServicer
 
-__all__ = ["LEADER_METADATA", "Control", "ControlServicer", "LeaderControl", "abort", "received", "template_id"]
+__all__ = ["LEADER_METADATA", "Control", "ControlServicer", "LeaderControl", "abort", "received"]

@@ -44,7 +44,9 @@ PATIENCE_S = 6.0       # how long a request waits for a leader: an election and 
 class LeaderControl:
     """The same requests, on the leader: NotLeader when this manager is not."""
 
-    def __init__(self, store: Store, log: ReplicatedLog, clock: Callable[[], int], new_token: Callable[[str], str]) -> None:
+    def __init__(
+        self, store: Store, log: ReplicatedLog, clock: Callable[[], int], new_token: Callable[[str], str]
+    ) -> None:
         self._store = store
         self._log = log
         self._clock = clock
@@ -117,7 +119,7 @@ class Control:
 
     async def close(self) -> None:
         if self._peer is not None:
-            await self._peer[1].close()
+            await self._peer[1].close(None)
             self._peer = None
 
     async def create_service(self, request: CreateServiceRequest) -> ServiceResponse:

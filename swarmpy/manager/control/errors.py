@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import grpc
 import grpc.aio
 
@@ -33,7 +35,7 @@ CODES: tuple[tuple[type[SwarmpyError], grpc.StatusCode], ...] = (
 )
 
 
-async def abort(context: grpc.aio.ServicerContext, error: SwarmpyError) -> None:
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SwarmpyError) -> None:
     """End the call with the status code of the error's kind. Does not return."""
     code = next((code for kind, code in CODES if isinstance(error, kind)), grpc.StatusCode.UNKNOWN)
     metadata: tuple[tuple[str, str], ...] = ()
@@ -46,8 +48,9 @@ def received(error: grpc.aio.AioRpcError) -> SwarmpyError:
     """The error that the other side gave to `abort`. Anything else that broke the call is Unavailable."""
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.FAILED_PRECONDITION:
-        leader = dict(error.trailing_metadata() or ()).get(LEADER_METADATA)
-        return NotLeader(leader if isinstance(leader, str) else None)
+        metadata = cast("grpc.aio.Metadata", error.trailing_metadata())   # the stubs call it a tuple
+        leader = metadata.get(LEADER_METADATA)
+        return NotLeader(str(leader) if leader else None)
     for kind, known in CODES:
         if known is code:
             return kind(details)

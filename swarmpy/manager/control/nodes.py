@@ -18,7 +18,7 @@ __all__ = ["remove_node", "update_node"]
 def update_node(
     store: Store, members: tuple[LogMember, ...], id_: str, version: int, spec: NodeSpec
 ) -> tuple[Node, Transaction]:
-    """Replace the spec. Conflict on an old version, or when a demotion would cost the swarm its last manager or quorum."""
+    """Replace the spec. Conflict on an old version, or when a demotion would cost the last manager or the quorum."""
     check_node(spec)
     node = store.nodes[id_]
     check_version(node.meta.version, version, f"node {id_}")

@@ -5,19 +5,12 @@ Source  Docker Engine API: POST /services/create, POST /services/{id}/update, DE
 
 from __future__ import annotations
 
-import hashlib
-
 from swarmpy.errors import Conflict, InvalidArgument
 from swarmpy.manager.control.specs import check_service, port_label
-from swarmpy.manager.store import Store, Transaction
-from swarmpy.rpc.types_pb2 import PortConfig, Service, ServiceSpec, TaskSpec, TaskTemplate, UpdateStatus
+from swarmpy.manager.store import Store, Transaction, template_of
+from swarmpy.rpc.types_pb2 import PortConfig, Service, ServiceSpec, UpdateStatus
 
-__all__ = ["create_service", "remove_service", "template_id", "update_service"]
-
-
-def template_id(spec: TaskSpec) -> str:
-    """SHA-256 (hex) of the deterministic serialization: equal specs share one template."""
-    return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
+__all__ = ["create_service", "remove_service", "update_service"]
 
 
 def create_service(store: Store, id_: str, spec: ServiceSpec) -> tuple[Service, Transaction]:
@@ -27,10 +20,10 @@ def create_service(store: Store, id_: str, spec: ServiceSpec) -> tuple[Service, 
     if taken is not None:
         raise Conflict(f"name conflicts with an existing object: service {spec.annotations.name} already exists")
     check_ports_free(store, id_, spec)
-    service = Service(id=id_, spec=spec, spec_version=1, template_id=template_id(spec.task))
+    template = template_of(spec.task)
+    service = Service(id=id_, spec=spec, spec_version=1, template_id=template.id)
     transaction = Transaction()
-    transaction.put(service)
-    put_template(store, transaction, service)
+    transaction.put(service, template)
     return service, transaction
 
 
@@ -66,10 +59,10 @@ def update_service(
     check_ports_free(store, id_, changed.spec)
     changed.previous_spec.CopyFrom(service.spec)
     changed.spec_version = service.spec_version + 1
-    changed.template_id = template_id(changed.spec.task)
+    template = template_of(changed.spec.task)
+    changed.template_id = template.id
     transaction = Transaction()
-    transaction.put(changed)
-    put_template(store, transaction, changed)
+    transaction.put(changed, template)
     return changed, transaction
 
 
@@ -83,15 +76,6 @@ def remove_service(store: Store, id_: str) -> Transaction:
 def check_version(present: int, given: int, what: str) -> None:
     if present != given:
         raise Conflict(f"update out of sequence: {what} is at version {present}, the request was made for {given}")
-
-
-def put_template(store: Store, transaction: Transaction, service: Service) -> None:
-    """Have the template stored. One that is there already is written again, so that nobody collects it meanwhile."""
-    template = TaskTemplate(id=service.template_id, spec=service.spec.task)
-    present = store.templates.get(template.id)
-    if present is not None:
-        template.meta.CopyFrom(present.meta)
-    transaction.put(template)
 
 
 def check_ports_free(store: Store, id_: str, spec: ServiceSpec) -> None:

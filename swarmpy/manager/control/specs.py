@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 
 from swarmpy.errors import InvalidArgument, NotSupported
-from swarmpy.manager.scheduler import validate_constraint
 from swarmpy.rpc.types_pb2 import (
     ClusterSpec,
     ContainerSpec,
@@ -61,8 +60,6 @@ def check_task(task: TaskSpec) -> None:
         raise InvalidArgument("TaskTemplate.RestartPolicy.Delay: must not be negative")
     if task.restart.window_ns < 0:
         raise InvalidArgument("TaskTemplate.RestartPolicy.Window: must not be negative")
-    for constraint in task.placement.constraints:
-        validate_constraint(constraint)
     for preference in task.placement.preferences:
         descriptor = preference.spread_descriptor
         if not descriptor.startswith(("node.labels.", "engine.labels.")):
@@ -94,7 +91,7 @@ def check_container(container: ContainerSpec) -> None:
         targets.add(mount.target)
         if mount.type == "bind" and not mount.source.startswith("/"):
             raise InvalidArgument(
-                f"TaskTemplate.ContainerSpec.Mounts: the source {mount.source!r} of a bind mount must be an absolute path"
+                f"TaskTemplate.ContainerSpec.Mounts: source {mount.source!r} of a bind mount must be an absolute path"
             )
         if mount.type == "tmpfs" and mount.source:
             raise InvalidArgument("TaskTemplate.ContainerSpec.Mounts: a tmpfs mount has no source")
@@ -113,7 +110,7 @@ def check_resources(resources: ResourceRequirements) -> None:
     for field, value in (("Limits", resources.limits), ("Reservations", resources.reservations)):
         path = f"TaskTemplate.Resources.{field}"
         if value.nano_cpus < 0 or 0 < value.nano_cpus < LEAST_NANO_CPUS:
-            raise InvalidArgument(f"{path}.NanoCPUs: {value.nano_cpus} must be 0 or at least {LEAST_NANO_CPUS} (0.001 CPU)")
+            raise InvalidArgument(f"{path}.NanoCPUs: {value.nano_cpus} must be 0 or at least 1000000 (0.001 CPU)")
         if value.memory_bytes < 0 or 0 < value.memory_bytes < LEAST_MEMORY_BYTES:
             raise InvalidArgument(f"{path}.MemoryBytes: {value.memory_bytes} must be 0 or at least 4 MiB")
         if value.pids < 0:
@@ -143,11 +140,11 @@ def check_endpoint(endpoint: EndpointSpec) -> None:
         if not 1 <= port.target_port <= 65535:
             raise InvalidArgument(f"EndpointSpec.Ports: target port {port.target_port} is not between 1 and 65535")
         if port.published_port > 65535:
-            raise InvalidArgument(f"EndpointSpec.Ports: published port {port.published_port} is not between 1 and 65535")
+            raise InvalidArgument(f"EndpointSpec.Ports: published port {port.published_port} is more than 65535")
         if port.protocol == PortConfig.SCTP:
             raise NotSupported("EndpointSpec.Ports: protocol sctp is not supported yet")
         if endpoint.mode == "dnsrr" and port.publish_mode == PortConfig.INGRESS:
-            raise InvalidArgument("EndpointSpec: a port published in ingress mode needs the endpoint mode vip, not dnsrr")
+            raise InvalidArgument("EndpointSpec: a port published in ingress mode needs endpoint mode vip, not dnsrr")
         if port.published_port:
             key = (port.protocol, port.published_port)
             if key in published:

@@ -1,0 +1,126 @@
+"""Routes under /swarm, and the Swarm section of GET /info.
+
+Source  Docker Engine API: Swarm, SwarmInfo.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from swarmpy.api.fields import Fields
+from swarmpy.api.requests import query_flag, query_integer, read_json
+from swarmpy.api.swarm_access import current_manager
+from swarmpy.api.swarm_json.cluster import cluster_info_to_json, swarm_spec_from_json, swarm_to_json
+from swarmpy.api.swarm_json.node import AVAILABILITIES
+from swarmpy.api.swarm_json.values import JSON
+from swarmpy.api.swarm_node import InitRequest, JoinRequest, SwarmNode
+from swarmpy.errors import InvalidArgument, NotSupported, Unavailable
+from swarmpy.rpc.control_pb2 import UpdateClusterRequest
+from swarmpy.rpc.types_pb2 import NodeSpec
+
+__all__ = ["routes", "swarm_info"]
+
+
+def routes(swarm: SwarmNode) -> list[web.RouteDef]:
+    noun = SwarmRoutes(swarm)
+    return [
+        web.get("/swarm", noun.inspect),
+        web.post("/swarm/init", noun.init),
+        web.post("/swarm/join", noun.join),
+        web.post("/swarm/leave", noun.leave),
+        web.post("/swarm/update", noun.update),
+        web.get("/swarm/unlockkey", noun.unlock_key),
+        web.post("/swarm/unlock", noun.unlock),
+    ]
+
+
+class SwarmRoutes:
+    def __init__(self, swarm: SwarmNode) -> None:
+        self._swarm = swarm
+
+    async def inspect(self, _: web.Request) -> web.Response:
+        cluster = (await current_manager(self._swarm)).store.cluster
+        if cluster is None:
+            raise Unavailable("the swarm is still being set up; try again in a moment")
+        return web.json_response(swarm_to_json(cluster))
+
+    async def init(self, request: web.Request) -> web.Response:
+        fields = Fields(await read_json(request))
+        node_id = await self._swarm.init(
+            InitRequest(
+                listen_addr=fields.text("ListenAddr"),
+                advertise_addr=fields.text("AdvertiseAddr"),
+                data_path_addr=fields.text("DataPathAddr"),
+                data_path_port=fields.integer("DataPathPort", least=0, most=65535),
+                default_addr_pool=tuple(fields.texts("DefaultAddrPool")),
+                subnet_size=fields.integer("SubnetSize", least=0, most=29),
+                force_new_cluster=fields.flag("ForceNewCluster"),
+                availability=fields.choice("Availability", AVAILABILITIES, NodeSpec.ACTIVE),
+                spec=swarm_spec_from_json(fields.inner("Spec")),
+            )
+        )
+        return web.json_response(node_id)
+
+    async def join(self, request: web.Request) -> web.Response:
+        fields = Fields(await read_json(request))
+        remotes = tuple(fields.texts("RemoteAddrs"))
+        if not remotes:
+            raise InvalidArgument("RemoteAddrs: the address of a manager must be given")
+        if not fields.text("JoinToken"):
+            raise InvalidArgument("JoinToken: must be given; a manager shows it with `swarm join-token worker`")
+        await self._swarm.join(
+            JoinRequest(
+                listen_addr=fields.text("ListenAddr"),
+                advertise_addr=fields.text("AdvertiseAddr"),
+                data_path_addr=fields.text("DataPathAddr"),
+                remote_addrs=remotes,
+                join_token=fields.text("JoinToken"),
+                availability=fields.choice("Availability", AVAILABILITIES, NodeSpec.ACTIVE),
+            )
+        )
+        return web.Response()
+
+    async def leave(self, request: web.Request) -> web.Response:
+        await self._swarm.leave(force=query_flag(request, "force"))
+        return web.Response()
+
+    async def update(self, request: web.Request) -> web.Response:
+        version = query_integer(request, "version")
+        spec = swarm_spec_from_json(Fields(await read_json(request)))
+        manager = await current_manager(self._swarm)
+        await manager.control.update_cluster(
+            UpdateClusterRequest(
+                version=version,
+                spec=spec,
+                rotate_worker_token=query_flag(request, "rotateWorkerToken"),
+                rotate_manager_token=query_flag(request, "rotateManagerToken"),
+                rotate_manager_unlock_key=query_flag(request, "rotateManagerUnlockKey"),
+            )
+        )
+        return web.Response()
+
+    async def unlock_key(self, _: web.Request) -> web.Response:
+        await current_manager(self._swarm)
+        raise NotSupported("GET /swarm/unlockkey: autolock is not supported yet")
+
+    async def unlock(self, request: web.Request) -> web.Response:
+        await self._swarm.unlock(Fields(await read_json(request)).text("UnlockKey"))
+        return web.Response()
+
+
+def swarm_info(swarm: SwarmNode) -> JSON:
+    """SwarmInfo, from what this host knows at the moment: `docker info` must answer without a leader too."""
+    info: JSON = {
+        "NodeID": swarm.node_id,
+        "NodeAddr": swarm.node_addr,
+        "LocalNodeState": swarm.local_state.value,
+        "ControlAvailable": swarm.manager is not None,
+        "Error": swarm.error,
+        "RemoteManagers": [{"NodeID": node, "Addr": addr} for node, addr in swarm.remote_managers] or None,
+    }
+    manager = swarm.manager
+    if manager is not None:
+        info |= {"Nodes": len(manager.store.nodes), "Managers": len(manager.members())}
+        if manager.store.cluster is not None:
+            info["Cluster"] = cluster_info_to_json(manager.store.cluster)
+    return info
