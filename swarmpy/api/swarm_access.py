@@ -1,5 +1,7 @@
 """What every route of the swarm begins with: is this host a manager, is its view current, what is it about.
 
+Source  Docker Engine API: 503 of the paths under /services, /nodes and /tasks; names, ids and id prefixes.
+"""
 
 from __future__ import annotations
 
