@@ -540,7 +540,7 @@ class NetworkAttachment(_message.Message):
     def __init__(self, network_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "meta", "service_id", "service_name", "slot", "template_id", "spec_version", "node_id", "desired_state", "status", "networks", "ports")
+    __slots__ = ("id", "meta", "service_id", "service_name", "slot", "template_id", "spec_version", "node_id", "desired_state", "status", "networks", "ports", "restarts_ns", "start_after_ns", "by_update", "running_ns", "ended_ns")
     ID_FIELD_NUMBER: _ClassVar[int]
     META_FIELD_NUMBER: _ClassVar[int]
     SERVICE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -553,6 +553,11 @@ class Task(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     NETWORKS_FIELD_NUMBER: _ClassVar[int]
     PORTS_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_NS_FIELD_NUMBER: _ClassVar[int]
+    START_AFTER_NS_FIELD_NUMBER: _ClassVar[int]
+    BY_UPDATE_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_NS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_NS_FIELD_NUMBER: _ClassVar[int]
     id: str
     meta: Meta
     service_id: str
@@ -565,7 +570,12 @@ class Task(_message.Message):
     status: TaskStatus
     networks: _containers.RepeatedCompositeFieldContainer[NetworkAttachment]
     ports: _containers.RepeatedCompositeFieldContainer[PortConfig]
-    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ..., slot: _Optional[int] = ..., template_id: _Optional[str] = ..., spec_version: _Optional[int] = ..., node_id: _Optional[str] = ..., desired_state: _Optional[_Union[TaskState, str]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., networks: _Optional[_Iterable[_Union[NetworkAttachment, _Mapping]]] = ..., ports: _Optional[_Iterable[_Union[PortConfig, _Mapping]]] = ...) -> None: ...
+    restarts_ns: _containers.RepeatedScalarFieldContainer[int]
+    start_after_ns: int
+    by_update: bool
+    running_ns: int
+    ended_ns: int
+    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ..., slot: _Optional[int] = ..., template_id: _Optional[str] = ..., spec_version: _Optional[int] = ..., node_id: _Optional[str] = ..., desired_state: _Optional[_Union[TaskState, str]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., networks: _Optional[_Iterable[_Union[NetworkAttachment, _Mapping]]] = ..., ports: _Optional[_Iterable[_Union[PortConfig, _Mapping]]] = ..., restarts_ns: _Optional[_Iterable[int]] = ..., start_after_ns: _Optional[int] = ..., by_update: _Optional[bool] = ..., running_ns: _Optional[int] = ..., ended_ns: _Optional[int] = ...) -> None: ...
 
 class NodeSpec(_message.Message):
     __slots__ = ("annotations", "role", "availability")

@@ -15,12 +15,14 @@ from google.protobuf.message import DecodeError
 
 from swarmpy.errors import Conflict, Internal, InvalidArgument, SwarmpyError
 from swarmpy.manager.replicated_log import ReplicatedLog
+from swarmpy.manager.store.ports import IngressPorts
 from swarmpy.manager.store.snapshot import read_snapshot, write_snapshot
 from swarmpy.manager.store.tables import NamedTable, StoreObject, Table, TaskTable
 from swarmpy.manager.store.task_states import check_desired, check_observed
 from swarmpy.manager.store.transaction import TABLES, Transaction, table_of
 from swarmpy.manager.store.watch import Event, EventKind, History, Watch
 from swarmpy.rpc.types_pb2 import (
+    RUNNING,
     Cluster,
     Network,
     Node,
@@ -55,6 +57,7 @@ class Store:
         self.templates: Table[TaskTemplate] = Table("task template")
         self.networks: NamedTable[Network] = NamedTable("network", lambda row: row.spec.annotations.name)
         self._cluster: Table[Cluster] = Table("cluster")
+        self.ports = IngressPorts()
         self._services_of_template: dict[str, int] = {}
         self._tables: dict[str, Table[Any]] = {
             "nodes": self.nodes,
@@ -165,6 +168,8 @@ class Store:
         meta.version = index
         meta.created_ns = now_ns if old is None else old.meta.created_ns
         meta.updated_ns = now_ns
+        if kind == "task":
+            _stamp_task(old, new, now_ns)
         self._replace(table, object_id, old, new)
         return Event(EventKind.CREATE if old is None else EventKind.UPDATE, table, new, old, index)
 
@@ -199,6 +204,7 @@ class Store:
             self._check_task(old, new)
         elif isinstance(new, Service):
             self.services.check_name(new.id, new)
+            self.ports.check(new)
             self._check_template("service", new.id, new.template_id)
         elif isinstance(new, Network):
             self.networks.check_name(new.id, new)
@@ -233,6 +239,7 @@ class Store:
     def _replace(self, table: str, object_id: str, old: Any, new: Any) -> None:
         self._tables[table].replace(object_id, old, new)
         if table == "services":
+            self.ports.replace(old, new)
             for row, step in ((old, -1), (new, 1)):
                 if row is not None:
                     count = self._services_of_template.get(row.template_id, 0) + step
@@ -252,6 +259,14 @@ class Store:
         tables = frozenset(event.table for event in events)
         for watch in tuple(self._watchers):
             watch.deliver(events, tables)
+
+
+def _stamp_task(old: Task | None, new: Task, now_ns: int) -> None:
+    """Note when a task was first seen to run and to end, by the proposer's clock: agents' clocks may differ."""
+    state = new.status.state
+    running_ns, ended_ns = (0, 0) if old is None else (old.running_ns, old.ended_ns)
+    new.running_ns = running_ns or (now_ns if state == RUNNING else 0)
+    new.ended_ns = ended_ns or (now_ns if state > RUNNING else 0)
 
 
 def _difference(before: dict[str, Table[Any]], after: dict[str, Table[Any]], index: int) -> list[Event]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from swarmpy.manager.store.tables import StoreObject
 from swarmpy.rpc.types_pb2 import (
     Cluster,
@@ -68,6 +70,20 @@ class Transaction:
             key = (table_of(row), row.id)
             self._puts.pop(key, None)
             self._removes[key] = row.meta.version
+
+    @classmethod
+    def joined(cls, units: Iterable[Transaction]) -> Transaction:
+        """One transaction that does what all of these do."""
+        whole = cls()
+        for unit in units:
+            whole._puts.update(unit._puts)
+            whole._removes.update(unit._removes)
+        return whole
+
+    @property
+    def objects(self) -> Collection[StoreObject]:
+        """What is to be put."""
+        return self._puts.values()
 
     def __len__(self) -> int:
         return len(self._puts) + len(self._removes)

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from swarmpy.errors import Unavailable
 from swarmpy.manager.store.tables import StoreObject
 
-__all__ = ["Event", "EventKind", "History", "ResumeExpired", "Watch", "fold"]
+__all__ = ["Event", "EventKind", "History", "ResumeExpired", "Sleep", "Watch", "fold"]
+
+Sleep = Callable[[float], Coroutine[Any, Any, None]]     # seconds; asyncio.sleep, or a simulation's
 
 _FOLD_AT = 4096      # pending events above which a watcher's backlog is folded
 _HISTORY = 16384     # events that a watch can resume over
@@ -91,6 +94,21 @@ class Watch:
             if events := self.take():
                 return events
         raise StopAsyncIteration
+
+    async def wait(self, seconds: float | None, sleep: Sleep) -> tuple[Event, ...]:
+        """The next events; or none of them, once `sleep(seconds)` is over. None waits for events however long."""
+        if seconds is None:
+            await self._ready.wait()
+            return self.take()
+        if not self._pending:
+            timer = asyncio.ensure_future(sleep(seconds))
+            timer.add_done_callback(lambda _: self._ready.set())
+            try:
+                await self._ready.wait()
+            finally:
+                timer.cancel()
+                await asyncio.gather(timer, return_exceptions=True)
+        return self.take()
 
     def close(self) -> None:
         """Want no more events. Whoever waits for one is told that there will be none."""
