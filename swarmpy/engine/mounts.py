@@ -1,0 +1,181 @@
+"""Mounts of a container: what `Binds`, `Mounts`, `Volumes` and `Tmpfs` ask for, and the OCI mounts they become.
+
+Owns    reading of the bind syntax, the mounts every container has, and their order (a parent before what lies in it).
+        Pure, but for the volumes' names and paths that are passed in.
+Source  OCI runtime-spec, "config.md", Mounts; Docker Engine API, HostConfig.Binds, Mount.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from swarmpy.engine.config import BindOptions, ContainerConfig, HostConfig, Mount, TmpfsOptions, VolumeOptions
+from swarmpy.engine.record import VolumeMount
+from swarmpy.errors import InvalidArgument, NotSupported
+
+__all__ = ["default_mounts", "parse_binds", "tmpfs_mounts", "user_mounts", "wanted_mounts"]
+
+_PROPAGATION = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
+_DEFAULT_SHM_BYTES = 64 << 20
+
+
+def wanted_mounts(
+    config: ContainerConfig, host: HostConfig, inherited: Sequence[VolumeMount] = ()
+) -> tuple[VolumeMount, ...]:
+    """Every bind and volume a new container asks for, one for each target.
+
+    Anonymous volumes have an empty `name` and `source`; the caller makes them. `inherited` (`--volumes-from`) yields to
+    what is asked for directly, and the image's volumes yield to both.
+    """
+    chosen: dict[str, VolumeMount] = {mount.target: mount for mount in inherited}
+    direct: set[str] = set()
+    for mount in (*parse_binds(host.binds), *(_from_mount(item) for item in host.mounts if item.type != "tmpfs")):
+        if mount.target in direct:
+            raise InvalidArgument(f"Duplicate mount point: {mount.target}")
+        direct.add(mount.target)
+        chosen[mount.target] = mount
+    covered = set(chosen) | {_clean(target) for target in host.tmpfs} | {m.target for m in host.mounts}
+    for target in config.volumes or ():
+        path = _clean(target)
+        if path not in covered:
+            chosen[path] = VolumeMount("volume", "", path, anonymous=True)
+    return tuple(chosen.values())
+
+
+def parse_binds(binds: Sequence[str]) -> tuple[VolumeMount, ...]:
+    """`HostConfig.Binds`: "source:target[:modes]", where a source that is no path names a volume."""
+    return tuple(_parse_bind(text) for text in binds)
+
+
+def _parse_bind(text: str) -> VolumeMount:
+    parts = text.split(":")
+    if not 1 <= len(parts) <= 3 or not all(parts[:2]):
+        raise InvalidArgument(f"invalid volume specification: '{text}'; write SOURCE:TARGET[:MODE]")
+    if len(parts) == 1:
+        return VolumeMount("volume", "", _clean(parts[0]), anonymous=True)
+    source, target = parts[0], _clean(parts[1])
+    modes = [mode for mode in (parts[2] if len(parts) == 3 else "").split(",") if mode]
+    propagation, read_only, no_copy = "", False, False
+    for mode in modes:
+        if mode in _PROPAGATION:
+            propagation = mode
+        elif mode in ("ro", "rw"):
+            read_only = mode == "ro"
+        elif mode == "nocopy":
+            no_copy = True
+        elif mode not in ("z", "Z", "cached", "delegated", "consistent"):
+            raise InvalidArgument(f"invalid mode '{mode}' in the volume specification '{text}'")
+    kind = "bind" if source.startswith("/") else "volume"
+    if kind == "volume" and propagation:
+        raise InvalidArgument(f"'{text}': propagation '{propagation}' is for a path of the host, not for a volume")
+    return VolumeMount(
+        kind,
+        posixpath.normpath(source) if kind == "bind" else "",
+        target,
+        read_only=read_only,
+        name="" if kind == "bind" else source,
+        mode=",".join(modes),
+        propagation=propagation or ("rprivate" if kind == "bind" else ""),
+        no_copy=no_copy,
+    )
+
+
+def _from_mount(mount: Mount) -> VolumeMount:
+    target = _clean(mount.target, "HostConfig.Mounts.Target")
+    if mount.type == "bind":
+        return _bind_mount(mount, target, mount.bind or BindOptions())
+    if mount.type == "volume":
+        options = mount.volume or VolumeOptions()
+        driver = options.driver_config
+        if driver is not None and driver.name not in ("", "local"):
+            raise NotSupported(f"HostConfig.Mounts: volume driver '{driver.name}' is not supported; use local")
+        return VolumeMount(
+            "volume", "", target, read_only=mount.read_only, name=mount.source, anonymous=not mount.source,
+            no_copy=options.no_copy, subpath=options.subpath,
+        )  # fmt: skip
+    raise NotSupported(f"HostConfig.Mounts: type '{mount.type}' is not supported; use bind, volume or tmpfs")
+
+
+def _bind_mount(mount: Mount, target: str, options: BindOptions) -> VolumeMount:
+    if not mount.source.startswith("/"):
+        raise InvalidArgument(f"HostConfig.Mounts: source '{mount.source}' of a bind must be an absolute path")
+    if options.propagation and options.propagation not in _PROPAGATION:
+        raise InvalidArgument(f"HostConfig.Mounts: invalid propagation '{options.propagation}'")
+    if options.read_only_force_recursive:
+        raise NotSupported("HostConfig.Mounts.BindOptions.ReadOnlyForceRecursive is not supported")
+    return VolumeMount(
+        "bind", posixpath.normpath(mount.source), target, read_only=mount.read_only,
+        propagation=options.propagation or "rprivate", recursive=not options.non_recursive,
+        mode="create" if options.create_mountpoint else "exists",
+    )  # fmt: skip
+
+
+def _clean(target: str, where: str = "volume target") -> str:
+    if not target.startswith("/"):
+        raise InvalidArgument(f"{where} '{target}' must be an absolute path")
+    path = posixpath.normpath(target)
+    path = "/" + path.lstrip("/")
+    if path == "/":
+        raise InvalidArgument(f"{where}: destination can't be '/'")
+    return path
+
+
+def user_mounts(mounts: Sequence[VolumeMount], source_of: Callable[[VolumeMount], str]) -> list[dict[str, Any]]:
+    """OCI mounts of binds and volumes, parents first; `source_of` gives a mount's path on the host."""
+    out = []
+    for mount in sorted(mounts, key=lambda item: item.target.count("/")):
+        options = ["rbind" if mount.recursive else "bind", mount.propagation or "rprivate"]
+        options += ["ro"] if mount.read_only else []
+        out.append({"destination": mount.target, "type": "bind", "source": source_of(mount), "options": options})
+    return out
+
+
+def tmpfs_mounts(host: HostConfig) -> list[dict[str, Any]]:
+    """OCI mounts of `HostConfig.Tmpfs` and of tmpfs `Mounts`."""
+    base = ["noexec", "nosuid", "nodev"]
+    out = []
+    for target, text in host.tmpfs.items():
+        options = [*base, *filter(None, text.split(","))]
+        for positive in ("exec", "suid", "dev"):
+            if positive in options and f"no{positive}" in options:
+                options.remove(f"no{positive}")
+        out.append({"destination": _clean(target), "type": "tmpfs", "source": "tmpfs", "options": options})
+    for mount in host.mounts:
+        if mount.type == "tmpfs":
+            if mount.source:
+                raise InvalidArgument("HostConfig.Mounts: a tmpfs has no source")
+            wanted = mount.tmpfs or TmpfsOptions()
+            options = [*base, *(["ro"] if mount.read_only else [])]
+            options += [f"size={wanted.size_bytes}"] if wanted.size_bytes else []
+            options += [f"mode={wanted.mode:o}"] if wanted.mode else []
+            out.append({"destination": _clean(mount.target), "type": "tmpfs", "source": "tmpfs", "options": options})
+    return out
+
+
+def default_mounts(host: HostConfig, files: Sequence[tuple[str, Path]]) -> list[dict[str, Any]]:
+    """What every container sees besides its root: /proc, /dev, /sys, and `files` (target, path of the host)."""
+    write = "rw" if host.privileged else "ro"
+    shm = host.shm_size or _DEFAULT_SHM_BYTES
+    out = [
+        _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
+        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        _mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=620", "gid=5"),
+        _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", write),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", write),
+    ]
+    if host.ipc_mode == "host":
+        out.append(_mount("/dev/mqueue", "bind", "/dev/mqueue", "rbind"))
+        out.append(_mount("/dev/shm", "bind", "/dev/shm", "rbind"))
+    else:
+        out.append(_mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"))
+        if host.ipc_mode != "none":
+            out.append(_mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"))
+    out += [_mount(target, "bind", str(path), "rbind", "rprivate") for target, path in files]
+    return out
+
+
+def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": kind, "source": source, "options": list(options)}
