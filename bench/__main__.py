@@ -1,0 +1,50 @@
+"""`python -m bench [NAME …] [--repeats N]`: run the benchmarks, print a line for each figure, write build/bench.json.
+
+Every module of this package that has a `measure` is a benchmark; its name is the module's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+import traceback
+from pathlib import Path
+
+import bench
+from bench.harness import Row, line, write
+
+
+def names() -> list[str]:
+    return sorted(
+        module.name for module in pkgutil.iter_modules(bench.__path__) if module.name not in ("harness", "__main__")
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"which: {', '.join(names())} (default: all)")
+    parser.add_argument("--repeats", type=int, default=5, help="samples of each figure (default 5)")
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    failed: list[str] = []
+    for name in arguments.names or names():
+        module = importlib.import_module(f"bench.{name}")
+        if not hasattr(module, "measure"):
+            continue
+        try:
+            for row in module.measure(arguments.repeats):
+                rows.append(row)
+                print(line(row), flush=True)
+        except Exception:  # noqa: BLE001  # one benchmark that breaks must not cost the figures of the others
+            traceback.print_exc()
+            failed.append(name)
+    write(rows, Path("build/bench.json"))
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Control on a leader and through another manager, over real gRPC, with the log in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from random import Random
+
+import grpc.aio
+import pytest
+
+from swarmpy.errors import Conflict, InvalidArgument, NotFound
+from swarmpy.manager.control import Control, ControlServicer, LeaderControl
+from swarmpy.manager.replicated_log import Leadership
+from swarmpy.manager.store import MemoryLog, Store, ids_from
+from swarmpy.rpc.control_pb2 import CreateServiceRequest, RemoveRequest, UpdateServiceRequest
+from swarmpy.rpc.control_pb2_grpc import add_ControlServicer_to_server
+from swarmpy.rpc.types_pb2 import ServiceSpec, UpdateStatus
+
+new_id = ids_from(Random(7))
+NOW = 1_700_000_000_000_000_000
+
+
+class Follower(MemoryLog):
+    """The log of a manager that knows who leads and does not lead itself."""
+
+    leader_addr: str | None = None
+
+    @property
+    def leadership(self) -> Leadership:
+        return Leadership(term=1, is_leader=False, leader_addr=self.leader_addr)
+
+
+def make_store() -> Store:
+    return Store(lambda: NOW)
+
+
+def web(image: str = "web:1") -> ServiceSpec:
+    spec = ServiceSpec()
+    spec.annotations.name = "web"
+    spec.task.container.image = image
+    spec.mode.replicated.replicas = 3
+    return spec
+
+
+@asynccontextmanager
+async def two_managers() -> AsyncIterator[tuple[Control, Control, Store]]:
+    """(the leader's control, another manager's control, the leader's store)."""
+    store = make_store()
+    log = MemoryLog(store)
+    store.bind(log)
+    leader = LeaderControl(store, log, lambda: NOW, lambda _: "token")
+    server = grpc.aio.server()
+    add_ControlServicer_to_server(ControlServicer(leader, lambda _: None), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    other_log = Follower(make_store())
+    other_log.leader_addr = f"127.0.0.1:{port}"
+    other_leader = LeaderControl(make_store(), other_log, lambda: NOW, lambda _: "token")
+    here = Control(leader, log, grpc.aio.insecure_channel)
+    there = Control(other_leader, other_log, grpc.aio.insecure_channel)
+    try:
+        yield here, there, store
+    finally:
+        await here.close()
+        await there.close()
+        await server.stop(None)
+
+
+def on_both(test: Callable[[Control, Store], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with two_managers() as (here, _, store):
+            await test(here, store)
+        async with two_managers() as (_, there, store):
+            await test(there, store)
+
+    asyncio.run(run())
+
+
+def test_create_update_rollback_remove() -> None:
+    async def scenario(control: Control, store: Store) -> None:
+        made = (await control.create_service(CreateServiceRequest(spec=web(), id=new_id()))).service
+        assert store.services[made.id].template_id in store.templates
+        updated = (
+            await control.update_service(
+                UpdateServiceRequest(id=made.id, version=made.meta.version, spec=web("web:2"))
+            )
+        ).service
+        assert updated.previous_spec.task.container.image == "web:1"
+        assert updated.spec_version == 2
+        back = (
+            await control.update_service(
+                UpdateServiceRequest(id=made.id, version=updated.meta.version, rollback=True)
+            )
+        ).service
+        assert back.spec.task.container.image == "web:1"
+        assert back.update_status.state == UpdateStatus.ROLLBACK_STARTED
+        await control.remove_service(RemoveRequest(id=made.id))
+        assert made.id not in store.services
+
+    on_both(scenario)
+
+
+def test_a_repeated_creation_is_one_service() -> None:
+    async def scenario(control: Control, store: Store) -> None:
+        request = CreateServiceRequest(spec=web(), id=new_id())
+        first = await control.create_service(request)
+        assert (await control.create_service(request)).service.id == first.service.id
+        assert len(store.services) == 1
+
+    on_both(scenario)
+
+
+def test_refusals_keep_their_kind_across_managers() -> None:
+    async def scenario(control: Control, _: Store) -> None:
+        made = (await control.create_service(CreateServiceRequest(spec=web(), id=new_id()))).service
+        with pytest.raises(Conflict, match="already exists"):
+            await control.create_service(CreateServiceRequest(spec=web(), id=new_id()))
+        with pytest.raises(Conflict, match="out of sequence"):
+            await control.update_service(UpdateServiceRequest(id=made.id, version=999, spec=web()))
+        with pytest.raises(InvalidArgument, match="previous spec"):
+            await control.update_service(
+                UpdateServiceRequest(id=made.id, version=made.meta.version, rollback=True)
+            )
+        with pytest.raises(NotFound, match="absent"):
+            await control.remove_service(RemoveRequest(id="absent"))
+
+    on_both(scenario)
+
+
+def test_a_published_port_has_one_owner() -> None:
+    async def scenario(control: Control, _: Store) -> None:
+        first, second = web(), web()
+        second.annotations.name = "other"
+        for spec in (first, second):
+            spec.endpoint.ports.add(target_port=80, published_port=8080)
+        await control.create_service(CreateServiceRequest(spec=first, id=new_id()))
+        with pytest.raises(InvalidArgument, match="8080/tcp is already in use by service web"):
+            await control.create_service(CreateServiceRequest(spec=second, id=new_id()))
+
+    on_both(scenario)
