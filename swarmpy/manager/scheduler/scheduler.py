@@ -1,0 +1,176 @@
+"""The scheduler stage: PENDING tasks are ASSIGNED a node.
+
+Owns    the choice of a node. Its picture of the nodes is derived from the store and kept up by a watch.
+In      nodes, tasks, services and templates, as the store shows them.
+Out     Task.node_id with ASSIGNED, or Task.status.error that says why no node will do.
+Laws    reservations, host ports, constraints and the replicas allowed on a node hold for every assignment, counted
+        with all earlier ones. Equal tasks are placed together in one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from swarmpy.errors import InvalidArgument
+from swarmpy.manager.scheduler.filters import Needs, explain, needs_of
+from swarmpy.manager.scheduler.nodes import HostPort, NodeInfo, NodeView, host_ports
+from swarmpy.manager.scheduler.spread import place
+from swarmpy.manager.store import Event, EventKind, NotLeader, Store, Transaction, commit_units
+from swarmpy.rpc.types_pb2 import ASSIGNED, PENDING, RUNNING, Node, Task, TaskSpec
+
+__all__ = ["Scheduler"]
+
+_Group = tuple[str, str, tuple[HostPort, ...]]     # service, template, host ports
+
+
+class Scheduler:
+    """Runs on the leader; everything it knows is rebuilt from the store."""
+
+    def __init__(self, store: Store, clock: Callable[[], int]) -> None:
+        self._store = store
+        self._clock = clock
+        self._view = NodeView(self._spec_of)
+        self._pending: dict[_Group, dict[str, Task]] = {}
+        self._stuck: set[_Group] = set()      # for which no node had room; looked at again when that may have changed
+
+    async def run(self) -> None:
+        """Schedule for as long as this manager leads; returns when it no longer does."""
+        with self._store.watch("nodes", "tasks") as watch:
+            self._rebuild()
+            try:
+                while True:
+                    units = [_unit(task) for task in self.decide(self._clock())]
+                    for unit in await commit_units(self._store, units):
+                        self._reconsider(unit)
+                    for event in await anext(watch):
+                        self._note(event)
+            except NotLeader:
+                return
+
+    # ------------------------------------------------------------------------------------------ what is known
+
+    def _spec_of(self, template_id: str) -> TaskSpec | None:
+        template = self._store.templates.get(template_id)
+        return None if template is None else template.spec
+
+    def _rebuild(self) -> None:
+        for node in self._store.nodes.values():
+            self._view.put_node(node)
+        for task in self._store.tasks.values():
+            self._note_task(task)
+        for task in sorted(self._store.tasks.values(), key=lambda task: task.ended_ns):
+            self._view.note_failure(task)
+
+    def _note(self, event: Event) -> None:
+        row = event.object
+        if isinstance(row, Node):
+            if event.kind is EventKind.REMOVE:
+                self._view.remove_node(row.id)
+            else:
+                self._view.put_node(row)
+                if event.kind is EventKind.CREATE:
+                    for task in self._store.tasks.by_node(row.id):
+                        self._view.put_task(task)
+            self._stuck.clear()
+        elif isinstance(row, Task):
+            self._note_change(event, row)
+
+    def _note_change(self, event: Event, task: Task) -> None:
+        if event.kind is EventKind.REMOVE:
+            if self._view.remove_task(task.id):
+                self._stuck.clear()
+            self._drop(task)
+            return
+        self._note_task(task)
+        old = event.old
+        if task.ended_ns and not (isinstance(old, Task) and old.ended_ns):
+            self._view.note_failure(task)
+
+    def _note_task(self, task: Task) -> None:
+        if self._view.put_task(task):
+            self._stuck.clear()
+        if task.status.state == PENDING and task.desired_state <= RUNNING:
+            self._pending.setdefault(_group(task), {})[task.id] = task
+        elif task.status.state >= PENDING:
+            self._drop(task)
+
+    def _drop(self, task: Task) -> None:
+        group = _group(task)
+        waiting = self._pending.get(group)
+        if waiting is not None and waiting.pop(task.id, None) is not None and not waiting:
+            del self._pending[group]
+            self._stuck.discard(group)
+
+    def _reconsider(self, unit: Transaction) -> None:
+        """An assignment was refused, because the task or its node changed: take it back."""
+        for row in unit.objects:
+            if isinstance(row, Task):
+                self._view.remove_task(row.id)
+                if (present := self._store.tasks.get(row.id)) is not None:
+                    self._note_task(present)
+        self._stuck.clear()
+
+    # ------------------------------------------------------------------------------------------ decisions
+
+    def decide(self, now: int) -> Iterator[Task]:
+        """The tasks to write: assigned, or with a new explanation why they cannot be.
+
+        Each assignment is counted in the view at once, so that the next decision knows of it.
+        """
+        for group in [group for group in self._pending if group not in self._stuck]:
+            waiting = list(self._pending[group].values())
+            spec = self._spec_of(group[1])
+            if spec is None:                  # the service went, and its template with it
+                continue
+            try:
+                needs = needs_of(waiting[0], spec)
+            except InvalidArgument as error:
+                yield from self._refuse(group, waiting, str(error), now)
+                continue
+            assigned = self._assign(needs, waiting, now)
+            yield from assigned
+            if rest := waiting[len(assigned):]:
+                yield from self._refuse(group, rest, explain(needs, self._view.all()), now)
+            self._forget(group, waiting[: len(assigned)])
+
+    def _assign(self, needs: Needs, waiting: list[Task], now: int) -> list[Task]:
+        assigned: list[Task] = []
+
+        def take(info: NodeInfo) -> None:
+            task = Task()
+            task.CopyFrom(waiting[len(assigned)])
+            task.node_id = info.node.id
+            status = task.status
+            status.state, status.timestamp_ns = ASSIGNED, now
+            status.message, status.error = "scheduler assigned task to node", ""
+            self._view.put_task(task)
+            assigned.append(task)
+
+        place(needs, len(waiting), self._view, take, now)
+        return assigned
+
+    def _refuse(self, group: _Group, waiting: Iterable[Task], error: str, now: int) -> Iterator[Task]:
+        self._stuck.add(group)
+        for task in waiting:
+            if task.status.error != error:
+                changed = Task()
+                changed.CopyFrom(task)
+                changed.status.error, changed.status.timestamp_ns = error, now
+                yield changed
+
+    def _forget(self, group: _Group, assigned: Iterable[Task]) -> None:
+        waiting = self._pending[group]
+        for task in assigned:
+            del waiting[task.id]
+        if not waiting:
+            del self._pending[group]
+
+
+def _group(task: Task) -> _Group:
+    return task.service_id, task.template_id, host_ports(task)
+
+
+def _unit(task: Task) -> Transaction:
+    unit = Transaction()
+    unit.put(task)
+    return unit
