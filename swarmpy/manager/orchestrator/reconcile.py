@@ -1,0 +1,252 @@
+"""One look at one service: what is, what should be, and the writes that lead there. Pure.
+
+Owns    the rules by which slots are filled, emptied, restarted and taken over; see docs/design/tasks.md.
+In      a service, its tasks, nodes, templates and the time, all of one moment.
+Out     a `Decision`. Everything a later look needs is in the store; nothing is remembered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from swarmpy.manager.orchestrator.draft import Draft
+from swarmpy.manager.orchestrator.fitness import ORPHANED_AFTER_NS, NodeFitness, fitness
+from swarmpy.manager.orchestrator.restart import restart_of
+from swarmpy.manager.orchestrator.slots import Slot, group_slots, has_ended, is_live, is_wanted, plan_replicas
+from swarmpy.manager.orchestrator.update import config_of, step_update
+from swarmpy.manager.store import IdSource, Transaction
+from swarmpy.rpc.types_pb2 import (
+    NEW,
+    ORPHANED,
+    READY,
+    REMOVE,
+    RUNNING,
+    SHUTDOWN,
+    Node,
+    Service,
+    Task,
+    TaskSpec,
+    TaskState,
+    UpdateConfig,
+)
+
+__all__ = ["Decision", "Swarm", "reconcile"]
+
+
+@dataclass(frozen=True, slots=True)
+class Swarm:
+    """What a decision may look at besides the service and its tasks."""
+
+    node_of: Callable[[str], Node | None]
+    spec_of: Callable[[str], TaskSpec | None]     # by template id
+    new_id: IdSource
+    now: int                                      # Unix ns
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Writes, each unit whole, and when to look again although nothing has changed."""
+
+    units: list[Transaction]
+    wake_ns: int | None
+
+
+def reconcile(service: Service | None, tasks: Collection[Task], swarm: Swarm) -> Decision:
+    """Decide for a service, or for what a removed service has left behind."""
+    return _Pass(service, tasks, swarm).decide()
+
+
+class _Pass:
+    def __init__(self, service: Service | None, tasks: Collection[Task], swarm: Swarm) -> None:
+        self._service = service
+        self._swarm = swarm
+        self._slots = group_slots(tasks)
+        self._draft = Draft()
+        self._wakes: list[int] = []
+        self._fitness: dict[str, NodeFitness] = {}
+        self._start_first = service is not None and config_of(service).order == UpdateConfig.START_FIRST
+
+    def decide(self) -> Decision:
+        for slot in self._slots.values():
+            self._orphan(slot)
+        units: list[Transaction] = []
+        if self._service is None:
+            for slot in self._slots.values():
+                self._retire(slot)
+        else:
+            units = self._decide_for(self._service)
+        return Decision([*units, *self._draft.units()], min(self._wakes, default=None))
+
+    def _decide_for(self, service: Service) -> list[Transaction]:
+        replicated = service.spec.mode.replicated
+        plan = plan_replicas(replicated.replicas if replicated.HasField("replicas") else 1, self._slots)
+        for number in plan.retire:
+            self._retire(self._slots[number])
+        staying = {
+            number: slot for number, slot in self._slots.items() if slot.filled and number not in plan.retire
+        }
+        for slot in staying.values():
+            self._maintain(slot)
+        for number in plan.fill:
+            self._add(self._task(service, number), self._slots.get(number))
+        return self._update(service, staying)
+
+    # ------------------------------------------------------------------------------------------ slots
+
+    def _retire(self, slot: Slot) -> None:
+        """Empty a slot for good."""
+        for task in slot.tasks:
+            self._draft.desire(task, REMOVE)
+
+    def _maintain(self, slot: Slot) -> None:
+        """Let one slot go on: successors, the end of a start-first pair, and the turn of whoever waits for it."""
+        for task in slot.tasks:
+            if not is_wanted(task):
+                continue
+            fit = self._fit(task)
+            if has_ended(task) or fit is not NodeFitness.FIT:
+                self._succeed(slot, task)
+        live = [task for task in slot.live if is_wanted(self._draft.now(task))]
+        if len(live) > 1:
+            self._end_pair(live)
+        for task in live:
+            if task.desired_state == READY and is_wanted(self._draft.now(task)):
+                self._promote(slot, task)
+
+    def _succeed(self, slot: Slot, task: Task) -> None:
+        """A wanted task ended, or has to leave its node: let go of it, and make the next one if the policy says so."""
+        spec = self._swarm.spec_of(task.template_id)
+        exited = has_ended(task)
+        restart = restart_of(task, (spec or TaskSpec()).restart, self._swarm.now, exited=exited)
+        self._draft.desire(task, SHUTDOWN)
+        if restart is None:
+            return
+        successor = self._successor(task)
+        if task.by_update and not exited and not task.running_ns:
+            successor.by_update = True            # the update waits for this one in its stead
+            self._draft.edit(task).by_update = False
+        successor.start_after_ns = restart.start_after_ns
+        successor.restarts_ns.extend(restart.restarts_ns)
+        self._add(successor, slot)
+
+    def _end_pair(self, live: list[Task]) -> None:
+        """The new task of a start-first update runs: the old one may go."""
+        template_id = self._service.template_id if self._service is not None else ""
+        running = [task for task in live if task.template_id == template_id and task.status.state == RUNNING]
+        if running:
+            for task in live:
+                if task is not running[-1]:
+                    self._draft.desire(task, SHUTDOWN)
+
+    def _promote(self, slot: Slot, task: Task) -> None:
+        """A READY task becomes RUNNING when its delay is over and the slot is clear."""
+        if self._swarm.now < task.start_after_ns:
+            self._wakes.append(task.start_after_ns)
+        elif self._is_clear(slot, task):
+            self._draft.edit(task).desired_state = RUNNING
+
+    def _add(self, task: Task, slot: Slot | None) -> None:
+        waits = self._swarm.now < task.start_after_ns
+        clear = slot is None or self._is_clear(slot, task)
+        task.desired_state = RUNNING if clear and not waits else READY
+        if clear and waits:
+            self._wakes.append(task.start_after_ns)
+        self._draft.add(task)
+
+    def _is_clear(self, slot: Slot, task: Task) -> bool:
+        """Whether no other task of the slot may still be running, save the old one of a start-first update."""
+        for other in slot.tasks:
+            if other.id == task.id or self._is_stopped(other):
+                continue
+            beside = is_live(self._draft.now(other)) and other.template_id != task.template_id
+            if not (beside and self._start_first):
+                return False
+        return True
+
+    def _is_stopped(self, task: Task) -> bool:
+        """Whether the task does not run, nor will; a silent node is not waited for."""
+        if has_ended(self._draft.now(task)):
+            return True
+        if not task.node_id:
+            return not is_wanted(self._draft.now(task))
+        return self._fit(task).is_silent
+
+    def _orphan(self, slot: Slot) -> None:
+        """Note the end of tasks whose node will never report it."""
+        for task in slot.tasks:
+            if has_ended(task) or not task.node_id:
+                continue
+            fit = self._fit(task)
+            if fit in (NodeFitness.GONE, NodeFitness.LOST):
+                status = self._draft.edit(task).status
+                status.state, status.timestamp_ns = ORPHANED, self._swarm.now
+                status.error = f"the task's node {fit.value}"
+            elif fit is NodeFitness.DOWN and (node := self._swarm.node_of(task.node_id)) is not None:
+                self._wakes.append(node.meta.updated_ns + ORPHANED_AFTER_NS)
+
+    def _fit(self, task: Task) -> NodeFitness:
+        known = self._fitness.get(task.id)
+        if known is None:
+            node = self._swarm.node_of(task.node_id) if task.node_id else None
+            known = self._fitness[task.id] = fitness(task, node, self._swarm.spec_of, self._swarm.now)
+        return known
+
+    # ------------------------------------------------------------------------------------------ updates
+
+    def _update(self, service: Service, staying: Mapping[int, Slot]) -> list[Transaction]:
+        busy = [number for number in staying if self._draft.touches(number)]
+        step = step_update(service, staying, busy, self._swarm.now)
+        if step.wake_ns is not None:
+            self._wakes.append(step.wake_ns)
+        for number in step.replace:
+            self._replace(service, staying[number])
+        if step.service is None:
+            return []
+        unit = Transaction()
+        unit.put(step.service)
+        if step.template is not None:
+            unit.put(step.template)
+        return [unit]
+
+    def _replace(self, service: Service, slot: Slot) -> None:
+        """Give a slot the service's template. Start-first leaves one old task until the new one runs."""
+        live = slot.live
+        if self._start_first:
+            live = [task for task in live if task.id != slot.current.id]
+        for task in live:
+            self._draft.desire(task, SHUTDOWN)
+        task = self._task(service, slot.number)
+        task.by_update = True
+        self._add(task, slot)
+
+    # ------------------------------------------------------------------------------------------ new tasks
+
+    def _task(self, service: Service, slot: int) -> Task:
+        return self._new(
+            Task(
+                service_id=service.id,
+                service_name=service.spec.annotations.name,
+                slot=slot,
+                template_id=service.template_id,
+                spec_version=service.spec_version,
+            )
+        )
+
+    def _successor(self, task: Task) -> Task:
+        """A new task of the same version: only the updater changes the version of a slot."""
+        return self._new(
+            Task(
+                service_id=task.service_id,
+                service_name=task.service_name,
+                slot=task.slot,
+                template_id=task.template_id,
+                spec_version=task.spec_version,
+            )
+        )
+
+    def _new(self, task: Task) -> Task:
+        task.id = self._swarm.new_id()
+        state: TaskState = NEW
+        task.status.state, task.status.timestamp_ns, task.status.message = state, self._swarm.now, "created"
+        return task
