@@ -22,20 +22,19 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from swarmpy.rpc import types_pb2 as swarmpy_dot_rpc_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16swarmpy/rpc/raft.proto\x12\nswarmpy.v1\x1a\x17swarmpy/rpc/types.proto\"\x1d\n\tRaftBatch\x12\x10\n\x08messages\x18\x01 \x03(\x0c\"\n\n\x08RaftDone2A\n\x04Raft\x12\x39\n\x08Messages\x12\x15.swarmpy.v1.RaftBatch\x1a\x14.swarmpy.v1.RaftDone(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16swarmpy/rpc/raft.proto\x12\nswarmpy.v1\"\x1d\n\tRaftBatch\x12\x10\n\x08messages\x18\x01 \x03(\x0c\"\n\n\x08RaftDone2}\n\x04Raft\x12\x39\n\x08Messages\x12\x15.swarmpy.v1.RaftBatch\x1a\x14.swarmpy.v1.RaftDone(\x01\x12:\n\tSnapshots\x12\x15.swarmpy.v1.RaftBatch\x1a\x14.swarmpy.v1.RaftDone(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'swarmpy.rpc.raft_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RAFTBATCH']._serialized_start=63
-  _globals['_RAFTBATCH']._serialized_end=92
-  _globals['_RAFTDONE']._serialized_start=94
-  _globals['_RAFTDONE']._serialized_end=104
-  _globals['_RAFT']._serialized_start=106
-  _globals['_RAFT']._serialized_end=171
+  _globals['_RAFTBATCH']._serialized_start=38
+  _globals['_RAFTBATCH']._serialized_end=67
+  _globals['_RAFTDONE']._serialized_start=69
+  _globals['_RAFTDONE']._serialized_end=79
+  _globals['_RAFT']._serialized_start=81
+  _globals['_RAFT']._serialized_end=206
 # @@protoc_insertion_point(module_scope)

@@ -39,13 +39,25 @@ class RaftStub:
                 request_serializer=swarmpy_dot_rpc_dot_raft__pb2.RaftBatch.SerializeToString,
                 response_deserializer=swarmpy_dot_rpc_dot_raft__pb2.RaftDone.FromString,
                 _registered_method=True)
+        self.Snapshots = channel.stream_unary(
+                '/swarmpy.v1.Raft/Snapshots',
+                request_serializer=swarmpy_dot_rpc_dot_raft__pb2.RaftBatch.SerializeToString,
+                response_deserializer=swarmpy_dot_rpc_dot_raft__pb2.RaftDone.FromString,
+                _registered_method=True)
 
 
 class RaftServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Messages(self, request_iterator, context):
-        """Peer: a manager.
+        """Everything but snapshots. Peer: a manager.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Snapshots(self, request_iterator, context):
+        """Chunks of snapshots, apart so that no heartbeat waits behind them. Peer: a manager.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -56,6 +68,11 @@ def add_RaftServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Messages': grpc.stream_unary_rpc_method_handler(
                     servicer.Messages,
+                    request_deserializer=swarmpy_dot_rpc_dot_raft__pb2.RaftBatch.FromString,
+                    response_serializer=swarmpy_dot_rpc_dot_raft__pb2.RaftDone.SerializeToString,
+            ),
+            'Snapshots': grpc.stream_unary_rpc_method_handler(
+                    servicer.Snapshots,
                     request_deserializer=swarmpy_dot_rpc_dot_raft__pb2.RaftBatch.FromString,
                     response_serializer=swarmpy_dot_rpc_dot_raft__pb2.RaftDone.SerializeToString,
             ),
@@ -85,6 +102,33 @@ class Raft:
             request_iterator,
             target,
             '/swarmpy.v1.Raft/Messages',
+            swarmpy_dot_rpc_dot_raft__pb2.RaftBatch.SerializeToString,
+            swarmpy_dot_rpc_dot_raft__pb2.RaftDone.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Snapshots(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/swarmpy.v1.Raft/Snapshots',
             swarmpy_dot_rpc_dot_raft__pb2.RaftBatch.SerializeToString,
             swarmpy_dot_rpc_dot_raft__pb2.RaftDone.FromString,
             options,
