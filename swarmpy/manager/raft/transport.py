@@ -97,7 +97,7 @@ class RaftService(RaftServicer):
         self._count = 0
 
     def register(self, server: grpc.aio.Server) -> None:
-        add_RaftServicer_to_server(self, server)  # type: ignore[no-untyped-call]  # generated code
+        add_RaftServicer_to_server(self, server)
 
     def attach(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -169,7 +169,7 @@ class Link:
         self._lost = lost
         self._random = random
         self._channel = channel(addr)
-        stub = RaftStub(self._channel)  # type: ignore[no-untyped-call]  # generated code
+        stub = RaftStub(self._channel)
         self._lanes = (_Lane(stub.Messages), _Lane(stub.Snapshots))
         self._tasks = [asyncio.create_task(self._run(lane), name=f"raft-link-{addr}") for lane in self._lanes]
 
