@@ -86,21 +86,23 @@ class Welcome(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., node_id: _Optional[str] = ..., heartbeat_period_ns: _Optional[int] = ...) -> None: ...
 
 class Assignments(_message.Message):
-    __slots__ = ("complete", "templates", "tasks", "removed_tasks", "removed_templates")
+    __slots__ = ("complete", "templates", "tasks", "removed_tasks", "removed_templates", "more")
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     TEMPLATES_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     REMOVED_TASKS_FIELD_NUMBER: _ClassVar[int]
     REMOVED_TEMPLATES_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     complete: bool
     templates: _containers.RepeatedCompositeFieldContainer[_types_pb2.TaskTemplate]
     tasks: _containers.RepeatedCompositeFieldContainer[_types_pb2.Task]
     removed_tasks: _containers.RepeatedScalarFieldContainer[str]
     removed_templates: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, complete: _Optional[bool] = ..., templates: _Optional[_Iterable[_Union[_types_pb2.TaskTemplate, _Mapping]]] = ..., tasks: _Optional[_Iterable[_Union[_types_pb2.Task, _Mapping]]] = ..., removed_tasks: _Optional[_Iterable[str]] = ..., removed_templates: _Optional[_Iterable[str]] = ...) -> None: ...
+    more: bool
+    def __init__(self, complete: _Optional[bool] = ..., templates: _Optional[_Iterable[_Union[_types_pb2.TaskTemplate, _Mapping]]] = ..., tasks: _Optional[_Iterable[_Union[_types_pb2.Task, _Mapping]]] = ..., removed_tasks: _Optional[_Iterable[str]] = ..., removed_templates: _Optional[_Iterable[str]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class MeshUpdate(_message.Message):
-    __slots__ = ("complete", "version", "nodes", "removed_nodes", "services", "removed_services", "tasks", "removed_tasks", "ingress", "data_path_port")
+    __slots__ = ("complete", "version", "nodes", "removed_nodes", "services", "removed_services", "tasks", "removed_tasks", "ingress", "data_path_port", "more")
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +113,7 @@ class MeshUpdate(_message.Message):
     REMOVED_TASKS_FIELD_NUMBER: _ClassVar[int]
     INGRESS_FIELD_NUMBER: _ClassVar[int]
     DATA_PATH_PORT_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     complete: bool
     version: int
     nodes: _containers.RepeatedCompositeFieldContainer[MeshNode]
@@ -121,7 +124,8 @@ class MeshUpdate(_message.Message):
     removed_tasks: _containers.RepeatedScalarFieldContainer[str]
     ingress: _types_pb2.Network
     data_path_port: int
-    def __init__(self, complete: _Optional[bool] = ..., version: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[MeshNode, _Mapping]]] = ..., removed_nodes: _Optional[_Iterable[str]] = ..., services: _Optional[_Iterable[_Union[MeshService, _Mapping]]] = ..., removed_services: _Optional[_Iterable[str]] = ..., tasks: _Optional[_Iterable[_Union[MeshTask, _Mapping]]] = ..., removed_tasks: _Optional[_Iterable[str]] = ..., ingress: _Optional[_Union[_types_pb2.Network, _Mapping]] = ..., data_path_port: _Optional[int] = ...) -> None: ...
+    more: bool
+    def __init__(self, complete: _Optional[bool] = ..., version: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[MeshNode, _Mapping]]] = ..., removed_nodes: _Optional[_Iterable[str]] = ..., services: _Optional[_Iterable[_Union[MeshService, _Mapping]]] = ..., removed_services: _Optional[_Iterable[str]] = ..., tasks: _Optional[_Iterable[_Union[MeshTask, _Mapping]]] = ..., removed_tasks: _Optional[_Iterable[str]] = ..., ingress: _Optional[_Union[_types_pb2.Network, _Mapping]] = ..., data_path_port: _Optional[int] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class MeshNode(_message.Message):
     __slots__ = ("id", "addr", "ingress_address")

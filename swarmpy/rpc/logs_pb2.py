@@ -26,7 +26,7 @@ from swarmpy.rpc import types_pb2 as swarmpy_dot_rpc_dot_types__pb2
 from swarmpy.rpc import dispatcher_pb2 as swarmpy_dot_rpc_dot_dispatcher__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16swarmpy/rpc/logs.proto\x12\nswarmpy.v1\x1a\x17swarmpy/rpc/types.proto\x1a\x1cswarmpy/rpc/dispatcher.proto\"\xc4\x01\n\nLogMessage\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x12\n\nservice_id\x18\x03 \x01(\t\x12\x14\n\x0ctimestamp_ns\x18\x04 \x01(\x03\x12-\n\x06stream\x18\x05 \x01(\x0e\x32\x1d.swarmpy.v1.LogMessage.Stream\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"-\n\x06Stream\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06STDOUT\x10\x01\x12\n\n\x06STDERR\x10\x02\"M\n\x08LogBatch\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12(\n\x08messages\x18\x02 \x03(\x0b\x32\x16.swarmpy.v1.LogMessage\"\x0b\n\tPublished\"\x83\x01\n\nLogRequest\x12\x13\n\x0bservice_ids\x18\x01 \x03(\t\x12\x10\n\x08task_ids\x18\x02 \x03(\t\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x0e\n\x06stdout\x18\x04 \x01(\x08\x12\x0e\n\x06stderr\x18\x05 \x01(\x08\x12\x10\n\x08since_ns\x18\x06 \x01(\x03\x12\x0c\n\x04tail\x18\x07 \x01(\x03\x32}\n\x04Logs\x12\x38\n\x07Publish\x12\x14.swarmpy.v1.LogBatch\x1a\x15.swarmpy.v1.Published(\x01\x12;\n\tSubscribe\x12\x16.swarmpy.v1.LogRequest\x1a\x14.swarmpy.v1.LogBatch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16swarmpy/rpc/logs.proto\x12\nswarmpy.v1\x1a\x17swarmpy/rpc/types.proto\x1a\x1cswarmpy/rpc/dispatcher.proto\"\xc4\x01\n\nLogMessage\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x12\n\nservice_id\x18\x03 \x01(\t\x12\x14\n\x0ctimestamp_ns\x18\x04 \x01(\x03\x12-\n\x06stream\x18\x05 \x01(\x0e\x32\x1d.swarmpy.v1.LogMessage.Stream\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"-\n\x06Stream\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06STDOUT\x10\x01\x12\n\n\x06STDERR\x10\x02\"_\n\x08LogBatch\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12(\n\x08messages\x18\x02 \x03(\x0b\x32\x16.swarmpy.v1.LogMessage\x12\x10\n\x08warnings\x18\x03 \x03(\t\"\x0b\n\tPublished\"\x83\x01\n\nLogRequest\x12\x13\n\x0bservice_ids\x18\x01 \x03(\t\x12\x10\n\x08task_ids\x18\x02 \x03(\t\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x0e\n\x06stdout\x18\x04 \x01(\x08\x12\x0e\n\x06stderr\x18\x05 \x01(\x08\x12\x10\n\x08since_ns\x18\x06 \x01(\x03\x12\x0c\n\x04tail\x18\x07 \x01(\x03\x32}\n\x04Logs\x12\x38\n\x07Publish\x12\x14.swarmpy.v1.LogBatch\x1a\x15.swarmpy.v1.Published(\x01\x12;\n\tSubscribe\x12\x16.swarmpy.v1.LogRequest\x1a\x14.swarmpy.v1.LogBatch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,11 +38,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGMESSAGE_STREAM']._serialized_start=245
   _globals['_LOGMESSAGE_STREAM']._serialized_end=290
   _globals['_LOGBATCH']._serialized_start=292
-  _globals['_LOGBATCH']._serialized_end=369
-  _globals['_PUBLISHED']._serialized_start=371
-  _globals['_PUBLISHED']._serialized_end=382
-  _globals['_LOGREQUEST']._serialized_start=385
-  _globals['_LOGREQUEST']._serialized_end=516
-  _globals['_LOGS']._serialized_start=518
-  _globals['_LOGS']._serialized_end=643
+  _globals['_LOGBATCH']._serialized_end=387
+  _globals['_PUBLISHED']._serialized_start=389
+  _globals['_PUBLISHED']._serialized_end=400
+  _globals['_LOGREQUEST']._serialized_start=403
+  _globals['_LOGREQUEST']._serialized_end=534
+  _globals['_LOGS']._serialized_start=536
+  _globals['_LOGS']._serialized_end=661
 # @@protoc_insertion_point(module_scope)

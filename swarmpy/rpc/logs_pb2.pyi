@@ -34,12 +34,14 @@ class LogMessage(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., node_id: _Optional[str] = ..., service_id: _Optional[str] = ..., timestamp_ns: _Optional[int] = ..., stream: _Optional[_Union[LogMessage.Stream, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class LogBatch(_message.Message):
-    __slots__ = ("subscription_id", "messages")
+    __slots__ = ("subscription_id", "messages", "warnings")
     SUBSCRIPTION_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     subscription_id: str
     messages: _containers.RepeatedCompositeFieldContainer[LogMessage]
-    def __init__(self, subscription_id: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[LogMessage, _Mapping]]] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, subscription_id: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[LogMessage, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Published(_message.Message):
     __slots__ = ()
