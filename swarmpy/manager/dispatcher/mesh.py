@@ -215,6 +215,9 @@ class Withdrawals:
         """The task is gone, or ended by itself: nothing is waited for."""
         self._held.pop(task_id, None)
 
+    def __len__(self) -> int:
+        return len(self._held)
+
     def held(self, task_id: str) -> bool:
         """Whether its owner must not yet learn that the task is to stop."""
         return task_id in self._held
@@ -231,11 +234,6 @@ class Withdrawals:
             del self._held[task_id]
             released.append(task_id)
         return released
-
-    @property
-    def deadline(self) -> int | None:
-        """When `release` will have work at the latest."""
-        return next(iter(self._held.values()))[1] if self._held else None
 
     def _lowest_applied(self) -> int | None:
         """None when no node is connected."""

@@ -61,6 +61,7 @@ class _Node:
     seen: int                    # last message
     period: int                  # as told to the node
     doubted: bool = False        # UNKNOWN or DISCONNECTED has been said
+    shorter: tuple[int, int] | None = None   # a shorter period, and when it may be held against the node
     armed: int = 0               # due time of its live entry in the heap; other entries are stale
 
     def due(self) -> int:
@@ -79,7 +80,7 @@ class Liveness:
     def __init__(self, now: int) -> None:
         self._nodes: dict[str, _Node] = {}
         self._heap: list[tuple[int, str]] = []
-        self._ticked = now
+        self.judged = now        # the last tick
         self._stalled = 0        # time in which this process did not run; subtracted from every `now`
 
     def expect(self, node_ids: Iterable[str], period: int, now: int) -> None:
@@ -96,12 +97,19 @@ class Liveness:
         node = self._nodes.get(node_id)
         if node is not None and node.phase is Phase.CONNECTED:
             node.seen = self._time(now)
+            if node.shorter is not None and node.seen >= node.shorter[1]:
+                node.period, node.shorter = node.shorter[0], None
+                self._arm(node_id, node)
 
-    def retimed(self, node_id: str, period: int) -> None:
-        """The node was told another period. A shorter one counts from the next message on."""
+    def retimed(self, node_id: str, period: int, now: int) -> None:
+        """The node was told another period. A shorter one counts once the node had a whole old one to hear of it."""
         node = self._nodes.get(node_id)
-        if node is not None:
-            node.period = max(period, node.period) if node.phase is Phase.CONNECTED else period
+        if node is None:
+            return
+        if node.phase is Phase.CONNECTED and period < node.period:
+            node.shorter = (period, self._time(now) + node.period)
+        else:
+            node.period, node.shorter = period, None
 
     def broken(self, node_id: str, now: int) -> None:
         """The node's session ended and no other has taken its place."""
@@ -120,8 +128,8 @@ class Liveness:
 
     def tick(self, now: int) -> list[Verdict]:
         """All verdicts due. Call at least every half `STALL_NS`."""
-        gap = now - self._ticked
-        self._ticked = now
+        gap = now - self.judged
+        self.judged = now
         if gap > STALL_NS:
             self._stalled += gap
         time = self._time(now)
@@ -129,12 +137,13 @@ class Liveness:
         while self._heap and self._heap[0][0] <= time:
             due, node_id = heapq.heappop(self._heap)
             node = self._nodes.get(node_id)
-            if node is None or node.armed != due:
+            if node is None or node.armed != due or node.phase is Phase.DOWN:
                 continue
             if node.due() <= time:
                 verdicts.append(self._judge(node_id, node, time))
-            if node.phase is not Phase.DOWN:
-                self._arm(node_id, node)
+                if verdicts[-1].state == NodeStatus.DOWN:
+                    continue
+            self._arm(node_id, node)
         return verdicts
 
     def _judge(self, node_id: str, node: _Node, time: int) -> Verdict:

@@ -1,0 +1,113 @@
+"""One node's stream, seen from the leader: what is due to be sent to it.
+
+Owns    flags and small sets of what the agent must still be told; the messages themselves are made when the stream can
+        take them, from what is then true. A node that reads slowly therefore costs the leader nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grpc
+
+from swarmpy.manager.dispatcher.assignments import AssignmentFeed
+from swarmpy.manager.dispatcher.mesh import MeshBook
+from swarmpy.rpc.dispatcher_pb2 import (
+    LogSubscription,
+    Managers,
+    NodeState,
+    ReportStored,
+    ToAgent,
+    Welcome,
+)
+from swarmpy.rpc.types_pb2 import Node
+
+__all__ = ["End", "Session"]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why the leader ends a stream."""
+
+    code: grpc.StatusCode
+    details: str
+
+
+class Session:
+    """What is due to one agent. Setters mark and wake; `drain` turns marks into messages."""
+
+    def __init__(self, session_id: str, node_id: str, feed: AssignmentFeed, book: MeshBook) -> None:
+        self.id = session_id
+        self.node_id = node_id
+        self.feed = feed
+        self.wake = asyncio.Event()
+        self.end: End | None = None
+        self._book = book
+        self._mesh_sent = 0
+        self._welcome: Welcome | None = None
+        self._managers: Managers | None = None
+        self._node: NodeState | None = None
+        self._stored: int | None = None
+        self._logs: deque[LogSubscription] = deque()
+
+    def finish(self, end: End) -> None:
+        """End the stream once what was drained has been sent."""
+        self.end = self.end or end
+        self.wake.set()
+
+    def welcome(self, period_ns: int) -> None:
+        """Say who the agent is and how often it must speak."""
+        self._welcome = Welcome(session_id=self.id, node_id=self.node_id, heartbeat_period_ns=period_ns)
+        self.wake.set()
+
+    def managers(self, addrs: tuple[str, ...]) -> None:
+        """Say where managers are, the leader first."""
+        self._managers = Managers(addrs=addrs)
+        self.wake.set()
+
+    def node(self, node: Node, root_ca_pem: str) -> None:
+        """Say what the store has on the agent's node."""
+        self._node = NodeState(node=node, root_ca_pem=root_ca_pem)
+        self.wake.set()
+
+    def stored(self, sequence: int) -> None:
+        """Say that all reports up to this one are stored."""
+        self._stored = sequence
+        self.wake.set()
+
+    def logs(self, subscription: LogSubscription) -> None:
+        """Ask for logs, or close a subscription. Bounded by the number of subscriptions."""
+        self._logs.append(subscription)
+        self.wake.set()
+
+    def changed(self, task_id: str) -> None:
+        """A task of this node may have something new to tell."""
+        self.feed.changed(task_id)
+        self.wake.set()
+
+    def drain(self) -> Iterator[ToAgent | bytes]:
+        """Everything due, each made when it is taken. Mesh before assignments: endpoints go before their tasks do."""
+        if self._welcome is not None:
+            message, self._welcome = ToAgent(welcome=self._welcome), None
+            yield message
+        if self._managers is not None:
+            message, self._managers = ToAgent(managers=self._managers), None
+            yield message
+        if self._node is not None:
+            message, self._node = ToAgent(node=self._node), None
+            yield message
+        while self._logs:
+            yield ToAgent(logs=self._logs.popleft())
+        if self._mesh_sent != self._book.version:
+            since, self._mesh_sent = self._mesh_sent, self._book.version
+            yield from self._book.encode(since)
+        if self._stored is not None:
+            message, self._stored = ToAgent(stored=ReportStored(sequence=self._stored)), None
+            yield message
+        while self.feed.pending:
+            assignments = self.feed.take()
+            if assignments is not None:
+                yield ToAgent(assignments=assignments)
