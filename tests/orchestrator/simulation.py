@@ -1,0 +1,510 @@
+"""A whole swarm's decisions in one process and virtual time: the real store and stages, simulated nodes.
+
+After every applied log entry the invariants that hold at all times are checked (`Laws`); `converge` checks those that
+hold once nothing is left to do. Everything random comes from one seeded source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Protocol
+
+from swarmpy.errors import Conflict
+from swarmpy.manager.allocator import Allocator
+from swarmpy.manager.orchestrator import Orchestrator, TaskReaper
+from swarmpy.manager.scheduler import Scheduler
+from swarmpy.manager.store import (
+    MemoryLog,
+    Store,
+    StoreObject,
+    Transaction,
+    constraints_of,
+    ids_from,
+    is_ingress,
+    may_report,
+    template_of,
+)
+from swarmpy.rpc.types_pb2 import (
+    ACCEPTED,
+    ASSIGNED,
+    FAILED,
+    PREPARING,
+    READY,
+    RUNNING,
+    SHUTDOWN,
+    STARTING,
+    Cluster,
+    Node,
+    NodeSpec,
+    NodeStatus,
+    PortConfig,
+    Service,
+    ServiceSpec,
+    Task,
+    TaskState,
+    UpdateConfig,
+    UpdateStatus,
+)
+
+SECOND = 10**9
+QUIET_TURNS = 12         # of the event loop without a log entry: then every stage waits
+NEXT: dict[TaskState, TaskState] = {
+    ASSIGNED: ACCEPTED, ACCEPTED: PREPARING, PREPARING: READY, READY: STARTING, STARTING: RUNNING,
+}
+
+
+class VirtualTime:
+    """A clock that moves when told, and a sleep that follows it."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_700_000_000 * SECOND
+        self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+
+    def clock(self) -> int:
+        return self.now_ns
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self.now_ns + round(seconds * SECOND), next(self._order), future))
+        await future
+
+    def next_wake(self) -> int | None:
+        while self._sleepers and self._sleepers[0][2].done():
+            heapq.heappop(self._sleepers)
+        return self._sleepers[0][0] if self._sleepers else None
+
+    def move_to(self, now_ns: int) -> None:
+        self.now_ns = max(self.now_ns, now_ns)
+        while self._sleepers and self._sleepers[0][0] <= self.now_ns:
+            future = heapq.heappop(self._sleepers)[2]
+            if not future.done():
+                future.set_result(None)
+
+
+class Stage(Protocol):
+    async def run(self) -> None: ...
+
+
+class Agent:
+    """One node's engine: what really runs there, whether or not the managers hear of it."""
+
+    def __init__(self) -> None:
+        self.connected = True
+        self.assigned: dict[str, TaskState] = {}      # the desired state, as last heard
+        self.actual: dict[str, TaskState] = {}
+        self.images: dict[str, str] = {}
+
+    def hear(self, tasks: list[Task], image_of: Callable[[Task], str]) -> None:
+        if not self.connected:
+            return
+        present = {task.id: task for task in tasks if task.status.state >= ASSIGNED}
+        for task_id in [task_id for task_id in self.actual if task_id not in present]:
+            del self.actual[task_id], self.assigned[task_id]
+        for task_id, task in present.items():
+            self.assigned[task_id] = task.desired_state
+            self.images[task_id] = image_of(task)
+            if task_id not in self.actual:
+                self.actual[task_id] = task.status.state
+
+    def step(self, task_id: str) -> None:
+        """One move of one task toward its desired state."""
+        state, desired = self.actual[task_id], self.assigned[task_id]
+        if state > RUNNING:
+            return
+        if desired > RUNNING:
+            self.actual[task_id] = SHUTDOWN
+        elif state == STARTING and self.images[task_id] == "bad":
+            self.actual[task_id] = FAILED
+        elif state < min(desired, RUNNING):
+            self.actual[task_id] = NEXT[state]
+
+
+class Laws:
+    """The state machine the log drives: the store, with the invariants checked after each entry."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.start_first: set[str] = set()      # services that ever had the order start-first
+        self.watchers: list[Callable[[], None]] = []
+
+    def apply(self, index: int, data: bytes) -> object:
+        result = self.store.apply(index, data)
+        self.check()
+        for watcher in self.watchers:
+            watcher()
+        return result
+
+    def snapshot(self) -> bytes:
+        return self.store.snapshot()
+
+    def restore(self, index: int, data: bytes) -> None:
+        self.store.restore(index, data)
+
+    def check(self) -> None:
+        store = self.store
+        addresses: Counter[str] = Counter(
+            address for node in store.nodes.values() for address in node.ingress.addresses
+        )
+        slots: Counter[tuple[str, int]] = Counter()
+        for task in store.tasks.values():
+            if task.status.state > RUNNING:
+                continue
+            addresses.update(address for attachment in task.networks for address in attachment.addresses)
+            if task.desired_state == RUNNING:
+                slots[task.service_id, task.slot] += 1
+        assert max(addresses.values(), default=0) <= 1, f"an address has two owners: {addresses.most_common(3)}"
+        for (service_id, slot), count in slots.items():
+            allowed = 2 if service_id in self.start_first else 1
+            assert count <= allowed, f"slot {slot} of {service_id} has {count} tasks that may run"
+        for node in store.nodes.values():
+            self._check_node(node)
+        ports: Counter[tuple[int, int]] = Counter()
+        for service in store.services.values():
+            ports.update({
+                (port.protocol, port.published_port)
+                for port in service.endpoint.ports
+                if is_ingress(port)
+            })
+        assert max(ports.values(), default=0) <= 1, f"a port has two services: {ports.most_common(3)}"
+
+    def _check_node(self, node: Node) -> None:
+        memory = 0
+        host_ports: Counter[int] = Counter()
+        wanted: Counter[tuple[str, str]] = Counter()
+        for task in self.store.tasks.by_node(node.id):
+            if task.status.state > RUNNING:
+                continue
+            memory += self.store.templates[task.template_id].spec.resources.reservations.memory_bytes
+            host_ports.update(
+                port.published_port for port in task.ports if port.publish_mode == PortConfig.HOST
+            )
+            wanted[task.service_id, task.template_id] += task.desired_state <= RUNNING
+        assert memory <= node.description.resources.memory_bytes, f"{node.id} is overcommitted"
+        assert max(host_ports.values(), default=0) <= 1, f"a host port of {node.id} is used twice"
+        for (_, template_id), count in wanted.items():
+            limit = self.store.templates[template_id].spec.placement.max_replicas
+            assert not limit or count <= limit, f"{node.id} has {count} replicas, {limit} are allowed"
+
+
+class Simulation:
+    """Build it inside a running event loop; `close` when done."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = random.Random(seed)
+        self.time = VirtualTime()
+        self.store = Store(self.time.clock)
+        self.laws = Laws(self.store)
+        self.log = MemoryLog(self.laws)
+        self.store.bind(self.log)
+        self.new_id = ids_from(random.Random(seed + 1))
+        self.agents: dict[str, Agent] = {}
+        self._stages: dict[str, asyncio.Task[None]] = {}
+        for name in self.makers():
+            self.start(name)
+
+    # ------------------------------------------------------------------------------------------ stages
+
+    def makers(self) -> dict[str, Callable[[], Stage]]:
+        store, clock, sleep = self.store, self.time.clock, self.time.sleep
+        return {
+            "allocator": lambda: Allocator(store, clock, self.new_id),
+            "orchestrator": lambda: Orchestrator(store, clock, self.new_id, sleep),
+            "reaper": lambda: TaskReaper(store, sleep),
+            "scheduler": lambda: Scheduler(store, clock),
+        }
+
+    def start(self, name: str) -> None:
+        self._stages[name] = asyncio.create_task(self.makers()[name]().run(), name=name)
+
+    async def crash(self, name: str) -> None:
+        """End a stage wherever it is, and start a new one that knows the store alone."""
+        stage = self._stages[name]
+        stage.cancel()
+        await asyncio.gather(stage, return_exceptions=True)
+        self.start(name)
+
+    async def close(self) -> None:
+        for stage in self._stages.values():
+            stage.cancel()
+        results = await asyncio.gather(*self._stages.values(), return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    # ------------------------------------------------------------------------------------------ time
+
+    async def turn(self, turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for stage in self._stages.values():
+            if stage.done():
+                stage.result()
+                raise AssertionError(f"stage {stage.get_name()} ended")
+
+    async def idle(self) -> None:
+        """Until no stage has anything to do at this time."""
+        while True:
+            before = len(self.log.entries)
+            await self.turn(QUIET_TURNS)
+            if len(self.log.entries) == before:
+                return
+
+    async def settle(self) -> None:
+        """Until neither stages nor connected agents have anything to do at this time."""
+        while True:
+            await self.idle()
+            before = len(self.log.entries)
+            for node_id in sorted(self.agents):
+                await self.work(node_id)
+            if len(self.log.entries) == before:
+                return
+
+    async def advance(self, seconds: float) -> None:
+        end = self.time.now_ns + round(seconds * SECOND)
+        await self.settle()
+        while (wake := self.time.next_wake()) is not None and wake <= end:
+            self.time.move_to(wake)
+            await self.settle()
+        self.time.move_to(end)
+        await self.settle()
+
+    # ------------------------------------------------------------------------------------------ writing
+
+    async def put(self, *rows: StoreObject) -> None:
+        transaction = Transaction()
+        transaction.put(*rows)
+        await self.store.commit(transaction)
+
+    async def remove(self, row: StoreObject) -> None:
+        transaction = Transaction()
+        transaction.remove(row)
+        await self.store.commit(transaction)
+
+    async def cluster(self, subnet_size: int = 24, history: int | None = None) -> None:
+        cluster = Cluster(id="cluster", subnet_size=subnet_size)
+        if history is not None:
+            cluster.spec.task_history_limit = history
+        await self.put(cluster)
+
+    async def add_node(self, name: str, memory: int = 1000, labels: dict[str, str] | None = None) -> None:
+        node = Node(id=name)
+        node.description.hostname = name
+        node.description.platform.os, node.description.platform.architecture = "linux", "x86_64"
+        node.description.resources.memory_bytes = memory
+        node.description.resources.nano_cpus = 8 * SECOND
+        node.status.state = NodeStatus.READY
+        for key, value in (labels or {}).items():
+            node.spec.annotations.labels[key] = value
+        self.agents[name] = Agent()
+        await self.put(node)
+
+    async def change_node(self, name: str, change: Callable[[Node], None]) -> None:
+        node = Node()
+        node.CopyFrom(self.store.nodes[name])
+        change(node)
+        await self.put(node)
+
+    async def silence(self, name: str) -> None:
+        """The node is cut off; what it runs goes on running."""
+        self.agents[name].connected = False
+        await self.change_node(name, lambda node: setattr(node.status, "state", NodeStatus.DOWN))
+
+    async def back(self, name: str) -> None:
+        self.agents[name].connected = True
+        await self.change_node(name, lambda node: setattr(node.status, "state", NodeStatus.READY))
+
+    async def availability(self, name: str, value: NodeSpec.Availability) -> None:
+        await self.change_node(name, lambda node: setattr(node.spec, "availability", value))
+
+    async def label(self, name: str, key: str, value: str) -> None:
+        def change(node: Node) -> None:
+            node.spec.annotations.labels[key] = value
+
+        await self.change_node(name, change)
+
+    async def remove_node(self, name: str) -> None:
+        del self.agents[name]
+        await self.remove(self.store.nodes[name])
+
+    async def create_service(self, spec: ServiceSpec) -> Service:
+        service = Service(id=f"id-{spec.annotations.name}", spec=spec, spec_version=1)
+        template = template_of(spec.task)
+        service.template_id = template.id
+        self._note_order(service)
+        await self.put(template, service)
+        return service
+
+    async def update_service(self, name: str, change: Callable[[ServiceSpec], None]) -> None:
+        """As control does it: the old spec is kept, and the update status cleared."""
+        old = self.store.services.by_name(name)
+        assert old is not None
+        service = Service()
+        service.CopyFrom(old)
+        service.previous_spec.CopyFrom(old.spec)
+        change(service.spec)
+        service.spec_version += 1
+        template = template_of(service.spec.task)
+        service.template_id = template.id
+        service.ClearField("update_status")
+        self._note_order(service)
+        await self.put(template, service)
+
+    def _note_order(self, service: Service) -> None:
+        orders = (service.spec.update.order, service.spec.rollback.order)
+        if UpdateConfig.START_FIRST in orders:
+            self.laws.start_first.add(service.id)
+
+    # ------------------------------------------------------------------------------------------ agents
+
+    def image_of(self, task: Task) -> str:
+        return self.store.templates[task.template_id].spec.container.image
+
+    async def work(self, node_id: str) -> None:
+        """Let a node do what it can, one step for each task, and report."""
+        agent = self.agents[node_id]
+        agent.hear(list(self.store.tasks.by_node(node_id)), self.image_of)
+        for task_id in agent.actual:
+            agent.step(task_id)
+        self.check_reality()
+        await self.report(node_id)
+
+    async def end(self, node_id: str, task_id: str, state: TaskState) -> None:
+        """A container ends by itself."""
+        self.agents[node_id].actual[task_id] = state
+        await self.report(node_id)
+
+    async def report(self, node_id: str) -> None:
+        agent = self.agents[node_id]
+        if not agent.connected:
+            return
+        for task_id, state in list(agent.actual.items()):
+            task = self.store.tasks.get(task_id)
+            if task is None or task.status.state == state or not may_report(task.status.state, state):
+                continue
+            report = Task()
+            report.CopyFrom(task)
+            report.status.state, report.status.timestamp_ns = state, self.time.now_ns
+            report.status.message, report.status.error = TaskState.Name(state).lower(), ""
+            try:
+                await self.put(report)
+            except Conflict:
+                continue
+
+    def check_reality(self) -> None:
+        """What really runs on nodes in touch: never two of one slot, unless an update goes start-first."""
+        running: Counter[tuple[str, int]] = Counter()
+        for agent in self.agents.values():
+            for task_id, state in agent.actual.items():
+                task = self.store.tasks.get(task_id)
+                if agent.connected and task is not None and state == RUNNING and self._heard(agent, task):
+                    running[task.service_id, task.slot] += 1
+        for (service_id, slot), count in running.items():
+            allowed = 2 if service_id in self.laws.start_first else 1
+            assert count <= allowed, f"{count} tasks of slot {slot} of {service_id} run at once"
+
+    def _heard(self, agent: Agent, task: Task) -> bool:
+        """A node that was cut off keeps what it has until it hears that it is to be stopped."""
+        return agent.assigned.get(task.id) == task.desired_state and task.desired_state <= RUNNING
+
+    # ------------------------------------------------------------------------------------------ looking
+
+    def running(self, name: str) -> list[Task]:
+        service = self.store.services.by_name(name)
+        assert service is not None
+        return [
+            task
+            for task in self.store.tasks.by_service(service.id)
+            if task.status.state == RUNNING and task.desired_state == RUNNING
+        ]
+
+    def check_converged(self, name: str) -> None:
+        """Every replica runs, on a node that may have it, from the version that the update's end asks for."""
+        service = self.store.services.by_name(name)
+        assert service is not None
+        running = self.running(name)
+        replicas = service.spec.mode.replicated.replicas
+        assert len(running) == replicas, f"{name}: {len(running)} of {replicas} run"
+        assert len({task.slot for task in running}) == replicas
+        state = service.update_status.state
+        assert state not in (UpdateStatus.UPDATING, UpdateStatus.ROLLBACK_STARTED), f"{name} is still updating"
+        if state not in (UpdateStatus.PAUSED, UpdateStatus.ROLLBACK_PAUSED):
+            assert {task.template_id for task in running} <= {service.template_id}, f"{name} has old tasks"
+        for task in running:
+            node = self.store.nodes[task.node_id]
+            spec = self.store.templates[task.template_id].spec
+            assert node.status.state == NodeStatus.READY
+            assert node.spec.availability != NodeSpec.DRAIN
+            if node.spec.availability == NodeSpec.ACTIVE:
+                assert all(constraint.admits(node) for constraint in constraints_of(spec.placement.constraints))
+
+
+def service_spec(name: str, replicas: int = 1, image: str = "web:1", **options: object) -> ServiceSpec:
+    """A spec with the defaults that tests want; `options` as in `apply_option`."""
+    spec = ServiceSpec()
+    spec.annotations.name = name
+    spec.mode.replicated.replicas = replicas
+    spec.task.container.image = image
+    for key, value in options.items():
+        apply_option(spec, key, str(value))
+    return spec
+
+
+def apply_option(spec: ServiceSpec, key: str, value: str) -> None:
+    """One `key=value` of a story, in seconds and bytes."""
+    task, update = spec.task, spec.update
+
+    def number() -> int:
+        return round(float(value) * SECOND)
+
+    options: dict[str, Callable[[], object]] = {
+        "replicas": lambda: setattr(spec.mode.replicated, "replicas", int(value)),
+        "image": lambda: setattr(task.container, "image", value),
+        "memory": lambda: setattr(task.resources.reservations, "memory_bytes", int(value)),
+        "constraint": lambda: task.placement.constraints.append(value),
+        "spread": lambda: task.placement.preferences.add(spread_descriptor=value),
+        "max_replicas": lambda: setattr(task.placement, "max_replicas", int(value)),
+        "publish": lambda: spec.endpoint.ports.add(published_port=int(value), target_port=80),
+        "host_port": lambda: spec.endpoint.ports.add(
+            published_port=int(value), target_port=80, publish_mode=PortConfig.HOST
+        ),
+        "restart": lambda: setattr(task.restart, "condition", _enum(task.restart, "condition", value)),
+        "restart_delay": lambda: setattr(task.restart, "delay_ns", number()),
+        "attempts": lambda: setattr(task.restart, "max_attempts", int(value)),
+        "window": lambda: setattr(task.restart, "window_ns", number()),
+        "parallelism": lambda: setattr(update, "parallelism", int(value)),
+        "delay": lambda: setattr(update, "delay_ns", number()),
+        "monitor": lambda: setattr(update, "monitor_ns", number()),
+        "order": lambda: setattr(update, "order", _enum(update, "order", value)),
+        "on_failure": lambda: setattr(update, "failure_action", _enum(update, "failure_action", value)),
+        "ratio": lambda: setattr(update, "max_failure_ratio", float(value)),
+        "rollback_parallelism": lambda: setattr(spec.rollback, "parallelism", int(value)),
+    }
+    options[key]()
+
+
+def _enum(message: object, field: str, value: str) -> int:
+    descriptor = message.DESCRIPTOR.fields_by_name[field]  # type: ignore[attr-defined]  # any message
+    number: int = descriptor.enum_type.values_by_name[value.upper().replace("-", "_")].number
+    return number
+
+
+def simulate(story: Callable[[Simulation], Coroutine[object, object, None]], seed: int = 0) -> None:
+    """Run a story in a simulation of its own."""
+
+    async def main() -> None:
+        simulation = Simulation(seed)
+        try:
+            await story(simulation)
+        finally:
+            await simulation.close()
+
+    asyncio.run(main())
