@@ -1,0 +1,113 @@
+"""Snapshots: the writable top that a container has on the layers of its image.
+
+Owns    `snapshots/<key>/` with `upper`, `work` and `snapshot.json`. Nothing is mounted here: the runtime mounts the
+        overlay inside the container's own mount namespace.
+Law     A snapshot keeps its layers: as long as it exists none of them is deleted, whatever becomes of the image.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from swarmpy.errors import Conflict, Internal, InvalidArgument
+from swarmpy.image.digest import Digest, parse_digest
+from swarmpy.image.durable import Trash, replace_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["OverlaySnapshotter", "RootFS", "Snapshotter"]
+
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+LOWER_LIMIT = 500
+"""Lower layers that the kernel stacks in one overlay (OVL_MAX_STACK in fs/overlayfs/params.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RootFS:
+    """What an overlay mount needs. All of `lower` share one parent directory."""
+
+    lower: tuple[Path, ...]
+    """Topmost first. At least one."""
+    upper: Path
+    work: Path
+
+
+class Snapshotter(Protocol):
+    """How images become root file systems. All of it blocks; call it in a thread."""
+
+    def prepare(self, key: str, top: Digest | None, lower: list[Path]) -> RootFS:
+        """A writable snapshot on `lower`, whose topmost chain id is `top` (None: no layers). Once for each key."""
+
+    def release(self, key: str) -> bool:
+        """The snapshot and what was written into it are gone. False when there was none."""
+
+    def tops(self) -> dict[str, Digest | None]:
+        """The chain id under each snapshot, by key. Answers from memory."""
+
+
+class OverlaySnapshotter:
+    """Snapshots for overlayfs. One thread at a time for one key."""
+
+    def __init__(self, root: Path, trash: Trash) -> None:
+        self._root = root / "snapshots"
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._trash = trash
+        self._tops: dict[str, Digest | None] = {}
+        self._recover()
+
+    def prepare(self, key: str, top: Digest | None, lower: list[Path]) -> RootFS:
+        """See `Snapshotter`. Raises InvalidArgument, or Conflict when the key belongs to another image's snapshot."""
+        if not _KEY.fullmatch(key):
+            raise InvalidArgument(f"snapshot key {key!r} may have letters, digits, _ . - and begins with no sign")
+        if len(lower) > LOWER_LIMIT:
+            raise InvalidArgument(f"the image has {len(lower)} layers; overlayfs stacks {LOWER_LIMIT} at most")
+        place = self._root / key
+        rootfs = RootFS(tuple(lower), place / "upper", place / "work")
+        if key in self._tops:
+            if (known := self._tops[key]) != top:
+                raise Conflict(f"snapshot {key} exists already, on layer {known} and not {top}; release it first")
+            return rootfs
+        place.mkdir(mode=0o700)
+        rootfs.work.mkdir(mode=0o700)
+        _like(rootfs.upper, lower[0])
+        replace_file(place / "snapshot.json", json.dumps({"key": key, "top": top}).encode())
+        self._tops[key] = top
+        return rootfs
+
+    def release(self, key: str) -> bool:
+        """See `Snapshotter`. The space is given back when the trash is emptied."""
+        if key not in self._tops:
+            return False
+        del self._tops[key]
+        self._trash.throw(self._root / key)
+        return True
+
+    def tops(self) -> dict[str, Digest | None]:
+        """See `Snapshotter`."""
+        return dict(self._tops)
+
+    def _recover(self) -> None:
+        for entry in os.scandir(self._root):
+            record = self._root / entry.name / "snapshot.json"
+            if not record.exists():
+                self._trash.throw(entry.path)
+                continue
+            try:
+                top = json.loads(record.read_bytes())["top"]
+                self._tops[entry.name] = parse_digest(top) if top is not None else None
+            except (ValueError, KeyError, InvalidArgument) as error:
+                raise Internal(f"snapshot record {record} is damaged: {error}; remove its container") from error
+
+
+def _like(path: Path, model: Path) -> None:
+    """A new directory with owner and mode of another: the upper's root is what a container sees as its `/`."""
+    status = model.stat()
+    path.mkdir(mode=0o700)
+    os.chown(path, status.st_uid, status.st_gid)
+    path.chmod(stat.S_IMODE(status.st_mode))
