@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from swarmpy.errors import InvalidArgument, NotSupported
+from swarmpy.manager.store import validate_constraint, validate_spread_descriptor
 from swarmpy.rpc.types_pb2 import (
     ClusterSpec,
     ContainerSpec,
@@ -60,12 +61,10 @@ def check_task(task: TaskSpec) -> None:
         raise InvalidArgument("TaskTemplate.RestartPolicy.Delay: must not be negative")
     if task.restart.window_ns < 0:
         raise InvalidArgument("TaskTemplate.RestartPolicy.Window: must not be negative")
+    for constraint in task.placement.constraints:
+        validate_constraint(constraint)
     for preference in task.placement.preferences:
-        descriptor = preference.spread_descriptor
-        if not descriptor.startswith(("node.labels.", "engine.labels.")):
-            raise InvalidArgument(
-                f"TaskTemplate.Placement.Preferences: {descriptor!r} must begin with node.labels. or engine.labels."
-            )
+        validate_spread_descriptor(preference.spread_descriptor)
     if task.networks:
         raise NotSupported("TaskTemplate.Networks: attaching services to networks is not supported yet")
 
