@@ -1,0 +1,366 @@
+"""The network of one host's containers: the default bridge, their links and addresses, and host ports.
+
+Owns    the bridge `<prefix>0`, veth pairs `<prefix>v…`, tables `<prefix>-host` and `<prefix>-user`, claims on host
+        ports, and one record per container under the state directory.
+In      containers, given by their network namespace.
+Out     EndpointInfo values.
+
+A record is written before the kernel is changed and removed after, so that whatever a crash leaves in the kernel is
+known by name. Records need not survive the machine: the namespaces they speak of do not either.
+
+Design note: docs/design/network.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+
+from swarmpy.errors import Conflict, InvalidArgument, NotFound
+from swarmpy.network import host_rules, links
+from swarmpy.network.addresses import DEFAULT_POOLS, AddressPool, choose_subnet, mac_for
+from swarmpy.network.claims import NameClaim, PortClaim
+from swarmpy.network.endpoint import EndpointInfo, EndpointRecord, HostPort
+from swarmpy.network.kernel import Handles, KernelThread, in_namespace, open_namespace, write_sysctl
+from swarmpy.network.mesh import checked_prefix, ingress_bridge
+from swarmpy.network.nftables import Command
+from swarmpy.network.records import Records
+from swarmpy.network.ruleset import FAMILY, Ruleset, change, observed
+
+__all__ = ["BRIDGE", "INGRESS", "HostNetwork"]
+
+BRIDGE, INGRESS = "bridge", "ingress"
+USER_CHAIN_PRIORITY = -10
+
+
+class HostNetwork:
+    """See the module. Call `start` first; all methods may be called from several tasks."""
+
+    def __init__(
+        self, name_prefix: str, state_dir: Path, *, pools: Sequence[IPv4Network] = DEFAULT_POOLS
+    ) -> None:
+        """`state_dir` is this daemon's alone; `pools` are the subnets to choose the bridge's from, best first."""
+        self._prefix = checked_prefix(name_prefix)
+        self._bridge = f"{name_prefix}0"
+        self._table = f"{name_prefix}-host"
+        self._records = Records(state_dir)
+        self._pools = pools
+        self._kernel = KernelThread("network")
+        self._turn = asyncio.Lock()
+        self._name_claim: NameClaim | None = None
+        self._addresses: AddressPool | None = None
+        self._containers: dict[str, EndpointRecord] = {}
+        self._claims: dict[tuple[str, HostPort], PortClaim] = {}
+        self._rules: Ruleset | None = None
+
+    @property
+    def subnet(self) -> IPv4Network:
+        """The default bridge's subnet."""
+        return self._pool().subnet
+
+    @property
+    def gateway(self) -> IPv4Address:
+        """The default bridge's own address: where containers reach the host."""
+        return self._pool().gateway
+
+    @property
+    def bridge(self) -> str:
+        """The default bridge's link name."""
+        return self._bridge
+
+    async def start(self) -> None:
+        """The bridge is up and filtered; containers recorded by an earlier daemon keep addresses and ports.
+
+        Raises Conflict when a daemon with the same prefix runs in this network namespace, Unavailable when no subnet
+        is free.
+        """
+        async with self._turn:
+            self._name_claim = NameClaim(
+                f"host/{self._prefix}",
+                f"another daemon uses network prefix {self._prefix!r} in this network namespace; "
+                "give one of them another --network-prefix",
+            )
+            try:
+                await self._start()
+            except BaseException:
+                self._name_claim.release()
+                raise
+
+    async def close(self) -> None:
+        """Let go. What live containers use stays in the kernel; when there are none, nothing does."""
+        async with self._turn:
+            if not self._containers and self._addresses is not None:
+                await self._kernel.run(self._remove_all)
+                await asyncio.to_thread(self._records.forget_subnet)
+            for claim in self._claims.values():
+                claim.release()
+            self._claims.clear()
+            if self._name_claim is not None:
+                self._name_claim.release()
+            await self._kernel.close()
+
+    async def loopback(self, container_id: str, netns: int | Path) -> None:
+        """A container without networks (`--network none`) has its loopback up."""
+        descriptor = await asyncio.to_thread(open_namespace, netns, container_id)
+        try:
+            await asyncio.to_thread(in_namespace, descriptor, links.ensure_loopback)
+        finally:
+            os.close(descriptor)
+
+    async def connect(
+        self,
+        container_id: str,
+        netns: int | Path,
+        network: str,
+        *,
+        ip: str | None = None,
+        mac: str | None = None,
+    ) -> EndpointInfo:
+        """The container has one more interface, up, with an address, on `network`: "bridge" or "ingress".
+
+        `netns` is the pid of the container's init, or a path of its network namespace. On the bridge `ip` may be left
+        out; on ingress it is the address, with prefix length, that the allocator chose. On failure nothing is left.
+
+        Raises Conflict (already connected, address in use, the container has ended), NotFound (no such network),
+        Unavailable (ingress is not up on this node).
+        """
+        descriptor = await asyncio.to_thread(open_namespace, netns, container_id)
+        try:
+            async with self._turn:
+                return await self._connect(container_id, descriptor, network, ip, mac)
+        finally:
+            os.close(descriptor)
+
+    async def disconnect(self, container_id: str, network: str | None = None) -> None:
+        """The container is off `network`, or off every one; its address and host ports are free. Idempotent."""
+        async with self._turn:
+            record = self._containers.get(container_id)
+            if record is None:
+                return
+            await self._unlink(record, [e for e in record.endpoints if network in (None, e.network)])
+
+    async def publish(self, container_id: str, ports: Sequence[HostPort]) -> tuple[HostPort, ...]:
+        """Exactly `ports` of this host lead to the container; returns them with every port number filled in.
+
+        Raises Conflict when a port is in use, by a process of this host or another container, NotFound when the
+        container is not on the bridge. On failure the container's published ports are as before.
+        """
+        async with self._turn:
+            record = self._containers.get(container_id)
+            if record is None or record.on(BRIDGE) is None:
+                raise NotFound(f"container {container_id[:12]} is not on network bridge; connect it before publishing")
+            claimed = await asyncio.to_thread(self._claim_all, container_id, ports)
+            published = tuple(claimed)
+            dropped = [port for port in record.ports if port not in published]
+            try:
+                await self._remember(replace(record, ports=published))
+                await self._apply_rules()
+            except BaseException:
+                self._release(container_id, [port for port in published if port not in record.ports])
+                await self._remember(record)
+                raise
+            self._release(container_id, dropped)
+            return published
+
+    async def repair(self, live: Collection[str]) -> None:
+        """After a restart: containers not among `live` are forgotten, with all that is theirs; the rest is put right.
+
+        Also puts right what others changed in the kernel: rules, links of nobody.
+        """
+        async with self._turn:
+            for container_id in [known for known in self._containers if known not in live]:
+                record = self._containers[container_id]
+                await self._unlink(record, record.endpoints)
+            wanted = {e.host_interface for record in self._containers.values() for e in record.endpoints}
+            await self._kernel.run(self._remove_strays, wanted)
+            self._rules = await self._kernel.run(self._read_rules)
+            await self._apply_rules()
+
+    def endpoints(self, container_id: str) -> tuple[EndpointInfo, ...]:
+        """The container's interfaces; none when it is not known."""
+        record = self._containers.get(container_id)
+        return record.endpoints if record else ()
+
+    def published(self, container_id: str) -> tuple[HostPort, ...]:
+        """The host ports that lead to the container."""
+        record = self._containers.get(container_id)
+        return record.ports if record else ()
+
+    # -------------------------------------------------------------------------------------------- in turn
+
+    async def _start(self) -> None:
+        self._containers = await asyncio.to_thread(self._records.read)
+        remembered = await asyncio.to_thread(self._records.subnet)
+        subnet = await self._kernel.run(self._bring_up, remembered)
+        await asyncio.to_thread(self._records.remember_subnet, subnet)
+        self._addresses = AddressPool(subnet)
+        for record in self._containers.values():
+            endpoint = record.on(BRIDGE)
+            if endpoint is not None:
+                self._addresses.take(IPv4Address(endpoint.ip))
+            for port in record.ports:
+                # The port is the container's already. Should a process have taken it while no daemon ran, the
+                # translation comes first all the same; the claim is only lost until the port is published again.
+                with contextlib.suppress(Conflict, InvalidArgument):
+                    self._claims[record.container_id, port] = PortClaim(port.protocol, port.host_ip, port.host_port)
+        self._rules = await self._kernel.run(self._read_rules)
+        await self._apply_rules()
+
+    async def _connect(
+        self, container_id: str, descriptor: int, network: str, ip: str | None, mac: str | None
+    ) -> EndpointInfo:
+        record = self._containers.get(container_id, EndpointRecord(container_id))
+        if record.on(network) is not None:
+            raise Conflict(f"container {container_id[:12]} is already connected to network {network}")
+        end = self._end_for(network, record.next_interface(), ip)
+        bridge = self._bridge if network == BRIDGE else ingress_bridge(self._prefix)
+        endpoint = EndpointInfo(
+            network=network,
+            interface=end.interface,
+            ip=str(end.address.ip),
+            prefix_len=end.address.network.prefixlen,
+            mac=mac if mac and network == BRIDGE else mac_for(end.address.ip),
+            mtu=end.mtu,
+            host_interface=self._veth_name(container_id, network),
+            gateway=str(end.gateway) if end.gateway else None,
+        )
+        try:
+            await self._remember(record.with_endpoint(endpoint))
+            mtu = await self._kernel.run(
+                partial(links.make_veth, fixed=network == INGRESS),
+                endpoint.host_interface, bridge, end, endpoint.mac, descriptor,
+            )  # fmt: skip
+            await asyncio.to_thread(in_namespace, descriptor, partial(links.configure_inside, end))
+        except BaseException:
+            await self._unlink(record.with_endpoint(endpoint), [endpoint])
+            raise
+        connected = replace(endpoint, mtu=mtu)
+        await self._remember(record.with_endpoint(connected))
+        return connected
+
+    def _end_for(self, network: str, interface: str, ip: str | None) -> links.VethEnd:
+        """The container's end: its address is taken. `mtu` 0 is the bridge's."""
+        try:
+            if network == BRIDGE:
+                pool = self._pool()
+                address = pool.take(IPv4Address(ip.partition("/")[0]) if ip else None)
+                return links.VethEnd(interface, IPv4Interface(f"{address}/{pool.subnet.prefixlen}"), pool.gateway, 0)
+            if network == INGRESS:
+                if ip is None or "/" not in ip:
+                    raise InvalidArgument(f"network ingress needs an address with prefix length, not {ip!r}")
+                return links.VethEnd(interface, IPv4Interface(ip), None, 0)
+        except ValueError as error:
+            raise InvalidArgument(f"address {ip!r} for network {network} is no IPv4 address") from error
+        raise NotFound(f"network {network} not found on this host")
+
+    async def _unlink(self, record: EndpointRecord, endpoints: Sequence[EndpointInfo]) -> None:
+        """The record without `endpoints`, in the kernel first."""
+        for endpoint in endpoints:
+            await self._kernel.run(links.delete_link, endpoint.host_interface)
+            if endpoint.network == BRIDGE:
+                self._release(record.container_id, record.ports)
+            record = record.without(endpoint.network)
+            await self._remember(record)
+            if endpoint.network == BRIDGE:
+                await self._apply_rules()
+                self._pool().give_back(IPv4Address(endpoint.ip))
+
+    async def _remember(self, record: EndpointRecord) -> None:
+        if record.endpoints:
+            self._containers[record.container_id] = record
+            await asyncio.to_thread(self._records.write, record)
+        else:
+            self._containers.pop(record.container_id, None)
+            await asyncio.to_thread(self._records.remove, record.container_id)
+
+    async def _apply_rules(self) -> None:
+        wanted = host_rules.render(self._table, self._bridge, self.subnet, self._containers.values())
+        commands = change(self._rules, wanted)
+        if commands:
+            await self._kernel.run(_run_nftables, commands)
+        self._rules = wanted
+
+    def _claim_all(self, container_id: str, ports: Sequence[HostPort]) -> list[HostPort]:
+        filled: list[HostPort] = []
+        fresh: list[HostPort] = []
+        try:
+            for port in dict.fromkeys(ports):
+                if (container_id, port) not in self._claims:
+                    claim = PortClaim(port.protocol, port.host_ip, port.host_port)
+                    port = replace(port, host_port=claim.port)
+                    self._claims[container_id, port] = claim
+                    fresh.append(port)
+                filled.append(port)
+        except BaseException:
+            self._release(container_id, fresh)
+            raise
+        return filled
+
+    def _release(self, container_id: str, ports: Sequence[HostPort]) -> None:
+        for port in ports:
+            claim = self._claims.pop((container_id, port), None)
+            if claim is not None:
+                claim.release()
+
+    def _pool(self) -> AddressPool:
+        if self._addresses is None:
+            raise Conflict("the host network has not been started")
+        return self._addresses
+
+    def _veth_name(self, container_id: str, network: str) -> str:
+        digest = hashlib.sha256(f"{container_id}/{network}".encode()).hexdigest()
+        return f"{self._prefix}v{digest[: 14 - len(self._prefix)]}"
+
+    # ----------------------------------------------------------------------------------- on the kernel thread
+
+    def _bring_up(self, handles: Handles, remembered: IPv4Network | None) -> IPv4Network:
+        subnet = remembered
+        if subnet is None or handles.index_of(self._bridge) is None:
+            # Containers' addresses are of the remembered subnet, even when somebody deleted the bridge.
+            in_use = links.routed_networks(handles, self._bridge)
+            candidates = [subnet] if subnet and self._containers else [*([subnet] if subnet else []), *self._pools]
+            subnet = choose_subnet(candidates, in_use)
+        gateway = AddressPool(subnet).gateway
+        mtu = links.mtu_towards(handles, None)
+        links.ensure_bridge(handles, self._bridge, IPv4Interface(f"{gateway}/{subnet.prefixlen}"), mtu)
+        write_sysctl("net/ipv4/ip_forward", "1")
+        handles.nftables.run(self._user_chain())
+        return subnet
+
+    def _user_chain(self) -> list[Command]:
+        """The administrator's own chain, passed by all forwarded traffic before ours; its rules are never touched."""
+        table = f"{self._prefix}-user"
+        chain = {
+            "family": FAMILY, "table": table, "name": "forward",
+            "type": "filter", "hook": "forward", "prio": USER_CHAIN_PRIORITY, "policy": "accept",
+        }  # fmt: skip
+        return [{"add": {"table": {"family": FAMILY, "name": table}}}, {"add": {"chain": chain}}]
+
+    def _read_rules(self, handles: Handles) -> Ruleset | None:
+        listed = handles.nftables.list_table(FAMILY, self._table)
+        return None if listed is None else observed(self._table, listed)
+
+    def _remove_strays(self, handles: Handles, wanted: set[str]) -> None:
+        for bridge in (self._bridge, ingress_bridge(self._prefix)):
+            for name in links.ports_of(handles, bridge):
+                if name.startswith(f"{self._prefix}v") and name not in wanted:
+                    links.delete_link(handles, name)
+
+    def _remove_all(self, handles: Handles) -> None:
+        self._remove_strays(handles, set())
+        links.delete_link(handles, self._bridge)
+        handles.nftables.run(change(self._read_rules(handles), None))
+        user = handles.nftables.list_table(FAMILY, f"{self._prefix}-user")
+        if user is not None and not any("rule" in item for item in user):
+            handles.nftables.run([{"delete": {"table": {"family": FAMILY, "name": f"{self._prefix}-user"}}}])
+
+
+def _run_nftables(handles: Handles, commands: list[Command]) -> None:
+    handles.nftables.run(commands)

@@ -1,0 +1,144 @@
+"""The mesh's bridge and VXLAN device in the kernel: made, read back, changed.
+
+Functions take the handles of a kernel thread; what must be is decided in mesh_links.py.
+
+Source  ip-link(8) vxlan; bridge(8) fdb; ip-neighbour(8); include/uapi/linux/neighbour.h.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from ipaddress import IPv4Interface
+from typing import Any
+
+from swarmpy.errors import Conflict
+from swarmpy.network.kernel import Handles, NetlinkError
+from swarmpy.network.links import (
+    NTF_MASTER,
+    NTF_SELF,
+    NUD_NOARP,
+    NUD_PERMANENT,
+    delete_link,
+    ensure_bridge,
+    ignoring,
+    mtu_towards,
+)
+from swarmpy.network.mesh_links import EntryChange, LinkState
+from swarmpy.network.view import IngressNetwork
+
+__all__ = ["OverlayNames", "change_entries", "ensure_devices", "read_entries", "remove_devices"]
+
+VXLAN_OVERHEAD_BYTES = 50  # outer Ethernet, IPv4, UDP and VXLAN headers: RFC 7348, section 5
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayNames:
+    """What the mesh's links are called."""
+
+    bridge: str
+    vxlan: str
+
+
+def ensure_devices(handles: Handles, names: OverlayNames, ingress: IngressNetwork) -> None:
+    """Bridge and VXLAN device exist as `ingress` says. A VXLAN device that differed is made anew, without entries."""
+    mtu = mtu_towards(handles, ingress.vtep) - VXLAN_OVERHEAD_BYTES
+    address = IPv4Interface(f"{ingress.address.ip}/{ingress.subnet.prefixlen}")
+    bridge = ensure_bridge(handles, names.bridge, address, mtu)
+    _ensure_vxlan(handles, names.vxlan, ingress, mtu)
+    index = handles.index_of(names.vxlan)
+    handles.links.link("set", index=index, mtu=mtu, master=bridge, state="up")
+    handles.links.brport("set", index=index, learning=0, unicast_flood=0)
+
+
+def remove_devices(handles: Handles, names: OverlayNames) -> None:
+    """Neither device exists any more."""
+    delete_link(handles, names.vxlan)
+    delete_link(handles, names.bridge)
+
+
+def _ensure_vxlan(handles: Handles, name: str, ingress: IngressNetwork, mtu: int) -> None:
+    index = handles.index_of(name)
+    if index is not None:
+        if _matches(handles.links.get_links(index)[0], ingress):
+            return
+        delete_link(handles, name)
+    try:
+        handles.links.link(
+            "add",
+            ifname=name,
+            kind="vxlan",
+            vxlan_id=ingress.vni,
+            vxlan_local=str(ingress.vtep),
+            vxlan_port=ingress.udp_port,
+            vxlan_learning=0,
+            vxlan_proxy=1,
+            mtu=mtu,
+        )
+    except NetlinkError as error:
+        if error.code in (errno.EADDRINUSE, errno.EEXIST):
+            raise Conflict(
+                f"VXLAN {ingress.vni} on UDP port {ingress.udp_port} is taken by another link or process of this host; "
+                "free the port or choose another data path port for the swarm"
+            ) from error
+        raise
+
+
+def _matches(link: Any, ingress: IngressNetwork) -> bool:
+    info = link.get_attr("IFLA_LINKINFO")
+    if info is None or info.get_attr("IFLA_INFO_KIND") != "vxlan":
+        return False
+    data = info.get_attr("IFLA_INFO_DATA")
+    held = (
+        data.get_attr("IFLA_VXLAN_ID"),
+        data.get_attr("IFLA_VXLAN_LOCAL"),
+        data.get_attr("IFLA_VXLAN_PORT"),
+        data.get_attr("IFLA_VXLAN_LEARNING"),
+        data.get_attr("IFLA_VXLAN_PROXY"),
+    )
+    return bool(held == (ingress.vni, str(ingress.vtep), ingress.udp_port, 0, 1))
+
+
+def read_entries(handles: Handles, names: OverlayNames) -> LinkState:
+    """Which endpoints the kernel knows, as it says itself; none when there is no VXLAN device."""
+    index = handles.index_of(names.vxlan)
+    if index is None:
+        return LinkState()
+    forwarding: set[tuple[str, str]] = set()
+    bridged: set[str] = set()
+    for entry in handles.links.fdb("dump", ifindex=index):
+        if entry["ifindex"] != index:
+            continue
+        mac, vtep, master = (entry.get_attr(name) for name in ("NDA_LLADDR", "NDA_DST", "NDA_MASTER"))
+        if vtep is not None:
+            forwarding.add((mac, vtep))
+        elif master is not None and entry["state"] & NUD_NOARP and not entry["state"] & NUD_PERMANENT:
+            bridged.add(mac)
+    neighbours = {
+        (entry.get_attr("NDA_DST"), entry.get_attr("NDA_LLADDR"))
+        for entry in handles.links.get_neighbours(ifindex=index)
+        if entry["ifindex"] == index and entry["state"] & NUD_PERMANENT
+    }
+    return LinkState(None, frozenset(forwarding), frozenset(neighbours), frozenset(bridged))
+
+
+def change_entries(handles: Handles, names: OverlayNames, changes: EntryChange) -> None:
+    """Write and remove what `changes` says."""
+    if not changes:
+        return
+    links, index = handles.links, handles.index_of(names.vxlan)
+    for mac, vtep in changes.set_forwarding:
+        links.fdb("replace", ifindex=index, lladdr=mac, dst=vtep, flags=NTF_SELF, state=NUD_PERMANENT | NUD_NOARP)
+    for address, mac in changes.set_neighbours:
+        links.neigh("replace", ifindex=index, dst=address, lladdr=mac, state=NUD_PERMANENT)
+    for mac in changes.set_bridged:
+        links.fdb("replace", ifindex=index, lladdr=mac, flags=NTF_MASTER, state=NUD_NOARP)
+    with ignoring(errno.ENOENT):
+        for mac in changes.drop_bridged:
+            links.fdb("del", ifindex=index, lladdr=mac, flags=NTF_MASTER)
+    with ignoring(errno.ENOENT):
+        for address, mac in changes.drop_neighbours:
+            links.neigh("del", ifindex=index, dst=address, lladdr=mac)
+    with ignoring(errno.ENOENT):
+        for mac, vtep in changes.drop_forwarding:
+            links.fdb("del", ifindex=index, lladdr=mac, dst=vtep, flags=NTF_SELF)
