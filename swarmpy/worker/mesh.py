@@ -1,0 +1,182 @@
+"""The routing mesh on this node: what the leader says, folded into a view, and the view brought into the kernel.
+
+Owns    `MeshFold` (pure): the entries as of a version. `MeshKeeper`: the loop that applies the newest view, skipping
+        those that came while it was busy, tries again when the kernel refuses, and audits the kernel when all is quiet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Protocol
+
+from swarmpy.errors import SwarmpyError
+from swarmpy.network import Backend, IngressNetwork, MeshView, Peer, Port
+from swarmpy.rpc.dispatcher_pb2 import MeshUpdate
+from swarmpy.rpc.types_pb2 import Network, PortConfig
+
+__all__ = ["KernelMesh", "MeshFold", "MeshKeeper"]
+
+RETRY_S = 1.0
+AUDIT_S = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class KernelMesh(Protocol):
+    """What `network.Mesh` does for a worker."""
+
+    async def apply(self, view: MeshView) -> None: ...
+
+    async def audit(self) -> bool: ...
+
+    async def close(self) -> None: ...
+
+    async def release(self) -> None: ...
+
+
+class MeshFold:
+    """The mesh as the leader describes it to this node."""
+
+    def __init__(self, node_id: str) -> None:
+        self._node_id = node_id
+        self.version = 0
+        self.whole = False                   # no part of the version under way is missing
+        self._own: IPv4Interface | None = None
+        self._vtep: IPv4Address | None = None
+        self._network: Network | None = None
+        self._port = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._peers: dict[str, Peer] = {}
+        self._services: dict[str, tuple[Port, ...]] = {}
+        self._tasks: dict[str, Backend] = {}
+
+    def fold(self, update: MeshUpdate) -> bool:
+        """Take in one update. Whether a whole version is here now, and may be applied.
+
+        An entry that this node cannot use (an address that is not IPv4, a protocol it does not know) is left out, and
+        logged: one odd service must not keep all others from their connections.
+        """
+        if update.complete:
+            self._clear()
+            self._own = self._vtep = self._network = None
+        if update.HasField("ingress"):
+            self._network = update.ingress
+        self._port = update.data_path_port or self._port
+        for key in update.removed_nodes:
+            self._peers.pop(key, None)
+        for key in update.removed_services:
+            self._services.pop(key, None)
+        for key in update.removed_tasks:
+            self._tasks.pop(key, None)
+        for node in update.nodes:
+            self._put_node(node.id, node.addr, node.ingress_address)
+        for service in update.services:
+            self._put_service(service.id, list(service.ports))
+        for task in update.tasks:
+            try:
+                address = IPv4Interface(task.address).ip
+            except ValueError as error:
+                log.warning("task %s gets no connections: %s", task.id, error)
+                continue
+            self._tasks[task.id] = Backend(task.service_id, task.node_id, address)
+        self.whole = not update.more
+        if self.whole:
+            self.version = update.version
+        return self.whole
+
+    def _put_node(self, node_id: str, addr: str, ingress: str) -> None:
+        try:
+            vtep, address = IPv4Address(addr), IPv4Interface(ingress)
+        except ValueError as error:
+            log.warning("node %s is left out of the routing mesh: %s", node_id, error)
+            return
+        if node_id == self._node_id:
+            self._own, self._vtep = address, vtep
+        else:
+            self._peers[node_id] = Peer(vtep, address.ip)
+
+    def _put_service(self, service_id: str, ports: list[PortConfig]) -> None:
+        usable = []
+        for port in ports:
+            protocol = PortConfig.Protocol.Name(port.protocol).lower()
+            try:
+                usable.append(Port(protocol, port.published_port, port.target_port))
+            except SwarmpyError as error:
+                log.warning("service %s: port %d is not published: %s", service_id, port.published_port, error)
+        self._services[service_id] = tuple(usable)
+
+    def view(self) -> MeshView:
+        """The view as of `version`; without an ingress network until this node has its address in it."""
+        ingress = None
+        if self._network is not None and self._own is not None and self._vtep is not None and self._network.ipam:
+            ingress = IngressNetwork(
+                subnet=IPv4Network(self._network.ipam[0].subnet), vni=self._network.vni, address=self._own,
+                vtep=self._vtep, udp_port=self._port,
+            )
+        return MeshView(self._node_id, ingress, dict(self._peers), dict(self._services), dict(self._tasks))
+
+
+class MeshKeeper:
+    """Keeps the kernel at the newest view. `ready` is set while this node has its place in the ingress network."""
+
+    def __init__(self, mesh: KernelMesh) -> None:
+        self._mesh = mesh
+        self._fold: MeshFold | None = None
+        self._wake = asyncio.Event()
+        self._applied: Callable[[int], None] | None = None
+        self.ready = asyncio.Event()
+
+    def session(self, node_id: str, applied: Callable[[int], None]) -> None:
+        """A new session: its first update is complete. `applied` is called with each version that is in the kernel."""
+        self._fold = MeshFold(node_id)
+        self._applied = applied
+
+    def take(self, update: MeshUpdate) -> None:
+        """One update of the present session."""
+        if self._fold is not None and self._fold.fold(update):
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Apply views until cancelled."""
+        while True:
+            try:
+                await asyncio.wait_for(self._wake.wait(), AUDIT_S)
+            except TimeoutError:
+                await self._audit()
+                continue
+            self._wake.clear()
+            fold, applied = self._fold, self._applied
+            if fold is None or not fold.whole:
+                continue
+            version, view = fold.version, fold.view()
+            try:
+                await self._mesh.apply(view)
+            except (SwarmpyError, OSError) as error:
+                log.error("the routing mesh could not be brought to version %d: %s", version, error)
+                await self._pause()
+                continue
+            if view.ingress is not None:
+                self.ready.set()
+            else:
+                self.ready.clear()
+            if applied is not None:
+                applied(version)
+
+    async def _audit(self) -> None:
+        try:
+            if await self._mesh.audit():
+                log.warning("the routing mesh in the kernel was changed by others and is repaired")
+        except (SwarmpyError, OSError) as error:
+            log.error("the routing mesh could not be audited: %s", error)
+
+    async def _pause(self) -> None:
+        """Wait before the same view is tried again; a newer one is tried at once."""
+        try:
+            await asyncio.wait_for(self._wake.wait(), RETRY_S)
+        except TimeoutError:
+            self._wake.set()

@@ -1,0 +1,65 @@
+"""Status reports: the newest state of each task, told until the managers have stored it.
+
+Owns    which states are not stored yet; pure. Of a task only its newest state is kept, so a worker that is cut off for
+        long owes one state per task, however much happened.
+"""
+
+from __future__ import annotations
+
+from swarmpy.rpc.dispatcher_pb2 import StatusReport, TaskStatusUpdate
+from swarmpy.rpc.types_pb2 import TaskStatus
+
+__all__ = ["Reporter"]
+
+REPORT_TASKS = 1000              # in one message
+
+
+class Reporter:
+    """Feed it changes; send what `take` gives; tell it what was stored, and when a new session begins."""
+
+    def __init__(self) -> None:
+        self._owed: dict[str, TaskStatus] = {}               # not known to be stored
+        self._unsent: dict[str, None] = {}                   # of these, not sent in this session; in order
+        self._sent: dict[int, dict[str, TaskStatus]] = {}    # sequence -> what that report said
+        self._sequence = 0
+
+    def changed(self, task_id: str, status: TaskStatus) -> None:
+        """The task has a new state. The message must not change afterwards."""
+        self._owed[task_id] = status
+        self._unsent[task_id] = None
+
+    def forget(self, task_id: str) -> None:
+        """The task is gone from the managers' store: nobody wants to know."""
+        self._owed.pop(task_id, None)
+        self._unsent.pop(task_id, None)
+
+    def session(self) -> None:
+        """A new session: sequences begin anew, and everything owed is sent again."""
+        self._sent.clear()
+        self._sequence = 0
+        self._unsent = dict.fromkeys(self._owed)
+
+    def take(self) -> StatusReport | None:
+        """The next report to send, None when all is sent."""
+        if not self._unsent:
+            return None
+        self._sequence += 1
+        said: dict[str, TaskStatus] = {}
+        for task_id in list(self._unsent)[:REPORT_TASKS]:
+            del self._unsent[task_id]
+            said[task_id] = self._owed[task_id]
+        self._sent[self._sequence] = said
+        updates = [TaskStatusUpdate(task_id=task_id, status=status) for task_id, status in said.items()]
+        return StatusReport(sequence=self._sequence, updates=updates)
+
+    def stored(self, sequence: int) -> None:
+        """All reports up to this one are stored."""
+        for number in [key for key in self._sent if key <= sequence]:
+            for task_id, status in self._sent.pop(number).items():
+                if self._owed.get(task_id) is status:
+                    del self._owed[task_id]
+
+    @property
+    def owed(self) -> int:
+        """How many tasks have a state that is not known to be stored."""
+        return len(self._owed)

@@ -1,0 +1,129 @@
+"""One session with the leader, from Hello to the end of the stream.
+
+Owns    the stream and what waits to be said on it: heartbeats, reports, the mesh version that is in the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import grpc
+
+from swarmpy.rpc.dispatcher_pb2 import FromAgent, Heartbeat, Hello, MeshApplied, TaskStatusUpdate, ToAgent, Welcome
+from swarmpy.rpc.types_pb2 import NodeDescription
+from swarmpy.worker.reporter import Reporter
+
+__all__ = ["Session"]
+
+SESSION = "/swarmpy.v1.Dispatcher/Session"
+WELCOME_S = 3.0                  # from dialling to Welcome; a host that is gone does not answer at all
+EARLIEST = 0.8                   # heartbeats come after this share of the period to the whole of it
+
+
+class Session:
+    """`serve` runs it; the rest may be called at any time from the loop's thread."""
+
+    def __init__(
+        self, channel: grpc.aio.Channel, reporter: Reporter, rng: random.Random, metadata: Sequence[tuple[str, str]]
+    ) -> None:
+        self._call = channel.stream_stream(SESSION, FromAgent.SerializeToString, ToAgent.FromString)(
+            None, metadata=tuple(metadata)
+        )
+        self._reporter = reporter
+        self._rng = rng
+        self._period_s = 1.0
+        self._mesh_applied = 0
+        self._mesh_said = 0
+        self._description: NodeDescription | None = None
+        self._wake = asyncio.Event()
+
+    def report(self) -> None:
+        """The reporter has something to send."""
+        self._wake.set()
+
+    def mesh_applied(self, version: int) -> None:
+        """This version is in the kernel."""
+        self._mesh_applied = version
+        self._wake.set()
+
+    def describe(self, description: NodeDescription) -> None:
+        """The node is not what it said in Hello."""
+        self._description = description
+        self._wake.set()
+
+    async def serve(
+        self,
+        description: NodeDescription,
+        advertise_addr: str,
+        tasks: Iterable[TaskStatusUpdate],
+        welcomed: Callable[[Welcome], None],
+        hear: Callable[[ToAgent], Awaitable[None]],
+    ) -> None:
+        """Say hello, then speak and listen until the stream ends. Raises AioRpcError when the other side ends it.
+
+        Raises TimeoutError when no Welcome comes in time. `hear` gets every message after the first Welcome,
+        and while it is busy the stream is not read.
+        """
+        speaking: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(WELCOME_S):
+                hello = Hello(description=description, advertise_addr=advertise_addr, tasks=tasks)
+                await self._write(FromAgent(hello=hello))
+                first = await self._read()
+            self._welcome(first.welcome)
+            welcomed(first.welcome)
+            speaking = asyncio.create_task(self._speak())
+            while True:
+                message = await self._read()
+                if message.HasField("welcome"):
+                    self._welcome(message.welcome)
+                else:
+                    await hear(message)
+        finally:
+            if speaking is not None:
+                speaking.cancel()
+                await asyncio.gather(speaking, return_exceptions=True)      # a broken stream is told by the reader
+            self._call.cancel()
+
+    def _welcome(self, welcome: Welcome) -> None:
+        self._period_s = (welcome.heartbeat_period_ns or 1_000_000_000) / 1e9
+        self._wake.set()
+
+    async def _read(self) -> ToAgent:
+        message = await self._call.read()
+        if isinstance(message, ToAgent):
+            return message
+        raise await self._failure()
+
+    async def _write(self, message: FromAgent) -> None:
+        try:
+            await self._call.write(message)
+        except asyncio.InvalidStateError:
+            raise await self._failure() from None
+
+    async def _failure(self) -> grpc.aio.AioRpcError:
+        return grpc.aio.AioRpcError(
+            await self._call.code(), await self._call.initial_metadata(), await self._call.trailing_metadata(),
+            await self._call.details(), None,
+        )
+
+    async def _speak(self) -> None:
+        """Heartbeats at a spread pace; whatever else there is to say at once, and instead of one."""
+        while True:
+            try:
+                pause_s = self._period_s * self._rng.uniform(EARLIEST, 1.0)
+                await asyncio.wait_for(self._wake.wait(), pause_s)
+            except TimeoutError:
+                await self._call.write(FromAgent(heartbeat=Heartbeat()))
+                continue
+            self._wake.clear()
+            while (report := self._reporter.take()) is not None:
+                await self._call.write(FromAgent(report=report))
+            if self._mesh_applied != self._mesh_said:
+                self._mesh_said = self._mesh_applied
+                await self._call.write(FromAgent(mesh_applied=MeshApplied(version=self._mesh_said)))
+            if self._description is not None:
+                description, self._description = self._description, None
+                await self._call.write(FromAgent(description=description))
