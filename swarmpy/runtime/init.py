@@ -1,0 +1,178 @@
+"""A container's first process, from its birth to execve.
+
+In      an `InitSetup` and a channel to the shim (SOCK_SEQPACKET). Runs in the new namespaces, as root of them.
+Out     on the channel: {"namespaces"} when hooks wait for them, {"ready"} with the terminal's master, {"error"}. The
+        channel closes by execve: that is how the shim knows that the user's program runs.
+Order   cgroups before the cgroup namespace, whose root is what the process is in then (cgroup_namespaces(7));
+        the user map before anything else that needs privileges; the user last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import stat
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from swarmpy.runtime import process_setup, uapi
+from swarmpy.runtime.bundle import Bundle, Hook
+from swarmpy.runtime.failure import FailureKind, RuntimeFailure, describe
+from swarmpy.runtime.hooks import hook_state, run_hooks
+from swarmpy.runtime.kernel import LinuxKernel
+from swarmpy.runtime.plan import Plan
+from swarmpy.runtime.process_setup import SeccompFilter
+from swarmpy.runtime.rootfs import Builder
+
+__all__ = ["InitSetup", "join_cgroups", "report", "run_init", "take_stdio"]
+
+
+@dataclass(frozen=True, slots=True)
+class InitSetup:
+    """All that init is given. Numbers are descriptors."""
+
+    container_id: str
+    bundle: Bundle
+    plan: Plan
+    sources: Sequence[int]
+    cgroup_files: Sequence[int]
+    join: Sequence[tuple[int, int]]  # namespaces by path: descriptor, clone flag
+    stdio: tuple[int, int, int] | None  # None with a terminal
+    channel: int
+    seccomp: SeccompFilter | None
+    last_capability: int
+    null: str
+    staging: str
+    whole_mount_table: bool  # the mount namespace is a copy of the host's, and must not propagate to it
+
+    def descriptors(self) -> list[int]:
+        joined = [descriptor for descriptor, _ in self.join]
+        return [*self.sources, *self.cgroup_files, *joined, *(self.stdio or ()), self.channel]
+
+
+def run_init(kernel: LinuxKernel, setup: InitSetup) -> None:
+    """Build the container, wait for start, become the user's program. Returns when that failed, having said so."""
+    channel = socket.socket(fileno=setup.channel)
+    try:
+        _run(kernel, setup, channel)
+    except RuntimeFailure as failure:
+        report(channel, failure)
+    except OSError as error:
+        report(channel, RuntimeFailure(describe(error)))
+
+
+def _run(kernel: LinuxKernel, setup: InitSetup, channel: socket.socket) -> None:
+    bundle = setup.bundle
+    process = bundle.process
+    join_cgroups(setup.cgroup_files)
+    if bundle.namespaces.get("user") is not None:
+        if bundle.namespaces["user"] == "":
+            _await(channel, b"mapped")
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        kernel.prctl(uapi.PR_SET_DUMPABLE, 0)  # the change of user set it
+    for descriptor, flag in setup.join:
+        kernel.set_namespace(descriptor, flag)
+    if bundle.namespaces.get("cgroup") == "":
+        kernel.unshare(uapi.CLONE_NEWCGROUP)
+    os.setsid()
+    os.umask(0)
+    if setup.whole_mount_table:
+        kernel.set_propagation("/", uapi.MS_REC | uapi.MS_SLAVE)
+    apparmor = process_setup.set_host_attributes(process)
+    _run_creation_hooks(setup, channel)
+    builder = Builder(kernel, setup.sources, null=setup.null, staging=setup.staging)
+    builder.run(setup.plan.steps)
+    os.umask(0o022)
+    for source in setup.sources:
+        os.close(source)
+    _open_stdio(setup, builder, channel)
+    process_setup.enter_directory(process.cwd, create=True)
+    process_setup.become_user(
+        kernel, process, last_capability=setup.last_capability, apparmor=apparmor, seccomp=setup.seccomp
+    )
+    process_setup.die_with_parent(kernel)
+    program = process_setup.find_program(process)
+    channel.send(b'{"ready":true}')
+    _await(channel, b"start")
+    if bundle.hooks["startContainer"]:
+        state = hook_state(setup.container_id, "created", os.getpid(), bundle)
+        run_hooks("startContainer", bundle.hooks["startContainer"], state)
+    process_setup.reset_signals()
+    process_setup.execute(kernel, process, program, setup.seccomp)
+
+
+def join_cgroups(files: Sequence[int]) -> None:
+    for descriptor in files:
+        try:
+            os.write(descriptor, b"0")
+        except OSError as error:
+            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            raise RuntimeFailure(f"join cgroup {path}: {describe(error)}") from None
+        os.close(descriptor)
+
+
+def _run_creation_hooks(setup: InitSetup, channel: socket.socket) -> None:
+    """The shim runs prestart and createRuntime outside; then createContainer runs here, before pivot_root."""
+    hooks = setup.bundle.hooks
+    if hooks["prestart"] or hooks["createRuntime"]:
+        channel.send(b'{"namespaces":true}')
+        _await(channel, b"go")
+    inside: tuple[Hook, ...] = hooks["createContainer"]
+    if inside:
+        run_hooks("createContainer", inside, hook_state(setup.container_id, "creating", os.getpid(), setup.bundle))
+
+
+def _open_stdio(setup: InitSetup, builder: Builder, channel: socket.socket) -> None:
+    if builder.console is None:
+        take_stdio(setup.stdio or (0, 1, 2), setup.bundle.process.uid, setup.bundle.process.gid)
+        return
+    master, slave = builder.console
+    socket.send_fds(channel, [b'{"console":true}'], [master])
+    os.close(master)
+    size = setup.bundle.process.console_size
+    take_terminal(slave, size, setup.bundle.process.uid)
+
+
+def take_terminal(slave: int, size: tuple[int, int] | None, uid: int) -> None:
+    """The slave becomes the controlling terminal and all three streams; it belongs to the user."""
+    if size is not None:
+        fcntl.ioctl(slave, 0x5414, struct.pack("HHHH", *size, 0, 0))  # TIOCSWINSZ
+    fcntl.ioctl(slave, 0x540E, 0)  # TIOCSCTTY
+    os.fchown(slave, uid, -1)
+    for number in (0, 1, 2):
+        os.dup2(slave, number)
+    os.close(slave)
+
+
+def take_stdio(stdio: tuple[int, int, int], uid: int, gid: int) -> None:
+    """Pipes belong to the user, so that /dev/stdout can be opened by its path."""
+    for number, descriptor in enumerate(stdio):
+        os.dup2(descriptor, number)
+        if (uid or gid) and stat.S_ISFIFO(os.fstat(number).st_mode):
+            os.fchown(number, uid, gid)
+
+
+def _await(channel: socket.socket, expected: bytes) -> None:
+    """Wait for the shim's word. When the shim is gone there is nothing left to do here."""
+    if channel.recv(64) != expected:
+        os._exit(1)
+
+
+def report(channel: socket.socket, failure: RuntimeFailure) -> None:
+    try:
+        channel.send(json.dumps(failure.to_json()).encode())
+    except OSError:
+        os._exit(1)  # nobody is left to hear it
+
+
+def unexpected(error: BaseException) -> RuntimeFailure:
+    """A fault of our own, in one sentence: where it happened and what it was."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "?"
+    return RuntimeFailure(f"internal error at {where}: {type(error).__name__}: {error}", FailureKind.SYSTEM)

@@ -1,0 +1,82 @@
+"""The launcher: forks one shim for each request, and does nothing else.
+
+One small process of one thread beside the daemon, which itself has threads and must not fork. All modules that shims
+need are loaded here once; a shim shares them, copy on write. It ends when the daemon does; shims go on.
+
+In      on its control socket (SOCK_SEQPACKET): a JSON request, with the socket on which the shim is to answer.
+"""
+
+from __future__ import annotations
+
+import array  # noqa: F401  socket.recv_fds imports it when it is called, and a shim must not import from a new release
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+
+from swarmpy.runtime import uapi
+from swarmpy.runtime.blank_namespace import make_blank_namespace
+from swarmpy.runtime.cgroups import detect_layout
+from swarmpy.runtime.creation import Host, Request
+from swarmpy.runtime.failure import RuntimeFailure
+from swarmpy.runtime.kernel import LinuxKernel
+from swarmpy.runtime.shim import run_shim
+from swarmpy.runtime.wire import json_frame
+
+__all__ = ["main"]
+
+def main(arguments: list[str]) -> None:
+    """`arguments`: control descriptor, state directory, cgroup parent."""
+    control, state, cgroup_parent = int(arguments[0]), arguments[1], arguments[2]
+    kernel = LinuxKernel()
+    kernel.prctl(uapi.PR_SET_DUMPABLE, 0)
+    kernel.set_process_name(b"swarmpy-launch")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # shims are not waited for: sigaction(2), SA_NOCLDWAIT
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    host = _look_around(kernel, state, cgroup_parent)
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    with socket.socket(fileno=control) as channel:
+        channel.send(b"ready")
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(channel, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+            if not data:
+                return
+            _fork_shim(kernel, host, data, descriptors[0], channel)
+
+
+def _look_around(kernel: LinuxKernel, state: str, cgroup_parent: str) -> Host:
+    def read(path: str) -> str:
+        with open(path) as file:
+            return file.read()
+
+    with open("/proc/sys/kernel/cap_last_cap") as file:
+        last_capability = int(file.read())
+    own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    blank = make_blank_namespace(kernel, state)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    layout = detect_layout(read("/proc/self/mountinfo"), read)
+    return Host(state, cgroup_parent, layout, last_capability, blank, own_mounts)
+
+
+def _fork_shim(kernel: LinuxKernel, host: Host, data: bytes, answer: int, channel: socket.socket) -> None:
+    try:
+        pid = kernel.clone(0)
+    except OSError as error:
+        with socket.socket(fileno=answer) as refused:
+            refused.send(json_frame(RuntimeFailure(f"fork shim: {error}").to_json()))
+        return
+    if pid != 0:
+        os.close(answer)
+        return
+    try:
+        channel.close()
+        run_shim(kernel, host, Request.from_json(json.loads(data)), socket.socket(fileno=answer))
+    except BaseException:  # noqa: BLE001  nobody above: it goes to the log, and never back into the launcher
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(0)
