@@ -135,9 +135,19 @@ class Laws:
         self.store = store
         self.start_first: set[str] = set()      # services that ever had the order start-first
         self.watchers: list[Callable[[], None]] = []
+        self._watch = store.watch("nodes", "tasks")
+        self._up_since: dict[str, int] = {}     # index at which a node was last seen to come up
 
     def apply(self, index: int, data: bytes) -> object:
         result = self.store.apply(index, data)
+        for event in self._watch.take():
+            row, old = event.object, event.old
+            if isinstance(row, Node) and isinstance(old, Node) and old.status.state == NodeStatus.DOWN:
+                self._up_since[row.id] = index
+            elif isinstance(row, Task) and row.desired_state == RUNNING and (
+                not isinstance(old, Task) or old.desired_state != RUNNING
+            ):
+                self._check_start(row, index)
         self.check()
         for watcher in self.watchers:
             watcher()
@@ -175,6 +185,17 @@ class Laws:
                 if is_ingress(port)
             })
         assert max(ports.values(), default=0) <= 1, f"a port has two services: {ports.most_common(3)}"
+
+    def _check_start(self, task: Task, index: int) -> None:
+        """A task is let run: what else may still run in its slot is silent, or the old task of a start-first update."""
+        for other in self.store.tasks.by_service(task.service_id):
+            if other.slot != task.slot or other.id == task.id or other.status.state > RUNNING or not other.node_id:
+                continue
+            node = self.store.nodes.get(other.node_id)
+            silent = node is None or node.status.state == NodeStatus.DOWN
+            just_up = index - self._up_since.get(other.node_id, -100) < 30     # decided while it was still down
+            beside = task.service_id in self.start_first and other.desired_state <= RUNNING
+            assert silent or just_up or beside, f"slot {task.slot}: {task.id} may run beside {other.id}"
 
     def _check_node(self, node: Node) -> None:
         memory = 0
@@ -225,11 +246,15 @@ class Simulation:
     def start(self, name: str) -> None:
         self._stages[name] = asyncio.create_task(self.makers()[name]().run(), name=name)
 
-    async def crash(self, name: str) -> None:
-        """End a stage wherever it is, and start a new one that knows the store alone."""
-        stage = self._stages[name]
+    async def stop(self, name: str) -> None:
+        """End a stage wherever it is."""
+        stage = self._stages.pop(name)
         stage.cancel()
         await asyncio.gather(stage, return_exceptions=True)
+
+    async def crash(self, name: str) -> None:
+        """End a stage, and start a new one that knows the store alone."""
+        await self.stop(name)
         self.start(name)
 
     async def close(self) -> None:
@@ -308,10 +333,15 @@ class Simulation:
         await self.put(node)
 
     async def change_node(self, name: str, change: Callable[[Node], None]) -> None:
-        node = Node()
-        node.CopyFrom(self.store.nodes[name])
-        change(node)
-        await self.put(node)
+        while True:
+            node = Node()
+            node.CopyFrom(self.store.nodes[name])
+            change(node)
+            try:
+                await self.put(node)
+            except Conflict:        # a stage wrote to the node meanwhile: read it again
+                continue
+            return
 
     async def silence(self, name: str) -> None:
         """The node is cut off; what it runs goes on running."""
@@ -374,7 +404,6 @@ class Simulation:
         agent.hear(list(self.store.tasks.by_node(node_id)), self.image_of)
         for task_id in agent.actual:
             agent.step(task_id)
-        self.check_reality()
         await self.report(node_id)
 
     async def end(self, node_id: str, task_id: str, state: TaskState) -> None:
@@ -399,22 +428,6 @@ class Simulation:
             except Conflict:
                 continue
 
-    def check_reality(self) -> None:
-        """What really runs on nodes in touch: never two of one slot, unless an update goes start-first."""
-        running: Counter[tuple[str, int]] = Counter()
-        for agent in self.agents.values():
-            for task_id, state in agent.actual.items():
-                task = self.store.tasks.get(task_id)
-                if agent.connected and task is not None and state == RUNNING and self._heard(agent, task):
-                    running[task.service_id, task.slot] += 1
-        for (service_id, slot), count in running.items():
-            allowed = 2 if service_id in self.laws.start_first else 1
-            assert count <= allowed, f"{count} tasks of slot {slot} of {service_id} run at once"
-
-    def _heard(self, agent: Agent, task: Task) -> bool:
-        """A node that was cut off keeps what it has until it hears that it is to be stopped."""
-        return agent.assigned.get(task.id) == task.desired_state and task.desired_state <= RUNNING
-
     # ------------------------------------------------------------------------------------------ looking
 
     def running(self, name: str) -> list[Task]:
@@ -425,6 +438,15 @@ class Simulation:
             for task in self.store.tasks.by_service(service.id)
             if task.status.state == RUNNING and task.desired_state == RUNNING
         ]
+
+    def check_rest(self) -> None:
+        """With every stage waiting: no task is wanted on a node that cannot have it."""
+        for task in self.store.tasks.values():
+            if task.node_id and task.desired_state <= RUNNING and task.status.state <= RUNNING:
+                node = self.store.nodes.get(task.node_id)
+                assert node is not None, f"{task.id} is wanted on {task.node_id}, which was removed"
+                assert node.status.state != NodeStatus.DOWN, f"{task.id} is wanted on {task.node_id}, which is down"
+                assert node.spec.availability != NodeSpec.DRAIN, f"{task.id} is wanted on a drained node"
 
     def check_converged(self, name: str) -> None:
         """Every replica runs, on a node that may have it, from the version that the update's end asks for."""

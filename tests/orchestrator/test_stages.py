@@ -6,6 +6,7 @@ import pytest
 
 from swarmpy.errors import Conflict
 from swarmpy.rpc.types_pb2 import (
+    ASSIGNED,
     COMPLETE,
     FAILED,
     NEW,
@@ -16,6 +17,7 @@ from swarmpy.rpc.types_pb2 import (
     SHUTDOWN,
     NodeSpec,
     ServiceSpec,
+    Task,
     UpdateStatus,
 )
 from tests.orchestrator.simulation import Simulation, apply_option, service_spec, simulate
@@ -125,6 +127,24 @@ def test_a_silent_node_is_replaced_and_comes_back_empty_handed() -> None:
         await sim.settle()
         sim.check_converged("web")
         assert [state for state in sim.agents["w2"].actual.values() if state == RUNNING] == []
+
+    simulate(story)
+
+
+def test_an_assignment_that_crosses_a_failure_is_taken_back() -> None:
+    async def story(sim: Simulation) -> None:
+        await swarm_of(sim, 1)
+        await sim.stop("scheduler")
+        await sim.create_service(service_spec("web", 1))
+        await sim.silence("w1")
+        await sim.settle()
+        late = Task()
+        late.CopyFrom(next(iter(sim.store.tasks.values())))
+        late.node_id, late.status.state = "w1", ASSIGNED
+        await sim.put(late)
+        await sim.settle()
+        assert sim.store.tasks[late.id].desired_state == SHUTDOWN
+        assert len(sim.store.tasks) == 2
 
     simulate(story)
 

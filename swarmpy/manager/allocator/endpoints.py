@@ -28,25 +28,26 @@ def endpoint_for(service: Service, is_taken: Callable[[PortConfig.Protocol, int]
     A port that the spec leaves open keeps the number it was given before. `is_taken` says whether another service
     holds a port.
     """
-    endpoint = Endpoint(spec=service.spec.endpoint)
-    wanted = service.spec.endpoint.ports
-    mine = {(port.protocol, port.published_port) for port in wanted if is_ingress(port)}
+    endpoint = Endpoint(spec=service.spec.endpoint, ports=service.spec.endpoint.ports)
+    mine = {(port.protocol, port.published_port) for port in endpoint.ports if is_ingress(port)}
     before = [port for port in service.endpoint.ports if is_ingress(port)]
-    for port in wanted:
-        chosen = endpoint.ports.add()
-        chosen.CopyFrom(port)
+    still_open = []
+    for port in endpoint.ports:
         if port.published_port or not is_ingress(port):
             continue
         protocol = port.protocol
-        kept = next((old for old in before if _same(old, port) and (protocol, old.published_port) not in mine), None)
-        candidates = [kept.published_port] if kept is not None else DYNAMIC_PORTS
-        for number in candidates:
-            if (protocol, number) not in mine and not is_taken(protocol, number):
-                chosen.published_port = number
-                mine.add((protocol, number))
-                break
-        else:
+        kept = (old.published_port for old in before if _same(old, port))
+        port.published_port = next((number for number in kept if (protocol, number) not in mine), 0)
+        mine.add((protocol, port.published_port))
+        if not port.published_port:
+            still_open.append(port)
+    for port in still_open:
+        protocol = port.protocol
+        free = (n for n in DYNAMIC_PORTS if (protocol, n) not in mine and not is_taken(protocol, n))
+        port.published_port = next(free, 0)
+        if not port.published_port:
             return None
+        mine.add((protocol, port.published_port))
     return endpoint
 
 
