@@ -36,7 +36,7 @@ class Scheduler:
     async def run(self) -> None:
         """Schedule for as long as this manager leads; returns when it no longer does."""
         with self._store.watch("nodes", "tasks") as watch:
-            self._rebuild()
+            self.rebuild()
             try:
                 while True:
                     units = [_unit(task) for task in self.decide(self._clock())]
@@ -53,7 +53,8 @@ class Scheduler:
         template = self._store.templates.get(template_id)
         return None if template is None else template.spec
 
-    def _rebuild(self) -> None:
+    def rebuild(self) -> None:
+        """Read the store into a new scheduler; `run` does it first."""
         for node in self._store.nodes.values():
             self._view.put_node(node)
         for task in self._store.tasks.values():
