@@ -1,0 +1,1 @@
+"""One node: puts the rooms together and owns their life."""

@@ -12,9 +12,10 @@ __all__ = ["remove_durably", "write_durably"]
 def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` by `data`; on return it is on the disk. Nobody ever sees a part of it (rename(2), fsync(2)).
 
-    The directory is made if it is missing, open to its owner alone. Blocks: call it off the event loop.
+    Directories that are missing are made, open to their owner alone. Blocks: call it off the event loop.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in reversed(path.parents):
+        directory.mkdir(mode=0o700, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()                          # of a writer that died

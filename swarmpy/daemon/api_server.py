@@ -1,0 +1,97 @@
+"""Where the Engine API listens: unix sockets for the host's own users, TCP for who holds a client certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from pathlib import Path
+
+from aiohttp import web
+
+from swarmpy.daemon.config import Config
+from swarmpy.errors import Conflict, InvalidArgument
+
+__all__ = ["ApiServer"]
+
+SHUTDOWN_S = 2.0                    # for requests under way; streams are cut
+SOCKET_MODE = 0o660                 # whoever may write to it is root on this host
+
+
+class ApiServer:
+    """Serves one application on every address of the command line."""
+
+    def __init__(self, app: web.Application, config: Config) -> None:
+        self._config = config
+        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=SHUTDOWN_S)
+        self._sockets: list[Path] = []
+
+    async def start(self) -> None:
+        """Listen. Raises Conflict when an address is in use, InvalidArgument when it cannot be one."""
+        await self._runner.setup()
+        for host in self._config.hosts:
+            if host.startswith("unix://"):
+                await self._listen_unix(Path(host.removeprefix("unix://")))
+            else:
+                await self._listen_tcp(host)
+
+    async def close(self) -> None:
+        await self._runner.cleanup()
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
+
+    async def _listen_unix(self, path: Path) -> None:
+        """Bind under another name and rename, so that the socket never exists with wider rights than it keeps."""
+        await asyncio.to_thread(_clear_stale, path)
+        fresh = path.with_name(path.name + ".new")
+        fresh.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(str(fresh))
+            fresh.chmod(SOCKET_MODE)
+        except OSError as failure:
+            listener.close()
+            raise InvalidArgument(f"--host unix://{path}: cannot listen there: {failure.strerror}") from failure
+        await web.SockSite(self._runner, listener).start()
+        fresh.rename(path)
+        self._sockets.append(path)
+
+    async def _listen_tcp(self, host: str) -> None:
+        address, _, port = host.removeprefix("tcp://").rpartition(":")
+        if not port.isdigit():
+            raise InvalidArgument(f"--host {host}: must be tcp://ip:port")
+        try:
+            await web.TCPSite(self._runner, address.strip("[]"), int(port), ssl_context=self._tls()).start()
+        except OSError as failure:
+            raise Conflict(f"--host {host}: cannot listen there: {failure.strerror}") from failure
+
+    def _tls(self) -> ssl.SSLContext:
+        """TLS that demands a client certificate of `--tlscacert`."""
+        config = self._config
+        assert config.tls_ca and config.tls_cert and config.tls_key     # checked with the command line
+        try:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=config.tls_ca)
+            context.load_cert_chain(config.tls_cert, config.tls_key)
+        except (OSError, ssl.SSLError) as failure:
+            raise InvalidArgument(f"--tlscacert, --tlscert, --tlskey: cannot be used: {failure}") from failure
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+def _clear_stale(path: Path) -> None:
+    """Remove a socket that nobody serves any more. Raises Conflict when somebody does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            return
+        except OSError as failure:
+            raise InvalidArgument(f"--host unix://{path}: cannot listen there: {failure.strerror}") from failure
+    raise Conflict(f"--host unix://{path}: another daemon listens there")

@@ -1,0 +1,283 @@
+"""What runs on a host while it is a node of a swarm: the renewal of its certificate, its agent, its manager part.
+
+Owns    the parts of one membership, from `start` to `close`, and `state.json` while it lasts.
+In      the certificate's role, which the CA grants, and this node as the store has it, which the dispatcher tells.
+Laws    the certificate leads: it becomes a manager's, then the manager part starts and asks for its vote; the vote is
+        taken away, then the certificate becomes a worker's, then the manager part ends and its log is removed.
+        A failure here is retried until `close`; the containers of the swarm never stop for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from swarmpy.daemon.init_swarm import NewSwarm
+from swarmpy.daemon.parts import AgentNews, LogStart, Parts, SwarmAgent
+from swarmpy.daemon.swarm_state import SwarmState, save_state
+from swarmpy.errors import Conflict, SwarmpyError
+from swarmpy.identity import NodeIdentity
+from swarmpy.identity.renewal import Renewer
+from swarmpy.manager.ca import granted_role
+from swarmpy.manager.manager import Manager, ManagerAddresses
+from swarmpy.manager.store import Store, Transaction
+from swarmpy.rpc.types_pb2 import Node, NodeRole
+
+__all__ = ["Member"]
+
+log = logging.getLogger(__name__)
+
+LEAD_PATIENCE_S = 20.0                  # for a manager that is alone to lead itself
+RETRY_FIRST_S, RETRY_LAST_S = 0.2, 10.0
+POLL_S = 0.02
+MAX_RAFT_ID = (1 << 63) - 1
+
+
+class Member:
+    """One membership. `changed` is called whenever a property may read differently."""
+
+    def __init__(
+        self,
+        directory: Path,
+        identity: NodeIdentity,
+        state: SwarmState,
+        parts: Parts,
+        *,
+        clock: Callable[[], int],
+        random: Random,
+    ) -> None:
+        self._directory = directory
+        self._parts = parts
+        self._clock = clock
+        self._random = random
+        self._tasks: list[asyncio.Task[None]] = []
+        self._agent: SwarmAgent | None = None
+        self._renewer = Renewer(identity, lambda: self.managers, clock, random)
+        self._took_up_role = asyncio.Event()
+        self._wanted = self._asked = identity.role  # what the swarm wants this node to be; what was last asked for
+        identity.on_change(self._ask_for_role)
+        self.identity = identity
+        self.state = state
+        self.manager: Manager | None = None
+        self.error = ""                 # why this node cannot do its part at the moment
+
+    # ------------------------------------------------------------------------------------------ what it is
+
+    @property
+    def raft_dir(self) -> Path:
+        return self._directory / "raft"
+
+    @property
+    def managers(self) -> tuple[str, ...]:
+        """Every manager this node knows of, the leader first as far as known."""
+        if self.manager is not None and (members := self.manager.members()):
+            ordered = sorted(members, key=lambda member: not member.leader)
+            return tuple(member.addr for member in ordered)
+        return (self._agent.managers if self._agent is not None else ()) or self.state.managers
+
+    @property
+    def active(self) -> bool:
+        """A worker that the swarm has heard, or a manager that has a leader."""
+        if self.identity.role == NodeRole.MANAGER:
+            return self.manager is not None and self.manager.has_leader and self.state.voter
+        return self._agent is not None and self._agent.connected
+
+    async def settle(self) -> None:
+        """Wait until this node first is what its certificate says: a voting manager, or a worker that was welcomed."""
+        await self._took_up_role.wait()
+        while not self.active:
+            await asyncio.sleep(POLL_S)
+
+    # ------------------------------------------------------------------------------------------ life
+
+    async def found(self, swarm: NewSwarm) -> None:
+        """Begin a new swarm with this node as its one manager."""
+        await self._start_manager(LogStart.FOUND)
+        assert self.manager is not None
+        await self.manager.wait_to_lead(LEAD_PATIENCE_S)
+        await self.manager.store.commit(swarm.first_transaction(self.state))
+        await self.save(voter=True)
+        self.start()
+
+    async def refound(self) -> None:
+        """Go on with the swarm as its one manager: every other member of the log is forgotten.
+
+        The other managers lose their roles in the store too, so that none of them is waited for.
+        """
+        await self._end_tasks()
+        await self._stop_manager(hand_over=False)
+        await self._start_manager(LogStart.ALONE)
+        assert self.manager is not None
+        await self.manager.wait_to_lead(LEAD_PATIENCE_S)
+        await self._demote_others(self.manager.store)
+        await self.save(voter=True, managers=(self.state.advertise_addr,))
+        self.start()
+
+    def start(self) -> None:
+        """Take up, or resume, what the certificate says. Returns at once; `settle` waits for it."""
+        self._tasks = [
+            asyncio.create_task(self._renewer.run(), name="certificate renewal"),
+            asyncio.create_task(self._follow_role(), name="role"),
+        ]
+
+    async def close(self, *, hand_over: bool = True, remove_tasks: bool = False) -> None:
+        """End all parts. The containers of tasks go on, unless `remove_tasks`."""
+        await self._end_tasks()
+        if self._agent is not None:
+            agent, self._agent = self._agent, None
+            await agent.close(remove_tasks=remove_tasks)
+        await self._stop_manager(hand_over=hand_over)
+
+    async def _end_tasks(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def save(self, **changes: object) -> None:
+        """Change `state`, on the disk first."""
+        state = replace(self.state, **changes)  # type: ignore[arg-type]  # the callers are in this package
+        await asyncio.to_thread(save_state, self._directory, state)
+        self.state = state
+
+    # ------------------------------------------------------------------------------------------ roles
+
+    async def _follow_role(self) -> None:
+        """Keep the manager part in step with the certificate, and the agent alive beside it."""
+        pause_s = RETRY_FIRST_S
+        with self.identity.changes() as changed:
+            while True:
+                changed.clear()
+                try:
+                    await self._take_up_role()
+                except SwarmpyError as failure:
+                    self.error = str(failure)
+                    log.warning("could not take up the role of a %s: %s", self._role_name, failure)
+                    await _first_of(changed.wait(), asyncio.sleep(pause_s))
+                    pause_s = min(pause_s * 2, RETRY_LAST_S)
+                    continue
+                self.error, pause_s = "", RETRY_FIRST_S
+                await changed.wait()
+
+    async def _take_up_role(self) -> None:
+        if self._agent is None:
+            told = AgentNews(self._on_node, self._on_refused)
+            self._agent = await self._parts.start_agent(self.identity, self.state, told)
+        if self.identity.role == NodeRole.MANAGER:
+            await self._be_manager()
+        elif self.manager is not None or self.state.raft_id:
+            await self._be_worker()
+        self._took_up_role.set()
+
+    async def _be_manager(self) -> None:
+        if self.manager is None:
+            await self._start_manager()
+        assert self.manager is not None
+        if not self.state.voter:
+            await self.manager.join(self._other_managers(), self.state.raft_id)
+            await self.save(voter=True)
+            log.info("this node is a manager")
+
+    async def _be_worker(self) -> None:
+        await self.save(voter=False, raft_id=0)
+        await self._stop_manager(hand_over=False)
+        await asyncio.to_thread(_remove_tree, self.raft_dir)
+        log.info("this node is a worker now")
+
+    def _on_node(self, node: Node) -> None:
+        """The dispatcher tells what the store has of this node: ask for the certificate that goes with it."""
+        self.error = ""
+        self._wanted = granted_role(node)
+        if self._wanted != self._asked:
+            self._ask_for_role()
+
+    def _ask_for_role(self) -> None:
+        """Renew, unless the certificate says what is wanted. Called when either has changed."""
+        self._asked = self._wanted
+        if self._wanted != self.identity.role:
+            role = NodeRole.Name(self._wanted).lower()
+            log.info("the swarm wants this node in another role", extra={"role": role})
+            self._renewer.renew_now()
+
+    def _on_refused(self, why: str) -> None:
+        """The leader does not take this node: it was removed from the swarm, or its certificate is no good."""
+        if self.error != why:
+            log.error("the swarm refuses this node: %s", why)
+        self.error = why
+
+    def _other_managers(self) -> tuple[str, ...]:
+        known = (*self.managers, *self.state.managers)
+        return tuple(dict.fromkeys(addr for addr in known if addr != self.state.advertise_addr))
+
+    @property
+    def _role_name(self) -> str:
+        return NodeRole.Name(self.identity.role).lower()
+
+    # ------------------------------------------------------------------------------------------ the manager part
+
+    async def _start_manager(self, start: LogStart = LogStart.RESUME) -> None:
+        if not self.state.raft_id:
+            await self.save(raft_id=self._random.randint(1, MAX_RAFT_ID), voter=False)
+        store = Store(self._clock)
+        replicated_log, serve = await self._parts.open_log(
+            store, self.identity, self.state, self.raft_dir, start, self._on_log_end
+        )
+        store.bind(replicated_log)
+        addresses = ManagerAddresses(self.state.listen_addr, self.state.advertise_addr)
+        manager = Manager(self.identity, addresses, store, replicated_log, serve, self._random, self._clock)
+        try:
+            await manager.start()
+        except BaseException:
+            await manager.close()
+            raise
+        self.manager = manager
+
+    async def _stop_manager(self, *, hand_over: bool) -> None:
+        if self.manager is not None:
+            if hand_over:
+                await self.manager.hand_over()
+            manager, self.manager = self.manager, None
+            await manager.close()
+
+    def _on_log_end(self, why: str, removed: bool) -> None:
+        if removed:
+            log.info("this manager was removed from Raft")
+            self._renewer.renew_now()           # as a worker, or to learn that the node was removed too
+        else:
+            self.error = why
+            log.error("the manager on this node stopped: %s", why)
+
+    async def _demote_others(self, store: Store) -> None:
+        while True:
+            transaction = Transaction()
+            for node in store.nodes.values():
+                if node.id != self.identity.node_id and granted_role(node) == NodeRole.MANAGER:
+                    changed = Node()
+                    changed.CopyFrom(node)
+                    changed.spec.role = NodeRole.WORKER
+                    changed.ClearField("manager")
+                    transaction.put(changed)
+            try:
+                await store.commit(transaction)
+                return
+            except Conflict:
+                continue                        # a stage wrote to one of them meanwhile: read again
+
+
+async def _first_of(*waits: object) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _remove_tree(directory: Path) -> None:
+    if directory.exists():
+        shutil.rmtree(directory)

@@ -1,0 +1,76 @@
+"""The seam between a node's life and the rooms it is made of: what `member` asks for, and `wiring` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+import grpc.aio
+
+from swarmpy.daemon.swarm_state import SwarmState
+from swarmpy.identity import NodeIdentity
+from swarmpy.manager.replicated_log import ReplicatedLog
+from swarmpy.manager.store import Store
+from swarmpy.rpc.types_pb2 import Node
+
+__all__ = ["AgentNews", "LogStart", "Parts", "ServeLog", "SwarmAgent"]
+
+ServeLog = Callable[[grpc.aio.Server], None]    # puts the log's own service on a manager's server
+
+
+class LogStart(Enum):
+    """How a manager's log begins."""
+
+    FOUND = "found"                     # a new swarm, of this member
+    RESUME = "resume"                   # from the disk; or, with nothing there, empty until the leader adds this member
+    ALONE = "alone"                     # from the disk, with all its data and no other member (--force-new-cluster)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentNews:
+    """Whom an agent tells what the dispatcher says of its node."""
+
+    on_node: Callable[[Node], None]             # as the store has it
+    on_refused: Callable[[str], None]           # why the leader does not take the node
+
+
+class SwarmAgent(Protocol):
+    """This host's agent while it is a node."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the leader has welcomed it, and the session lasts."""
+
+    @property
+    def managers(self) -> tuple[str, ...]:
+        """Every manager it knows (host:port), the leader first. It remembers them across restarts."""
+
+    async def close(self, *, remove_tasks: bool) -> None:
+        """End the session. With `remove_tasks` the tasks' containers end and are removed first."""
+
+
+class Parts(Protocol):
+    async def open_log(
+        self,
+        store: Store,
+        identity: NodeIdentity,
+        state: SwarmState,
+        directory: Path,
+        start: LogStart,
+        on_end: Callable[[str, bool], None],
+    ) -> tuple[ReplicatedLog, ServeLog]:
+        """The replicated log under `directory`, driving `store`.
+
+        `on_end` is told when this member stops by itself: why, and whether it is because it was removed.
+        """
+
+    async def start_agent(
+        self,
+        identity: NodeIdentity,
+        state: SwarmState,
+        news: AgentNews,
+    ) -> SwarmAgent:
+        """An agent that looks for the leader, and takes up a new certificate by itself."""

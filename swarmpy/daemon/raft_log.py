@@ -1,0 +1,72 @@
+"""The replicated log of a manager on this host: Raft, keyed and placed under `<data>/swarm`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from swarmpy.daemon.parts import LogStart, ServeLog
+from swarmpy.daemon.swarm_state import SwarmState
+from swarmpy.identity import NodeIdentity, peer_of
+from swarmpy.identity.durable_file import write_durably
+from swarmpy.manager.raft import CHANNEL_OPTIONS, Ended, Network, RaftLog, RaftService
+from swarmpy.manager.replicated_log import ReplicatedLog
+from swarmpy.manager.store import Store
+
+__all__ = ["open_raft"]
+
+KEY_FILE = "raft.key"               # beside the log's directory, 0600
+KEY_BYTES = 32
+
+
+async def open_raft(
+    store: Store,
+    identity: NodeIdentity,
+    state: SwarmState,
+    directory: Path,
+    start: LogStart,
+    on_end: Callable[[str, bool], None],
+) -> tuple[ReplicatedLog, ServeLog]:
+    """See `Parts.open_log`. Raises Corrupt when what is on the disk is damaged."""
+    service = RaftService(_managers_only)
+    network = Network(service, lambda addr: identity.channel(addr, CHANNEL_OPTIONS))
+    key = await asyncio.to_thread(_key, directory.with_name(KEY_FILE))
+    raft_id, node_id, addr = state.raft_id, identity.node_id, state.advertise_addr
+    if start is LogStart.FOUND:
+        log = await RaftLog.bootstrap(directory, key, store, network, raft_id=raft_id, node_id=node_id, addr=addr)
+    elif start is LogStart.ALONE:
+        log = await RaftLog.open(directory, key, store, network, force_new_cluster=addr)
+    elif await asyncio.to_thread(_holds_a_log, directory):
+        log = await RaftLog.open(directory, key, store, network)
+    else:
+        log = await RaftLog.join(directory, key, store, network, raft_id=raft_id, node_id=node_id, addr=addr)
+    log.ended.add_done_callback(lambda ended: _tell(ended, on_end))
+    return log, service.register
+
+
+def _managers_only(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    peer_of(context).require_manager()
+
+
+def _tell(ended: asyncio.Future[Ended], on_end: Callable[[str, bool], None]) -> None:
+    if not ended.cancelled():
+        on_end(str(ended.result()), ended.result().removed)
+
+
+def _holds_a_log(directory: Path) -> bool:
+    return directory.exists() and any(directory.iterdir())
+
+
+def _key(path: Path) -> bytes:
+    """This member's key, drawn the first time."""
+    if not path.exists():
+        write_durably(path, secrets.token_bytes(KEY_BYTES))
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()

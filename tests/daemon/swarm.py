@@ -1,0 +1,219 @@
+"""Whole nodes in one process, on addresses 127.0.x.y: real Raft, disks, certificates and gRPC, and an agent that runs
+no containers. Enough to see how nodes become and cease to be what they are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import SystemRandom
+
+import grpc
+import grpc.aio
+
+from swarmpy.api.swarm_node import InitRequest, JoinRequest, LocalState, SwarmManager
+from swarmpy.daemon.node import Node
+from swarmpy.daemon.parts import AgentNews, LogStart, ServeLog
+from swarmpy.daemon.raft_log import open_raft
+from swarmpy.daemon.swarm_state import SwarmState
+from swarmpy.errors import Conflict
+from swarmpy.identity import NodeIdentity
+from swarmpy.identity.joining import leader_of
+from swarmpy.manager.manager import Manager
+from swarmpy.manager.replicated_log import ReplicatedLog
+from swarmpy.manager.store import Store
+from swarmpy.rpc.control_pb2 import UpdateNodeRequest
+from swarmpy.rpc.dispatcher_pb2 import FromAgent, Heartbeat, Hello
+from swarmpy.rpc.dispatcher_pb2_grpc import DispatcherStub
+from swarmpy.rpc.types_pb2 import ClusterSpec, NodeDescription, NodeRole, NodeSpec
+
+PORT = 2377
+PATIENCE_S = 30.0
+
+
+class BareAgent:
+    """Keeps a session with the leader and passes on what it tells of this node."""
+
+    def __init__(
+        self,
+        identity: NodeIdentity,
+        managers: Sequence[str],
+        news: AgentNews,
+    ) -> None:
+        self._identity = identity
+        self.managers = tuple(managers)
+        self._news = news
+        self._connected = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def connected(self) -> bool:
+        return self._connected.is_set()
+
+    async def close(self, *, remove_tasks: bool) -> None:
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        queue: list[str] = []
+        while True:
+            queue = queue or list(self.managers)
+            addr = queue.pop(0)
+            try:
+                async with self._identity.channel(addr) as channel:
+                    await self._session(channel)
+            except grpc.aio.AioRpcError as failure:
+                if leader := leader_of(failure):
+                    queue.insert(0, leader)
+                if failure.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND):
+                    self._news.on_refused(failure.details() or "")
+            self._connected.clear()
+            await asyncio.sleep(0.05)
+
+    async def _session(self, channel: grpc.aio.Channel) -> None:
+        call = DispatcherStub(channel).Session()
+        hello = Hello(description=NodeDescription(hostname=self._identity.node_id[:5]))
+        await call.write(FromAgent(hello=hello))
+        beating: asyncio.Task[None] | None = None
+        try:
+            async for message in call:
+                kind = message.WhichOneof("message")
+                if kind == "welcome":
+                    self._connected.set()
+                    beating = asyncio.create_task(_beat(call, message.welcome.heartbeat_period_ns / 1e9))
+                elif kind == "node":
+                    self._news.on_node(message.node.node)
+                elif kind == "managers":
+                    self.managers = tuple(message.managers.addrs)
+        finally:
+            call.cancel()
+            if beating is not None:
+                beating.cancel()
+
+
+async def _beat(call: grpc.aio.StreamStreamCall[FromAgent, object], period_s: float) -> None:
+    while True:
+        await asyncio.sleep(period_s)
+        await call.write(FromAgent(heartbeat=Heartbeat()))
+
+
+class BareParts:
+    async def open_log(
+        self,
+        store: Store,
+        identity: NodeIdentity,
+        state: SwarmState,
+        directory: Path,
+        start: LogStart,
+        on_end: Callable[[str, bool], None],
+    ) -> tuple[ReplicatedLog, ServeLog]:
+        return await open_raft(store, identity, state, directory, start, on_end)
+
+    async def start_agent(
+        self,
+        identity: NodeIdentity,
+        state: SwarmState,
+        news: AgentNews,
+    ) -> BareAgent:
+        return BareAgent(identity, state.managers, news)
+
+
+class Host:
+    """One host: a directory, an address, and while it runs a node."""
+
+    def __init__(self, directory: Path, ip: str) -> None:
+        self.directory = directory
+        self.ip = ip
+        self.addr = f"{ip}:{PORT}"
+        self.node = self._new()
+
+    def _new(self) -> Node:
+        return Node(self.directory, BareParts(), tuple, clock=time.time_ns, random=SystemRandom())
+
+    async def init(self, **changes: object) -> str:
+        fields: dict[str, object] = {
+            "listen_addr": self.addr, "advertise_addr": self.addr, "data_path_addr": "", "data_path_port": 0,
+            "default_addr_pool": (), "subnet_size": 0, "force_new_cluster": False,
+            "availability": NodeSpec.ACTIVE, "spec": ClusterSpec(),
+        }
+        return await self.node.init(InitRequest(**{**fields, **changes}))  # type: ignore[arg-type]  # real fields
+
+    async def join(self, at: Host, role: NodeRole = NodeRole.WORKER, token: str = "") -> None:
+        await self.node.join(
+            JoinRequest(
+                listen_addr=self.addr,
+                advertise_addr=self.addr,
+                data_path_addr="",
+                remote_addrs=(at.addr,),
+                join_token=token or at.token(role),
+                availability=NodeSpec.ACTIVE,
+            )
+        )
+
+    async def restart(self) -> None:
+        await self.stop()
+        self.node = self._new()
+        await self.node.start()
+
+    async def stop(self) -> None:
+        await self.node.close()
+
+    def token(self, role: NodeRole) -> str:
+        cluster = self.manager.store.cluster
+        assert cluster is not None
+        return cluster.root_ca.join_token_manager if role == NodeRole.MANAGER else cluster.root_ca.join_token_worker
+
+    @property
+    def id(self) -> str:
+        return self.node.node_id
+
+    @property
+    def manager(self) -> Manager:
+        manager: SwarmManager | None = self.node.manager
+        assert isinstance(manager, Manager), f"{self.ip} is no manager: {self.node.local_state} {self.node.error}"
+        return manager
+
+    @property
+    def leads(self) -> bool:
+        manager = self.node.manager
+        return manager is not None and any(peer.leader and peer.node_id == self.id for peer in manager.members())
+
+    @property
+    def active(self) -> bool:
+        return self.node.local_state is LocalState.ACTIVE
+
+    async def update(self, other: Host, role: NodeRole) -> None:
+        """Promote or demote `other`, through this manager."""
+        while True:
+            await self.manager.read_barrier()
+            node = self.manager.store.nodes[other.id]
+            spec = NodeSpec()
+            spec.CopyFrom(node.spec)
+            spec.role = role
+            request = UpdateNodeRequest(id=other.id, version=node.meta.version, spec=spec)
+            try:
+                await self.manager.control.update_node(request)
+                return
+            except Conflict as refusal:
+                if "out of sequence" not in str(refusal):
+                    raise
+
+
+@asynccontextmanager
+async def hosts(directory: Path, count: int, net: int) -> AsyncIterator[list[Host]]:
+    """`count` hosts on 127.0.`net`.1 and up, stopped at the end."""
+    made = [Host(directory / str(n), f"127.0.{net}.{n}") for n in range(1, count + 1)]
+    try:
+        yield made
+    finally:
+        await asyncio.gather(*(host.node.close(hand_over=False) for host in made))
+
+
+async def until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
+    """Poll until `condition()`; fails with `what` after `patience_s`."""
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {patience_s:.0f} s: {what}"
+        await asyncio.sleep(0.02)

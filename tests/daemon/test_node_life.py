@@ -1,0 +1,268 @@
+"""How nodes become managers and workers and cease to be, with real Raft, disks, certificates and connections."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from swarmpy.errors import Conflict, Forbidden, InvalidArgument, Unavailable
+from swarmpy.manager.store import Transaction
+from swarmpy.rpc.control_pb2 import RemoveNodeRequest, UpdateClusterRequest
+from swarmpy.rpc.control_pb2_grpc import ControlStub
+from swarmpy.rpc.types_pb2 import Node, NodeRole, NodeStatus
+from tests.daemon.swarm import Host, hosts, until
+
+WORKER, MANAGER = NodeRole.WORKER, NodeRole.MANAGER
+
+
+async def three_managers(a: Host, b: Host, c: Host) -> None:
+    await a.init()
+    await b.join(a, MANAGER)
+    await c.join(a, MANAGER)
+
+
+def voters(host: Host) -> set[str]:
+    return {peer.node_id for peer in host.manager.members() if peer.voter}
+
+
+def votes(host: Host, seen_by: Host) -> bool:
+    return host.id in voters(seen_by) and host.active and host.node.manager is not None
+
+
+def status(host: Host, node_id: str) -> NodeStatus.State:
+    return host.manager.store.nodes[node_id].status.state
+
+
+def test_init_then_join_as_worker_and_as_manager(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 3, 41) as (a, b, c):
+            node_id = await a.init()
+            assert node_id == a.id
+            assert a.leads
+            await b.join(a, WORKER)
+            await c.join(a, MANAGER)
+            assert a.active and b.active and c.active
+            assert b.node.manager is None
+            assert voters(a) == voters(c) == {a.id, c.id}
+            nodes = a.manager.store.nodes
+            assert {node.id: node.role for node in nodes.values()} == {a.id: MANAGER, b.id: WORKER, c.id: MANAGER}
+            assert nodes[c.id].manager.addr == c.addr
+            await until(lambda: all(n.status.state == NodeStatus.READY for n in nodes.values()), "all nodes ready")
+            assert dict(b.node.remote_managers)[""] in (a.addr, c.addr)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_node_is_survives_a_restart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 2, 42) as (a, b):
+            await a.init()
+            await b.join(a, WORKER)
+            before = (a.id, b.id, a.token(WORKER))
+            await a.restart()
+            await until(lambda: a.active and b.active, "both nodes back")
+            assert (a.id, b.id, a.token(WORKER)) == before
+            await b.restart()
+            await until(lambda: b.active, "the worker back")
+
+    asyncio.run(scenario())
+
+
+def test_the_lead_is_handed_over_when_the_leader_stops(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 3, 43) as (a, b, c):
+            await three_managers(a, b, c)
+            await a.stop()
+            await until(lambda: b.leads or c.leads, "another leader", 2.0)
+            a.node = a._new()
+            await a.node.start()
+            await until(lambda: a.active, "the old leader back")
+            assert not a.leads
+
+    asyncio.run(scenario())
+
+
+def test_promote_and_demote(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 4, 44) as (a, b, c, d):
+            await three_managers(a, b, c)
+            await d.join(a, WORKER)
+            await a.update(d, MANAGER)
+            await until(lambda: votes(d, a), "the promoted node votes")
+            assert a.manager.store.nodes[d.id].role == MANAGER
+            await b.update(d, WORKER)
+            await until(lambda: d.node.manager is None and d.active, "the demoted node is a worker")
+            await a.manager.read_barrier()
+            node = a.manager.store.nodes[d.id]
+            assert (node.role, node.HasField("manager"), d.id in voters(a)) == (WORKER, False, False)
+            await a.update(d, MANAGER)
+            await until(lambda: votes(d, a), "promoted again")
+
+    asyncio.run(scenario())
+
+
+def test_the_leader_itself_can_be_demoted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 3, 45) as (a, b, c):
+            await three_managers(a, b, c)
+            await a.update(a, WORKER)
+            await until(lambda: a.node.manager is None and a.active, "the old leader is a worker")
+            await until(lambda: (b.leads or c.leads) and voters(b) == {b.id, c.id}, "the others go on")
+
+    asyncio.run(scenario())
+
+
+def test_the_last_manager_cannot_be_demoted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 1, 46) as (a,):
+            await a.init()
+            with pytest.raises(Conflict, match="last manager"):
+                await a.update(a, WORKER)
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_leaves_and_is_removed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 2, 47) as (a, b):
+            await a.init()
+            await b.join(a, WORKER)
+            left = b.id
+            await until(lambda: status(a, left) == NodeStatus.READY, "the worker is ready")
+            with pytest.raises(InvalidArgument, match="not down"):
+                await a.manager.control.remove_node(RemoveNodeRequest(id=left))
+            await b.node.leave(force=False)
+            assert b.node.local_state.value == "inactive"
+            assert not b.directory.exists()
+            await until(lambda: status(a, left) == NodeStatus.DOWN, "the node that left is down")
+            await a.manager.control.remove_node(RemoveNodeRequest(id=left))
+            assert left not in a.manager.store.nodes
+            await b.join(a, WORKER)
+            assert b.id != left
+
+    asyncio.run(scenario())
+
+
+def test_a_manager_leaves_only_by_force_and_the_rest_goes_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 3, 48) as (a, b, c):
+            await three_managers(a, b, c)
+            with pytest.raises(Conflict, match="participating as a manager"):
+                await a.node.leave(force=False)
+            left = a.id
+            await a.node.leave(force=True)
+            await until(lambda: (b.leads or c.leads) and voters(b) == {b.id, c.id}, "two managers left")
+            await b.manager.read_barrier()
+            assert b.manager.store.nodes[left].spec.role == WORKER
+
+    asyncio.run(scenario())
+
+
+def test_force_new_cluster_after_quorum_loss(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 4, 49) as (a, b, c, d):
+            await three_managers(a, b, c)
+            await d.join(a, WORKER)
+            token = a.token(WORKER)
+            await asyncio.gather(b.stop(), c.stop())
+            with pytest.raises(Unavailable):
+                await a.manager.read_barrier()
+            await a.init(force_new_cluster=True)
+            assert voters(a) == {a.id}
+            assert a.token(WORKER) == token
+            nodes = a.manager.store.nodes
+            assert [nodes[host_id].spec.role for host_id in (b.id, c.id, d.id)] == [WORKER] * 3
+            await until(lambda: a.active and d.active, "the worker found the new swarm")
+
+    asyncio.run(scenario())
+
+
+def test_a_removed_node_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 2, 50) as (a, b):
+            await a.init()
+            await b.join(a, WORKER)
+            await a.manager.control.remove_node(RemoveNodeRequest(id=b.id, force=True))
+            await until(lambda: not b.active, "the removed node lost its session")
+            await until(lambda: "was removed" in b.node.error, "the node knows why")
+
+    asyncio.run(scenario())
+
+
+def test_wrong_and_rotated_tokens_leave_the_host_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 2, 51) as (a, b):
+            await a.init()
+            old = a.token(WORKER)
+            cluster = a.manager.store.cluster
+            assert cluster is not None
+            request = UpdateClusterRequest(version=cluster.meta.version, spec=cluster.spec, rotate_worker_token=True)
+            await a.manager.control.update_cluster(request)
+            with pytest.raises(Forbidden, match="refused this join token"):
+                await b.join(a, token=old)
+            assert b.node.local_state.value == "inactive"
+            with pytest.raises(InvalidArgument):
+                await b.join(a, token="SWMTKN-1-x-y")
+            await b.join(a, WORKER)
+            with pytest.raises(Conflict, match="already part of a swarm"):
+                await b.join(a, WORKER)
+            with pytest.raises(Conflict, match="already part of a swarm"):
+                await b.init()
+
+    asyncio.run(scenario())
+
+
+def test_an_address_in_use_fails_init_and_leaves_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 2, 52) as (a, b):
+            await a.init()
+            with pytest.raises(Conflict, match="cannot listen"):
+                await b.init(listen_addr=a.addr)
+            assert b.node.local_state.value == "inactive"
+            assert not b.directory.exists()
+            await b.init()
+
+    asyncio.run(scenario())
+
+
+def test_a_manager_that_is_promoted_while_down_comes_back_as_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 2, 53) as (a, b):
+            await a.init()
+            await b.join(a, WORKER)
+            await b.stop()
+            await a.update(b, MANAGER)
+            b.node = b._new()
+            await b.node.start()
+            await until(lambda: b.node.manager is not None and b.active, "promoted on return")
+            assert voters(a) == {a.id, b.id}
+
+    asyncio.run(scenario())
+
+
+def test_the_store_decides_over_an_old_manager_certificate(tmp_path: Path) -> None:
+    """A manager whose role was taken away while it was cut off cannot use its certificate as a manager's."""
+
+    async def scenario() -> None:
+        async with hosts(tmp_path, 4, 54) as (a, b, c, d):
+            await three_managers(a, b, c)
+            await d.join(a, MANAGER)
+            await until(lambda: a.leads, "the first leads")
+            identity = d.node._member.identity  # type: ignore[union-attr]  # the host's certificate, as a thief has it
+            node = Node()
+            await a.manager.read_barrier()
+            await d.stop()
+            node.CopyFrom(a.manager.store.nodes[d.id])
+            node.spec.role = WORKER
+            transaction = Transaction()
+            transaction.put(node)
+            await a.manager.store.commit(transaction)
+            await until(lambda: d.id not in voters(a), "the vote is gone")
+            async with identity.channel(a.addr) as channel:
+                with pytest.raises(grpc.aio.AioRpcError, match="is a worker; only managers may do this"):
+                    await ControlStub(channel).RemoveNode(RemoveNodeRequest(id=b.id))
+
+    asyncio.run(scenario())
