@@ -137,9 +137,12 @@ class Mesh:
         if view.ingress is None or view.ingress != self._view.ingress:
             self._withdrawn.clear()
             return
+        services = {task.address: task.service_id for task in self._view.tasks.values()}
         for remote in remotes(self._view):
             if remote.address not in addresses:
-                self._withdrawn[remote.address] = Withdrawn(remote, frozenset(mesh_rules.published(self._view)))
+                ports = self._view.services.get(services.get(remote.address, ""), ())
+                used = frozenset((port.protocol, port.published) for port in ports)
+                self._withdrawn[remote.address] = Withdrawn(remote, used)
         local = {task.address for task in view.tasks.values() if task.node_id == view.node_id}
         for address, item in list(self._withdrawn.items()):
             if address in addresses or address in local or item.remote.vtep not in vteps:

@@ -8,10 +8,11 @@ when its backend is withdrawn.
 from __future__ import annotations
 
 from collections.abc import Set
+from functools import lru_cache
 from ipaddress import IPv4Address
 
 from swarmpy.network import expressions as ex
-from swarmpy.network.ruleset import Chain, Rule, Ruleset, VerdictMap, rule
+from swarmpy.network.ruleset import Chain, Ruleset, VerdictMap, rule
 from swarmpy.network.view import MeshView, Port
 
 __all__ = ["backends_of", "published", "render"]
@@ -54,14 +55,16 @@ def render(table: str, bridge: str, view: MeshView, blocked: Set[PublishedKey] =
             refused[key] = "refuse"
             continue
         chain = f"{port.protocol}-{port.published}"
-        chains[chain] = Chain((_to_backends(port, addresses),))
+        chains[chain] = _service_chain(port, tuple(addresses))
         served[key] = chain
     types = ("inet_proto", "inet_service")
     return Ruleset(table, chains, {"published": VerdictMap(types, served), "refused": VerdictMap(types, refused)})
 
 
-def _to_backends(port: Port, addresses: list[IPv4Address]) -> Rule:
-    return rule(ex.l4proto(port.protocol), ex.dnat([str(address) for address in addresses], port.target))
+@lru_cache(maxsize=8192)
+def _service_chain(port: Port, addresses: tuple[IPv4Address, ...]) -> Chain:
+    """Remembered, because from one view to the next nearly all services are as they were."""
+    return Chain((rule(ex.l4proto(port.protocol), ex.dnat([str(address) for address in addresses], port.target)),))
 
 
 def _fixed_chains(bridge: str, own_address: str) -> dict[str, Chain]:
