@@ -10,6 +10,7 @@ import pytest
 
 from swarmpy.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from swarmpy.network import HostNetwork, HostPort
+from swarmpy.network.nftables import Nftables
 from tests.network.topology import Host, Namespace, ask, ask_udp, dial
 
 pytestmark = pytest.mark.root
@@ -179,8 +180,6 @@ def test_the_administrators_chain_filters_and_stays(hosts: list[Host], outside: 
 
 
 def _refuse_port_8080() -> None:
-    from swarmpy.network.nftables import Nftables
-
     original_port = {"ct": {"key": "proto-dst", "dir": "original"}}
     expressions = [
         {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": "tcp"}},
