@@ -35,6 +35,8 @@ class _Execution:
     streams: ProcessStreams
     peer: Peer
     reply: Reply | None  # until it is answered
+    pipes: tuple[int, int, int] | None
+    console: int | None = None
     failure: RuntimeFailure | None = None
 
 
@@ -73,17 +75,15 @@ class Executions:
                 os.close(descriptor)
         self._last += 1
         streams = ProcessStreams(self._loop, None, lambda: None, self._complain)
-        execution = _Execution(self._last, pid, channel, streams, peer, reply)
+        execution = _Execution(self._last, pid, channel, streams, peer, reply, ours)
         self._running[self._last] = execution
-        if ours is not None:
-            streams.open_pipes(*ours)
         self._loop.watch(channel.fileno(), READ, lambda _: self._hear(execution))
 
     def _hear(self, execution: _Execution) -> None:
         """Its terminal, its failure, or the end of the channel, by which execve says that it worked."""
         data, descriptors, _, _ = socket.recv_fds(execution.channel, 65536, 1, socket.MSG_CMSG_CLOEXEC)
         if data and descriptors:
-            execution.streams.open_terminal(descriptors[0])
+            execution.console = descriptors[0]
             return
         if data:
             execution.failure = RuntimeFailure.from_json(json.loads(data))
@@ -97,11 +97,20 @@ class Executions:
         if reply is None:
             return
         if execution.failure is not None:
+            self._open_streams(execution)  # which closes them when the process is reaped
             reply(execution.failure.to_json())
             execution.peer.close_when_sent()
             return
         reply({"result": {"exec": execution.number, "pid": execution.pid}})
-        execution.streams.attach(execution.peer)
+        execution.streams.attach(execution.peer)  # before anything is read, so that the peer misses nothing
+        self._open_streams(execution)
+
+    @staticmethod
+    def _open_streams(execution: _Execution) -> None:
+        if execution.console is not None:
+            execution.streams.open_terminal(execution.console)
+        elif execution.pipes is not None:
+            execution.streams.open_pipes(*execution.pipes)
 
     def reaped(self, pid: int, status: int) -> None:
         """A child of the shim that is not init has ended: one of these, or an orphan of theirs."""

@@ -33,6 +33,10 @@ def main(arguments: list[str]) -> None:
     kernel = LinuxKernel()
     kernel.prctl(uapi.PR_SET_DUMPABLE, 0)
     kernel.set_process_name(b"swarmpy-launch")
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) is signal.SIG_IGN:  # a daemon under nohup ignores some; containers must not
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # shims are not waited for: sigaction(2), SA_NOCLDWAIT
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     host = _look_around(kernel, state, cgroup_parent)

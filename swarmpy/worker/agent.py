@@ -16,19 +16,20 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 
-from swarmpy.errors import SwarmpyError
+from swarmpy.errors import Internal, SwarmpyError
 from swarmpy.identity.joining import leader_of
 from swarmpy.rpc.dispatcher_pb2 import Assignments, NodeState, TaskStatusUpdate, ToAgent, Welcome
 from swarmpy.rpc.logs_pb2 import LogMessage
 from swarmpy.rpc.types_pb2 import ASSIGNED, NodeDescription, Task, TaskStatus, TaskTemplate
 from swarmpy.worker import known_managers
 from swarmpy.worker.executor import Executor, LogWish, Order
-from swarmpy.worker.holdings import Holdings
+from swarmpy.worker.holdings import Changes, Holdings
 from swarmpy.worker.known_managers import KnownManagers
 from swarmpy.worker.log_publisher import LogPublisher
 from swarmpy.worker.mesh import KernelMesh, MeshKeeper
@@ -41,6 +42,7 @@ __all__ = ["Agent"]
 
 INBOX = 4                        # assignments read ahead of the disk
 GATHER_S = 0.002                 # states reached within this time share a write and a report
+DISK_RETRY_S = 1.0
 REFUSED_S = 30.0                 # between attempts of a node that the managers no longer know
 
 log = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class Agent:
         self._inbox: asyncio.Queue[Assignments] = asyncio.Queue(INBOX)
         self._session: Session | None = None
         self._reconnect = asyncio.Event()
+        self._failure: BaseException | None = None
         self._background: list[asyncio.Task[None]] = []
         self.node_id = ""                                    # as the leader says; "" before the first session
 
@@ -130,18 +133,20 @@ class Agent:
             [row.task for row in kept if not row.going],
             [row.template for row in kept if row.template is not None],
         )
-        self._background = [asyncio.create_task(self._keeper.run()), asyncio.create_task(self._tell())]
+        self._background = [self._begin(self._keeper.run(), "mesh"), self._begin(self._tell(), "states")]
         for row in kept:
             runner = self._hold(row.task, row.template, row.status)
             if row.going:
                 runner.retire()
             else:
                 self._reporter.changed(row.task.id, row.status)
-        self._background.append(asyncio.create_task(self._carry_out()))
+        self._background.append(self._begin(self._carry_out(), "assignments"))
 
     async def run(self) -> None:
-        """Keep a session to the leader, whoever it is, until cancelled."""
+        """Keep a session to the leader, whoever it is, until cancelled. Raises Internal when a part of it broke."""
         while True:
+            if self._failure is not None:
+                raise Internal(f"the agent is broken: {self._failure}") from self._failure
             addr = self._managers.choose()
             if addr is None:
                 await asyncio.sleep(known_managers.LONGEST_WAIT_S)
@@ -154,9 +159,11 @@ class Agent:
     async def close(self) -> None:
         """The daemon ends: tasks and mesh go on without it. `run` has been cancelled."""
         await self._stop_loops()
-        await self._write_reached()
-        await self._store.close()
-        await self._mesh.release()
+        try:
+            await self._write_reached()
+        finally:
+            await self._store.close()
+            await self._mesh.release()
 
     async def leave(self) -> None:
         """The node is no longer part of the swarm: its tasks end, and nothing of them or of the mesh is left."""
@@ -182,7 +189,8 @@ class Agent:
 
     async def _attempt(self, addr: str) -> float:
         """One session with one manager. Returns the seconds to wait before the next."""
-        self._reconnect.clear()
+        if self._failure is None:
+            self._reconnect.clear()
         channel = self._channel(addr)
         session = Session(channel, self._reporter, self._rng, self._metadata)
         publisher = LogPublisher(channel, self._read_logs, self._metadata)
@@ -254,28 +262,37 @@ class Agent:
     async def _carry_out(self) -> None:
         """Apply assignments in order: on disk first, then in the runners."""
         while True:
-            message = await self._inbox.get()
-            changes = self._holdings.apply(message)
-            new = [task for task in changes.new if task.id not in self._runners]
-            if changes.templates or new or changes.changed:
-                rows = [(task, _initial(task)) for task in new]
-                rows += [(task, self._runners[task.id].status) for task in changes.changed if task.id in self._runners]
-                await self._store.put(changes.templates, rows)
-            if changes.removed:
-                await self._store.going(changes.removed)
-            for task in new:
-                self._hold(task, self._holdings.templates.get(task.template_id), _initial(task))
-            for task in (*changes.changed, *changes.new):
-                runner = self._runners.get(task.id)
-                if runner is not None:
-                    runner.desire(task.desired_state)
-            for task_id in changes.removed:
-                self._reporter.forget(task_id)
-                runner = self._runners.get(task_id)
-                if runner is not None:
-                    runner.retire()
+            changes = self._holdings.apply(await self._inbox.get())
+            while True:
+                try:
+                    await self._keep(changes)
+                    break
+                except Internal as error:
+                    log.error("assignments wait, they must be on disk first: %s", error)
+                    await asyncio.sleep(DISK_RETRY_S)
+            self._act_on(changes)
             if changes.complete:
                 await self._sweep()
+
+    async def _keep(self, changes: Changes) -> None:
+        rows = [(task, _initial(task)) for task in changes.new if task.id not in self._runners]
+        rows += [(task, self._runners[task.id].status) for task in changes.changed if task.id in self._runners]
+        if changes.templates or rows:
+            await self._store.put(changes.templates, rows)
+        if changes.removed:
+            await self._store.going(changes.removed)
+
+    def _act_on(self, changes: Changes) -> None:
+        for task in changes.new:
+            if task.id not in self._runners:
+                self._hold(task, self._holdings.templates.get(task.template_id), _initial(task))
+        for task in (*changes.changed, *changes.new):
+            if task.id in self._runners:
+                self._runners[task.id].desire(task.desired_state)
+        for task_id in changes.removed:
+            self._reporter.forget(task_id)
+            if task_id in self._runners:
+                self._runners[task_id].retire()
 
     async def _sweep(self) -> None:
         try:
@@ -290,12 +307,26 @@ class Agent:
             network_ready=self._keeper.ready, clock=self._clock,
         )
         self._runners[task.id] = runner
-        self._loops[task.id] = asyncio.create_task(runner.run())
+        self._loops[task.id] = self._begin(runner.run(), f"task {task.id}")
         return runner
+
+    def _begin(self, loop: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Start a loop that ends by being cancelled, or when its work is done. If it breaks, `run` breaks with it."""
+        task = asyncio.create_task(loop, name=name)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = self._failure or error
+            self._reconnect.set()
 
     async def _gone(self, task_id: str) -> None:
         self._reached.pop(task_id, None)
-        await self._store.gone(task_id)
+        try:
+            await self._store.gone(task_id)
+        except Internal as error:
+            log.error("task %s is gone, but not from the disk; the next daemon looks again: %s", task_id, error)
         self._runners.pop(task_id, None)
         self._loops.pop(task_id, None)
 
@@ -311,7 +342,10 @@ class Agent:
             await self._reached_wake.wait()
             await asyncio.sleep(GATHER_S)
             self._reached_wake.clear()
-            await self._write_reached()
+            try:
+                await self._write_reached()
+            except Internal as error:
+                log.error("states of tasks are reported, but not on disk: %s", error)
 
     async def _write_reached(self) -> None:
         reached, self._reached = self._reached, {}

@@ -84,8 +84,14 @@ class Executor(Protocol):
     async def start(self, order: Order) -> Started:
         """The container runs, or has run."""
 
+    async def healthy(self, order: Order) -> None:
+        """Returns once the container is healthy, has ended, or at once when it has no health check. May be cancelled.
+
+        Raises Conflict when it is unhealthy; it is stopped then.
+        """
+
     async def wait(self, order: Order) -> Exit:
-        """Returns once the container no longer runs. May be cancelled."""
+        """Returns once the container no longer runs; one that becomes unhealthy is stopped. May be cancelled."""
 
     async def stop(self, order: Order) -> ContainerStatus:
         """The container has ended: by its stop signal, or killed after the grace. It still exists."""

@@ -17,11 +17,12 @@ from swarmpy.rpc.types_pb2 import (
     REJECTED,
     RUNNING,
     SHUTDOWN,
+    ContainerStatus,
     Task,
     TaskState,
     TaskStatus,
 )
-from swarmpy.worker.executor import Executor, Order
+from swarmpy.worker.executor import Executor, Order, Started
 from swarmpy.worker.steps import Step, Work, next_step
 
 __all__ = ["TaskRunner"]
@@ -105,8 +106,7 @@ class TaskRunner:
                     return
             self._adopt(working.result())
         finally:
-            if step.work is not Work.START:          # a start is short, and half of one helps nobody
-                working.cancel()
+            working.cancel()
             await asyncio.wait({working})
 
     def _may_start(self) -> bool:
@@ -143,7 +143,7 @@ class TaskRunner:
             container = await self._executor.prepare(order)
             return self._status(step.success, step.message, container=container)
         if step.work is Work.START:
-            started = await self._executor.start(order)
+            started = await self._start(order)
             status = self._status(step.success, step.message, container=started.container)
             status.host_ports.extend(started.host_ports)
             return status
@@ -156,6 +156,17 @@ class TaskRunner:
             return self._status(step.success, step.message, container=await self._executor.stop(order))
         await self._executor.remove(order)
         return self._status(step.success, step.message)
+
+    async def _start(self, order: Order) -> Started:
+        """Start and wait for health. The latter may be given up; half of a start would help nobody."""
+        starting = asyncio.create_task(self._executor.start(order))
+        try:
+            started = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait({starting})
+            raise
+        await self._executor.healthy(order)
+        return started
 
     async def _insist(self, step: Step, order: Order, error: Exception) -> TaskStatus:
         """A container that cannot be stopped still runs: never say otherwise, and try again."""
@@ -188,11 +199,13 @@ class TaskRunner:
         self.status = status
         self._reached(self.task_id, status)
 
-    def _status(self, state: TaskState, message: str, error: str = "", container: object = None) -> TaskStatus:
+    def _status(
+        self, state: TaskState, message: str, error: str = "", container: ContainerStatus | None = None
+    ) -> TaskStatus:
         """The next status: host ports only while it runs, the container from before unless there is a newer one."""
         status = TaskStatus(state=state, timestamp_ns=self._clock(), message=message, error=error)
         if container is not None:
-            status.container.CopyFrom(container)  # type: ignore[arg-type]
+            status.container.CopyFrom(container)
         elif self.status.HasField("container"):
             status.container.CopyFrom(self.status.container)
         if state == self.status.state:

@@ -45,7 +45,7 @@ class Work(Enum):
 
     NONE = "none"
     PREPARE = "prepare"          # image here, container made
-    START = "start"
+    START = "start"              # and, where it has a health check, until it is healthy
     WAIT = "wait"                # until it ends
     STOP = "stop"                # signal, grace, kill
     DISCARD = "discard"          # nothing of it is left
@@ -63,7 +63,7 @@ class Step:
     @property
     def interruptible(self) -> bool:
         """Whether a task that must stop need not wait for the work to end."""
-        return self.work in (Work.PREPARE, Work.WAIT)
+        return self.work in (Work.PREPARE, Work.START, Work.WAIT)
 
 
 _ACCEPT = Step(Work.NONE, ACCEPTED, "accepted")

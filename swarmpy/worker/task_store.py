@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from swarmpy.errors import Internal
 from swarmpy.rpc.types_pb2 import Task, TaskStatus, TaskTemplate
 
 __all__ = ["Kept", "TaskStore"]
@@ -47,7 +48,7 @@ class Kept:
 
 
 class TaskStore:
-    """All methods run on one thread of their own, in call order."""
+    """All methods run on one thread of their own, in call order. All raise Internal when the disk or file fails."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -129,4 +130,7 @@ class TaskStore:
         await self._run(write)
 
     async def _run(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except (sqlite3.Error, OSError) as error:
+            raise Internal(f"{self._path} cannot be read or written: {error}") from error

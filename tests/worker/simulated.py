@@ -20,6 +20,7 @@ class SimulatedExecutor:
         self.changed = asyncio.Condition()
         self.unpullable: set[str] = set()
         self.unstoppable: set[str] = set()
+        self.unhealthy: set[str] = set()
         self.calls: list[tuple[str, str]] = []
         self.lines: dict[str, list[bytes]] = {}
 
@@ -43,6 +44,10 @@ class SimulatedExecutor:
         if self.containers.get(order.task.id) == "created":
             await self._set(order.task.id, "running")
         return Started(ContainerStatus(container_id=f"c-{order.task.id}", pid=1))
+
+    async def healthy(self, order: Order) -> None:
+        async with self.changed:
+            await self.changed.wait_for(lambda: order.task.id not in self.unhealthy)
 
     async def wait(self, order: Order) -> Exit:
         async with self.changed:

@@ -74,6 +74,7 @@ class Term:
             if seen > SCAN_STEP:
                 seen = 0
                 await asyncio.sleep(0)
+        self.mesh.flush()
 
     @property
     def connected(self) -> int:

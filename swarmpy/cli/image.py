@@ -1,0 +1,189 @@
+"""`swarmpy image …`, and the words docker has for it: images, pull, load, save, import, rmi, tag.
+
+Source  docker image; Docker Engine API, paths under /images.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from swarmpy.cli.client import Client
+from swarmpy.cli.commands import Command, client, noun, verb
+from swarmpy.cli.output import age, print_rows, print_text, print_warning, short_id, size_text
+from swarmpy.cli.registry_auth import auth_for
+from swarmpy.cli.service import filters_json
+
+app = noun()
+COMMANDS: dict[str, Command] = {}
+
+Images = Annotated[list[str], typer.Argument(metavar="IMAGE…", show_default=False)]
+Image = Annotated[str, typer.Argument(metavar="IMAGE", show_default=False)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say less")]
+Format = Annotated[str, typer.Option("--format", help="json, or a template such as {{.Repository}}")]
+Filter = Annotated[list[str], typer.Option("--filter", "-f", help="reference=…, label=…, dangling=…")]
+
+
+@verb(app, COMMANDS, "ls", word="images")
+def ls(
+    repository: Annotated[str, typer.Argument(metavar="[REPOSITORY]", show_default=False)] = "",
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Also intermediate images")] = False,
+    filter_: Filter = [],  # noqa: B006  # typer copies defaults
+    format_: Format = "",
+    quiet: Quiet = False,
+) -> None:
+    """List images."""
+    wanted = [*filter_, *([f"reference={repository}"] if repository else [])]
+    rows = []
+    for image in client().get("/images/json", {"all": str(everything).lower(), "filters": filters_json(wanted)}):
+        for tag in image.get("RepoTags") or ["<none>:<none>"]:
+            name, _, version = tag.rpartition(":")
+            rows.append(
+                {
+                    "Repository": name,
+                    "Tag": version,
+                    "ID": short_id(image["Id"]),
+                    "Created": f"{age(image['Created'])} ago",
+                    "Size": size_text(image["Size"]),
+                }
+            )
+    print_rows(rows, ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], format_, quiet_field="ID" if quiet else None)
+
+
+@verb(app, COMMANDS, "pull", word="pull")
+def pull(image: Image, quiet: Quiet = False) -> None:
+    """Fetch an image from its registry."""
+    pull_image(client(), image, quiet=quiet)
+
+
+def pull_image(daemon: Client, image: str, *, quiet: bool) -> None:
+    """Fetch, showing each layer's last state. Raises ValueError with the daemon's text when the pull fails."""
+    follow(daemon.messages("POST", "/images/create", {"fromImage": image}, auth=auth_for(image)), quiet=quiet)
+    if quiet:
+        print_text(image)
+
+
+def follow(messages: Any, *, quiet: bool) -> None:
+    """Print the messages of a long operation; an error among them is raised as ValueError."""
+    said: dict[str, str] = {}
+    for message in messages:
+        if "error" in message:
+            raise ValueError(f"Error response from daemon: {message['error']}")
+        id_, status = message.get("id", ""), message.get("status") or message.get("stream", "").rstrip("\n")
+        if quiet or not status or said.get(id_) == status:
+            continue
+        said[id_] = status
+        print_text(f"{id_}: {status}" if id_ else status)
+
+
+@verb(app, COMMANDS, "load", word="load")
+def load(
+    source: Annotated[str, typer.Option("--input", "-i", help="A file instead of standard input")] = "",
+    quiet: Quiet = False,
+) -> None:
+    """Take in images from an archive."""
+    daemon = client()
+    query = {"quiet": "true" if quiet else "false"}
+    if source:
+        with Path(source).open("rb") as archive:
+            follow(daemon.messages("POST", "/images/load", query, archive), quiet=quiet)
+    else:
+        follow(daemon.messages("POST", "/images/load", query, sys.stdin.buffer), quiet=quiet)
+
+
+@verb(app, COMMANDS, "save", word="save")
+def save(
+    images: Images,
+    output: Annotated[str, typer.Option("--output", "-o", help="A file instead of standard output")] = "",
+) -> None:
+    """Write images to an archive."""
+    if not output and sys.stdout.isatty():
+        raise ValueError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    target = Path(output).open("wb") if output else sys.stdout.buffer  # noqa: SIM115  # closed below, stdout must stay open
+    try:
+        query = [("names", image) for image in images]
+        with client().stream("GET", "/images/get?" + encoded(query)) as response:
+            shutil.copyfileobj(response, target)
+    finally:
+        if output:
+            target.close()
+
+
+def encoded(query: list[tuple[str, str]]) -> str:
+    from urllib.parse import urlencode
+
+    return urlencode(query)
+
+
+@verb(app, COMMANDS, "import", word="import")
+def import_(
+    source: Annotated[str, typer.Argument(metavar="FILE|-", show_default=False)],
+    reference: Annotated[str, typer.Argument(metavar="[REPOSITORY[:TAG]]", show_default=False)] = "",
+    change: Annotated[list[str], typer.Option("--change", "-c", help="Dockerfile instruction to apply")] = [],  # noqa: B006
+    message: Annotated[str, typer.Option("--message", "-m", help="Note for the image's history")] = "",
+) -> None:
+    """Make an image from a tar of a root file system."""
+    repository, tag = split_tag(reference)
+    query = [("fromSrc", "-"), ("repo", repository), ("tag", tag), ("message", message)]
+    path = "/images/create?" + encoded([*query, *(("changes", item) for item in change)])
+    daemon = client()
+    if source == "-":
+        follow(daemon.messages("POST", path, None, sys.stdin.buffer), quiet=False)
+        return
+    with Path(source).open("rb") as archive:
+        follow(daemon.messages("POST", path, None, archive), quiet=False)
+
+
+def split_tag(reference: str) -> tuple[str, str]:
+    """`localhost:5000/web` has no tag, `web:1` has one."""
+    name, colon, tag = reference.rpartition(":")
+    return (name, tag) if colon and "/" not in tag else (reference, "")
+
+
+@verb(app, COMMANDS, "tag", word="tag")
+def tag(image: Image, reference: Annotated[str, typer.Argument(metavar="NAME[:TAG]", show_default=False)]) -> None:
+    """Give an image another name."""
+    repository, version = split_tag(reference)
+    client().post(f"/images/{image}/tag", {"repo": repository, "tag": version})
+
+
+@verb(app, COMMANDS, "rm", word="rmi")
+def rm(images: Images, force: Annotated[bool, typer.Option("--force", "-f", help="Even if in use")] = False) -> None:
+    """Remove images."""
+    daemon = client()
+    for image in images:
+        for removed in daemon.delete(f"/images/{image}", {"force": str(force).lower()}):
+            for kind, name in removed.items():
+                print_text(f"{kind}: {name}")
+
+
+@verb(app, COMMANDS, "inspect")
+def inspect(images: Images) -> None:
+    """Show images in full."""
+    daemon = client()
+    print_text(json.dumps([daemon.get(f"/images/{image}/json") for image in images], indent=4))
+
+
+@verb(app, COMMANDS, "history")
+def history(image: Image) -> None:
+    """Show how an image was made."""
+    for step in client().get(f"/images/{image}/history"):
+        print_text(
+            f"{short_id(step['Id']):<14}{age(step['Created'])} ago   {step['CreatedBy']}   {size_text(step['Size'])}"
+        )
+
+
+@verb(app, COMMANDS, "prune")
+def prune(force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask")] = False) -> None:
+    """Remove images that have no name and no container."""
+    if not force and not typer.confirm("WARNING! This will remove all dangling images. Continue?"):
+        raise typer.Exit(1)
+    answer = client().post("/images/prune")
+    print_text(f"Total reclaimed space: {size_text(answer.get('SpaceReclaimed') or 0)}")
+    if not answer.get("ImagesDeleted"):
+        print_warning("nothing to remove")

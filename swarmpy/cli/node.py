@@ -1,0 +1,160 @@
+"""`swarmpy node …`.
+
+Source  docker node; Docker Engine API, paths under /nodes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from swarmpy.cli import values
+from swarmpy.cli.client import ApiError, Client
+from swarmpy.cli.commands import Command, client, noun, verb
+from swarmpy.cli.output import print_rows, print_text, print_warning
+from swarmpy.cli.service import filters_json
+from swarmpy.cli.tasks import print_tasks
+
+app = noun()
+COMMANDS: dict[str, Command] = {}
+
+Nodes = Annotated[list[str], typer.Argument(metavar="NODE…", show_default=False)]
+Format = Annotated[str, typer.Option("--format", help="json, or a template such as {{.Hostname}}")]
+Filter = Annotated[list[str], typer.Option("--filter", "-f", help="id=…, name=…, role=…, label=…, node.label=…")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids")]
+
+
+@verb(app, COMMANDS, "ls")
+def ls(filter_: Filter = [], format_: Format = "", quiet: Quiet = False) -> None:  # noqa: B006  # typer copies defaults
+    """List the nodes of the swarm."""
+    daemon = client()
+    own = daemon.get("/info")["Swarm"]["NodeID"]
+    rows = []
+    for node in sorted(daemon.get("/nodes", {"filters": filters_json(filter_)}), key=lambda row: hostname(row)):
+        manager = node.get("ManagerStatus")
+        place = ""
+        if manager:
+            place = "Leader" if manager.get("Leader") else manager["Reachability"].capitalize()
+        rows.append(
+            {
+                "ID": node["ID"] + (" *" if node["ID"] == own and not (quiet or format_) else ""),
+                "Hostname": hostname(node),
+                "Status": node["Status"]["State"].capitalize(),
+                "Availability": node["Spec"]["Availability"].capitalize(),
+                "ManagerStatus": place,
+                "EngineVersion": node["Description"]["Engine"].get("EngineVersion", ""),
+                "Self": node["ID"] == own,
+            }
+        )
+    columns = ["ID", "HOSTNAME", "STATUS", "AVAILABILITY", "MANAGER STATUS", "ENGINE VERSION"]
+    print_rows(rows, columns, format_, quiet_field="ID" if quiet else None)
+
+
+def hostname(node: dict[str, Any]) -> str:
+    return str(node["Description"].get("Hostname", ""))
+
+
+@verb(app, COMMANDS, "ps")
+def ps(
+    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE…]", show_default=False)] = None,
+    filter_: Filter = [],  # noqa: B006
+    format_: Format = "",
+    quiet: Quiet = False,
+    no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Do not shorten ids and errors")] = False,
+) -> None:
+    """List the tasks on nodes; on this one if none is named."""
+    daemon = client()
+    tasks = []
+    for reference in nodes or ["self"]:
+        node = daemon.get(f"/nodes/{reference}")
+        wanted = json.loads(filters_json(filter_) or "{}") | {"node": [node["ID"]]}
+        tasks += daemon.get("/tasks", {"filters": json.dumps(wanted)})
+    print_tasks(daemon, tasks, format_, quiet=quiet, no_trunc=no_trunc)
+
+
+@verb(app, COMMANDS, "inspect")
+def inspect(nodes: Nodes, format_: Format = "") -> None:
+    """Show nodes in full."""
+    daemon = client()
+    found = [daemon.get(f"/nodes/{reference}") for reference in nodes]
+    if format_:
+        print_rows(found, [], format_)
+    else:
+        print_text(json.dumps(found, indent=4))
+
+
+@verb(app, COMMANDS, "update")
+def update(
+    node: Annotated[str, typer.Argument(metavar="NODE", show_default=False)],
+    availability: Annotated[str, typer.Option("--availability", help="active, pause or drain")] = "",
+    role: Annotated[str, typer.Option("--role", help="worker or manager")] = "",
+    label_add: Annotated[list[str], typer.Option("--label-add", help="Add a label, NAME=VALUE")] = [],  # noqa: B006
+    label_rm: Annotated[list[str], typer.Option("--label-rm", help="Remove a label")] = [],  # noqa: B006
+) -> None:
+    """Change a node."""
+
+    def change(spec: dict[str, Any]) -> None:
+        if availability:
+            spec["Availability"] = availability
+        if role:
+            spec["Role"] = role
+        labels = {name: value for name, value in spec["Labels"].items() if name not in label_rm}
+        spec["Labels"] = labels | values.pairs("label-add", label_add)
+
+    edit(client(), node, change)
+    print_text(node)
+
+
+@verb(app, COMMANDS, "promote")
+def promote(nodes: Nodes) -> None:
+    """Make workers managers."""
+    set_role(nodes, "manager", "Node {} promoted to a manager in the swarm.")
+
+
+@verb(app, COMMANDS, "demote")
+def demote(nodes: Nodes) -> None:
+    """Make managers workers."""
+    set_role(nodes, "worker", "Manager {} demoted in the swarm.")
+
+
+def set_role(nodes: list[str], role: str, done: str) -> None:
+    daemon = client()
+    for node in nodes:
+        if daemon.get(f"/nodes/{node}")["Spec"]["Role"] == role:
+            print_text(f"Node {node} is already a {role}.")
+            continue
+        edit(daemon, node, lambda spec: spec.update(Role=role))
+        print_text(done.format(node))
+
+
+def edit(daemon: Client, reference: str, change: Any) -> None:
+    """Change a node's spec; when somebody else was quicker, read it again and once more."""
+    for attempt in range(5):
+        node = daemon.get(f"/nodes/{reference}")
+        change(node["Spec"])
+        try:
+            daemon.post(f"/nodes/{node['ID']}/update", {"version": node["Version"]["Index"]}, node["Spec"])
+            return
+        except ApiError as error:
+            if error.status != 409 or "out of sequence" not in str(error) or attempt == 4:
+                raise
+
+
+@verb(app, COMMANDS, "rm")
+def rm(
+    nodes: Nodes, force: Annotated[bool, typer.Option("--force", "-f", help="Even if the node is up")] = False
+) -> None:
+    """Remove nodes that are down from the swarm."""
+    daemon = client()
+    failed = False
+    for node in nodes:
+        try:
+            daemon.delete(f"/nodes/{node}", {"force": str(force).lower()})
+            print_text(node)
+        except ApiError as error:
+            print_warning(f"Error response from daemon: {error}")
+            failed = True
+    if failed:
+        raise typer.Exit(1)

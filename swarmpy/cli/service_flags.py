@@ -1,0 +1,398 @@
+"""The flags that describe a service, one row each: how it is typed, and what it changes in the spec.
+
+`service create` and `service update` share them: a flag that was not given changes nothing. Lists are given to `create`
+as `--env`, and changed by `update` with `--env-add` and `--env-rm`.
+Source  docker service create, docker service update; Docker Engine API: ServiceSpec.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from swarmpy.cli import values
+
+__all__ = ["CREATE", "UPDATE", "Flag", "apply", "takes"]
+
+JSON = dict[str, Any]
+Edit = Callable[[JSON, Any], None]
+
+
+@dataclass(frozen=True)
+class Flag:
+    name: str  # without the dashes
+    type: Any  # what typer parses: str, int, float, bool, list[str]
+    help: str
+    edit: Edit
+    short: str = ""
+
+    @property
+    def parameter(self) -> str:
+        return self.name.replace("-", "_")
+
+
+def apply(spec: JSON, flags: tuple[Flag, ...], given: dict[str, Any]) -> None:
+    """Change the spec by every flag that was given, in the order of the table."""
+    for flag in flags:
+        value = given.get(flag.parameter)
+        if value is not None and value != []:
+            flag.edit(spec, value)
+
+
+def takes(flags: tuple[Flag, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that has `**given` a parameter for each flag, as typer reads them from a signature."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True)
+        own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        added = []
+        for flag in flags:
+            names = ([f"-{flag.short}"] if flag.short else []) + [f"--{flag.name}"]
+            option = typer.Option(*names, help=flag.help, show_default=False)
+            kind = flag.type if flag.type == list[str] else flag.type | None
+            default: list[str] | None = [] if flag.type == list[str] else None
+            added.append(
+                inspect.Parameter(
+                    flag.parameter, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+                )
+            )
+        function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        function.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
+        return function
+
+    return decorate
+
+
+# ------------------------------------------------------------------------------------------------ places in the spec
+
+
+def container(spec: JSON) -> JSON:
+    return into(spec, "TaskTemplate", "ContainerSpec")
+
+
+def into(spec: JSON, *path: str) -> JSON:
+    """The object at a path, made where it is missing."""
+    for name in path:
+        if spec.get(name) is None:
+            spec[name] = {}
+        spec = spec[name]
+    return spec
+
+
+def sets(*path: str, as_: Callable[[Any], Any] = lambda value: value) -> Edit:
+    """Put the value, converted, at the path."""
+
+    def edit(spec: JSON, value: Any) -> None:
+        into(spec, *path[:-1])[path[-1]] = as_(value)
+
+    return edit
+
+
+def extends(
+    *path: str, as_: Callable[[list[str]], list[Any]] = list, key: Callable[[Any], Any] = lambda item: item
+) -> Edit:
+    """Add the items to the list at the path; one with the same key takes the other's place."""
+
+    def edit(spec: JSON, items: list[str]) -> None:
+        place = into(spec, *path[:-1])
+        new = as_(items)
+        keys = {key(item) for item in new}
+        place[path[-1]] = [item for item in place.get(path[-1]) or [] if key(item) not in keys] + new
+
+    return edit
+
+
+def drops(*path: str, key: Callable[[Any], Any] = lambda item: item, as_: Callable[[str], Any] = str) -> Edit:
+    """Remove from the list at the path what has one of the keys."""
+
+    def edit(spec: JSON, items: list[str]) -> None:
+        place = into(spec, *path[:-1])
+        keys = {as_(item) for item in items}
+        place[path[-1]] = [item for item in place.get(path[-1]) or [] if key(item) not in keys]
+
+    return edit
+
+
+def merges(flag: str, *path: str) -> Edit:
+    """Add `key=value` items to the mapping at the path."""
+
+    def edit(spec: JSON, items: list[str]) -> None:
+        into(spec, *path).update(values.pairs(flag, items))
+
+    return edit
+
+
+def forgets(*path: str) -> Edit:
+    def edit(spec: JSON, names: list[str]) -> None:
+        place = into(spec, *path)
+        for name in names:
+            place.pop(name, None)
+
+    return edit
+
+
+def environment(items: list[str]) -> list[str]:
+    return values.env(items, dict(os.environ))
+
+
+def all_ports(items: list[str]) -> list[JSON]:
+    return [port for item in items for port in values.ports(item)]
+
+
+def preferences(items: list[str]) -> list[JSON]:
+    result = []
+    for item in items:
+        strategy, _, descriptor = item.partition("=")
+        if strategy != "spread" or not descriptor:
+            raise ValueError(f"--placement-pref: {item!r} is not spread=node.labels.NAME")
+        result.append({"Spread": {"SpreadDescriptor": descriptor}})
+    return result
+
+
+def host_entries(items: list[str]) -> list[str]:
+    """`name:ip` of the flag -> `ip name` of the API."""
+    return [" ".join(reversed(item.split(":", 1))) for item in items]
+
+
+def replicas(spec: JSON, count: int) -> None:
+    spec["Mode"] = {"Replicated": {"Replicas": count}}
+
+
+def mode(spec: JSON, text: str) -> None:
+    names = {
+        "replicated": "Replicated",
+        "global": "Global",
+        "replicated-job": "ReplicatedJob",
+        "global-job": "GlobalJob",
+    }
+    if text not in names:
+        raise ValueError(f"--mode: {text!r} is not one of {', '.join(names)}")
+    spec.setdefault("Mode", {}).setdefault(names[text], {})
+
+
+def health_command(spec: JSON, command: str) -> None:
+    into(spec, "TaskTemplate", "ContainerSpec", "HealthCheck")["Test"] = ["CMD-SHELL", command]
+
+
+def no_healthcheck(spec: JSON, off: bool) -> None:
+    if off:
+        into(spec, "TaskTemplate", "ContainerSpec")["HealthCheck"] = {"Test": ["NONE"]}
+
+
+def duration(flag: str) -> Callable[[str], int]:
+    return lambda text: values.duration_ns(flag, text)
+
+
+def size(flag: str) -> Callable[[str], int]:
+    return lambda text: values.size_bytes(flag, text)
+
+
+def cpus(flag: str) -> Callable[[str], int]:
+    return lambda text: values.nano_cpus(flag, text)
+
+
+def words(text: str) -> list[str]:
+    import shlex
+
+    return shlex.split(text)
+
+
+C = ("TaskTemplate", "ContainerSpec")
+R = ("TaskTemplate", "Resources")
+P = ("TaskTemplate", "Placement")
+
+
+def update_flags(prefix: str, place: str) -> tuple[Flag, ...]:
+    return (
+        Flag(f"{prefix}-parallelism", int, "Tasks changed at a time (0: all)", sets(place, "Parallelism")),
+        Flag(f"{prefix}-delay", str, "Pause between them", sets(place, "Delay", as_=duration(f"{prefix}-delay"))),
+        Flag(f"{prefix}-failure-action", str, "pause, continue or rollback", sets(place, "FailureAction")),
+        Flag(
+            f"{prefix}-monitor",
+            str,
+            "How long a new task is watched",
+            sets(place, "Monitor", as_=duration(f"{prefix}-monitor")),
+        ),
+        Flag(f"{prefix}-max-failure-ratio", float, "Failures tolerated, 0 to 1", sets(place, "MaxFailureRatio")),
+        Flag(f"{prefix}-order", str, "stop-first or start-first", sets(place, "Order")),
+    )
+
+
+SHARED: tuple[Flag, ...] = (
+    Flag("replicas", int, "Number of tasks", replicas),
+    Flag("workdir", str, "Working directory", sets(*C, "Dir"), "w"),
+    Flag("user", str, "User and group (name or id)", sets(*C, "User"), "u"),
+    Flag("hostname", str, "Host name of the containers", sets(*C, "Hostname")),
+    Flag("entrypoint", str, "Replaces the image's entrypoint", sets(*C, "Command", as_=words)),
+    Flag("tty", bool, "With a terminal", sets(*C, "TTY"), "t"),
+    Flag("read-only", bool, "The root file system cannot be written", sets(*C, "ReadOnly")),
+    Flag("init", bool, "An init in the container forwards signals and reaps", sets(*C, "Init")),
+    Flag("stop-signal", str, "Signal that ends a task", sets(*C, "StopSignal")),
+    Flag(
+        "stop-grace-period",
+        str,
+        "Until a task that does not end is killed",
+        sets(*C, "StopGracePeriod", as_=duration("stop-grace-period")),
+    ),
+    Flag("limit-cpu", str, "CPUs at most", sets(*R, "Limits", "NanoCPUs", as_=cpus("limit-cpu"))),
+    Flag("limit-memory", str, "Memory at most", sets(*R, "Limits", "MemoryBytes", as_=size("limit-memory"))),
+    Flag("limit-pids", int, "Processes at most", sets(*R, "Limits", "Pids")),
+    Flag(
+        "reserve-cpu", str, "CPUs kept free for a task", sets(*R, "Reservations", "NanoCPUs", as_=cpus("reserve-cpu"))
+    ),
+    Flag(
+        "reserve-memory",
+        str,
+        "Memory kept free for a task",
+        sets(*R, "Reservations", "MemoryBytes", as_=size("reserve-memory")),
+    ),
+    Flag("restart-condition", str, "none, on-failure or any", sets("TaskTemplate", "RestartPolicy", "Condition")),
+    Flag(
+        "restart-delay",
+        str,
+        "Pause before a restart",
+        sets("TaskTemplate", "RestartPolicy", "Delay", as_=duration("restart-delay")),
+    ),
+    Flag("restart-max-attempts", int, "Restarts at most", sets("TaskTemplate", "RestartPolicy", "MaxAttempts")),
+    Flag(
+        "restart-window",
+        str,
+        "Time in which attempts are counted",
+        sets("TaskTemplate", "RestartPolicy", "Window", as_=duration("restart-window")),
+    ),
+    Flag("replicas-max-per-node", int, "Tasks per node at most (0: any)", sets(*P, "MaxReplicas")),
+    Flag("endpoint-mode", str, "vip or dnsrr", sets("EndpointSpec", "Mode")),
+    Flag("log-driver", str, "Log driver", sets("TaskTemplate", "LogDriver", "Name")),
+    Flag("log-opt", list[str], "Option of the log driver", merges("log-opt", "TaskTemplate", "LogDriver", "Options")),
+    Flag("health-cmd", str, "Command that tells health", health_command),
+    Flag(
+        "health-interval",
+        str,
+        "Time between checks",
+        sets(*C, "HealthCheck", "Interval", as_=duration("health-interval")),
+    ),
+    Flag(
+        "health-timeout",
+        str,
+        "A check may take this long",
+        sets(*C, "HealthCheck", "Timeout", as_=duration("health-timeout")),
+    ),
+    Flag(
+        "health-start-period",
+        str,
+        "Failures before this do not count",
+        sets(*C, "HealthCheck", "StartPeriod", as_=duration("health-start-period")),
+    ),
+    Flag("health-retries", int, "Failures in a row that make it unhealthy", sets(*C, "HealthCheck", "Retries")),
+    Flag("no-healthcheck", bool, "Ignore the image's health check", no_healthcheck),
+    *update_flags("update", "UpdateConfig"),
+    *update_flags("rollback", "RollbackConfig"),
+)
+
+
+@dataclass(frozen=True)
+class ListFlag:
+    """A list: `--name` for create, `--name-add` and `--name-rm` for update."""
+
+    name: str
+    help: str
+    add: Edit
+    remove: Edit
+    short: str = ""
+
+
+LISTS: tuple[ListFlag, ...] = (
+    ListFlag(
+        "env",
+        "Environment variable",
+        extends(*C, "Env", as_=environment, key=lambda item: item.split("=")[0]),
+        drops(*C, "Env", key=lambda item: item.split("=")[0]),
+        "e",
+    ),
+    ListFlag("label", "Label of the service", merges("label", "Labels"), forgets("Labels"), "l"),
+    ListFlag(
+        "container-label", "Label of the containers", merges("container-label", *C, "Labels"), forgets(*C, "Labels")
+    ),
+    ListFlag("constraint", "Placement constraint", extends(*P, "Constraints"), drops(*P, "Constraints")),
+    ListFlag(
+        "placement-pref",
+        "Placement preference, spread=node.labels.NAME",
+        extends(*P, "Preferences", as_=preferences, key=lambda item: item["Spread"]["SpreadDescriptor"]),
+        drops(
+            *P,
+            "Preferences",
+            key=lambda item: item["Spread"]["SpreadDescriptor"],
+            as_=lambda item: item.partition("=")[2] or item,
+        ),
+    ),
+    ListFlag(
+        "publish",
+        "Port, [PUBLISHED:]TARGET[/PROTOCOL]",
+        extends(
+            "EndpointSpec",
+            "Ports",
+            as_=all_ports,
+            key=lambda item: (item["TargetPort"], item["Protocol"], item.get("PublishedPort")),
+        ),
+        drops(
+            "EndpointSpec",
+            "Ports",
+            key=lambda item: item["TargetPort"],
+            as_=lambda item: values.ports(item)[0]["TargetPort"],
+        ),
+        "p",
+    ),
+    ListFlag(
+        "mount",
+        "Mount, type=…,source=…,target=…",
+        extends(
+            *C, "Mounts", as_=lambda items: [values.mount(item) for item in items], key=lambda item: item["Target"]
+        ),
+        drops(*C, "Mounts", key=lambda item: item["Target"]),
+    ),
+    ListFlag(
+        "host",
+        "Line of /etc/hosts, NAME:IP",
+        extends(*C, "Hosts", as_=host_entries),
+        drops(*C, "Hosts", as_=lambda item: " ".join(reversed(item.split(":", 1)))),
+    ),
+    ListFlag("group", "Additional group", extends(*C, "Groups"), drops(*C, "Groups")),
+    ListFlag("dns", "Name server", extends(*C, "DNSConfig", "Nameservers"), drops(*C, "DNSConfig", "Nameservers")),
+    ListFlag("dns-search", "Search domain", extends(*C, "DNSConfig", "Search"), drops(*C, "DNSConfig", "Search")),
+    ListFlag("dns-option", "Resolver option", extends(*C, "DNSConfig", "Options"), drops(*C, "DNSConfig", "Options")),
+    ListFlag("sysctl", "Kernel parameter", merges("sysctl", *C, "Sysctls"), forgets(*C, "Sysctls")),
+    ListFlag(
+        "ulimit",
+        "Resource limit, NAME=SOFT[:HARD]",
+        extends(
+            *C, "Ulimits", as_=lambda items: [values.ulimit(item) for item in items], key=lambda item: item["Name"]
+        ),
+        drops(*C, "Ulimits", key=lambda item: item["Name"]),
+    ),
+)
+
+CAPABILITIES = (
+    Flag("cap-add", list[str], "Add a capability", extends(*C, "CapabilityAdd")),
+    Flag("cap-drop", list[str], "Take a capability away", extends(*C, "CapabilityDrop")),
+)
+
+CREATE: tuple[Flag, ...] = (
+    Flag("mode", str, "replicated (default)", mode),
+    *SHARED,
+    *CAPABILITIES,
+    *(Flag(item.name, list[str], item.help, item.add, item.short) for item in LISTS),
+)
+
+UPDATE: tuple[Flag, ...] = (
+    Flag("image", str, "New image", sets(*C, "Image")),
+    Flag("args", str, "New arguments", sets(*C, "Args", as_=words)),
+    *SHARED,
+    *CAPABILITIES,
+    *(Flag(f"{item.name}-rm", list[str], f"Remove: {item.help}", item.remove) for item in LISTS),
+    *(Flag(f"{item.name}-add", list[str], f"Add: {item.help}", item.add) for item in LISTS),
+)
