@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from swarmpy.manager.orchestrator.fitness import NodeFitness, fitness
 from swarmpy.manager.orchestrator.reconcile import Swarm, reconcile
+from swarmpy.manager.orchestrator.update import config_of
 from swarmpy.manager.store import (
     Event,
     EventKind,
@@ -25,7 +26,7 @@ from swarmpy.manager.store import (
     Transaction,
     commit_units,
 )
-from swarmpy.rpc.types_pb2 import RUNNING, Node, Service, Task, TaskSpec
+from swarmpy.rpc.types_pb2 import RUNNING, Node, Service, Task, TaskSpec, UpdateConfig
 
 __all__ = ["Orchestrator"]
 
@@ -108,9 +109,16 @@ class Orchestrator:
         if event.kind is EventKind.REMOVE:
             return False
         old, state = event.old if isinstance(event.old, Task) else Task(desired_state=RUNNING), task.status.state
-        if old.desired_state != task.desired_state or (state >= RUNNING and old.status.state != state):
+        if old.desired_state != task.desired_state:
+            return True
+        if old.status.state != state and (state > RUNNING or (state == RUNNING and self._is_awaited(task))):
             return True
         if task.node_id and not old.node_id:     # assigned, perhaps to a node that changed just then
             node = self._store.nodes.get(task.node_id)
             return fitness(task, node, self._spec_of, self._clock()) is not NodeFitness.FIT
         return False
+
+    def _is_awaited(self, task: Task) -> bool:
+        """Whether an update waits for a task to run, or another task of its slot does."""
+        service = self._store.services.get(task.service_id)
+        return task.by_update or (service is not None and config_of(service).order == UpdateConfig.START_FIRST)

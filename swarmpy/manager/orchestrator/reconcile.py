@@ -64,11 +64,13 @@ class _Pass:
         self._slots = group_slots(tasks)
         self._draft = Draft()
         self._wakes: list[int] = []
-        self._fitness: dict[str, NodeFitness] = {}
+        self._stirred: list[Slot] = []
+        self._fitness: dict[tuple[str, str], NodeFitness] = {}     # by node and template
         self._start_first = service is not None and config_of(service).order == UpdateConfig.START_FIRST
 
     def decide(self) -> Decision:
-        for slot in self._slots.values():
+        self._stirred = [slot for slot in self._slots.values() if not self._is_calm(slot)]
+        for slot in self._stirred:
             self._orphan(slot)
         units: list[Transaction] = []
         if self._service is None:
@@ -86,13 +88,25 @@ class _Pass:
         staying = {
             number: slot for number, slot in self._slots.items() if slot.filled and number not in plan.retire
         }
-        for slot in staying.values():
-            self._maintain(slot)
+        for slot in self._stirred:
+            if slot.number in staying:
+                self._maintain(slot)
         for number in plan.fill:
             self._add(self._task(service, number), self._slots.get(number))
         return self._update(service, staying)
 
     # ------------------------------------------------------------------------------------------ slots
+
+    def _is_calm(self, slot: Slot) -> bool:
+        """Whether a slot is as most are: one task, fit and on its way to RUNNING or there, and else only history."""
+        if len(slot.live) != 1:
+            return False
+        task = slot.live[0]
+        if task.desired_state != RUNNING or self._fit(task) is not NodeFitness.FIT:
+            return False
+        return len(slot.tasks) == 1 or all(
+            other is task or (has_ended(other) and not is_wanted(other)) for other in slot.tasks
+        )
 
     def _retire(self, slot: Slot) -> None:
         """Empty a slot for good."""
@@ -186,17 +200,20 @@ class _Pass:
                 self._wakes.append(node.meta.updated_ns + ORPHANED_AFTER_NS)
 
     def _fit(self, task: Task) -> NodeFitness:
-        known = self._fitness.get(task.id)
+        node_id = task.node_id
+        if not node_id:
+            return NodeFitness.FIT
+        key = (node_id, task.template_id)
+        known = self._fitness.get(key)
         if known is None:
-            node = self._swarm.node_of(task.node_id) if task.node_id else None
-            known = self._fitness[task.id] = fitness(task, node, self._swarm.spec_of, self._swarm.now)
+            node = self._swarm.node_of(node_id)
+            known = self._fitness[key] = fitness(task, node, self._swarm.spec_of, self._swarm.now)
         return known
 
     # ------------------------------------------------------------------------------------------ updates
 
     def _update(self, service: Service, staying: Mapping[int, Slot]) -> list[Transaction]:
-        busy = [number for number in staying if self._draft.touches(number)]
-        step = step_update(service, staying, busy, self._swarm.now)
+        step = step_update(service, staying, self._draft.touches, self._swarm.now)
         if step.wake_ns is not None:
             self._wakes.append(step.wake_ns)
         for number in step.replace:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from swarmpy.rpc.types_pb2 import REMOVE, RUNNING, Task
@@ -29,20 +29,16 @@ def is_live(task: Task) -> bool:
     return task.desired_state <= RUNNING and task.status.state <= RUNNING
 
 
-@dataclass(frozen=True, slots=True)
 class Slot:
-    """One slot with all its tasks that are in the store, the oldest first."""
+    """One slot with all its tasks that are in the store, the oldest first. Not changed once made."""
 
-    number: int
-    tasks: tuple[Task, ...]
+    __slots__ = ("filled", "live", "number", "tasks")
 
-    @property
-    def live(self) -> list[Task]:
-        return [task for task in self.tasks if is_live(task)]
-
-    @property
-    def filled(self) -> bool:
-        return any(is_wanted(task) for task in self.tasks) or self.tasks[-1].desired_state < REMOVE
+    def __init__(self, number: int, tasks: Sequence[Task]) -> None:
+        self.number = number
+        self.tasks = tasks
+        self.live = [task for task in tasks if task.desired_state <= RUNNING and task.status.state <= RUNNING]
+        self.filled = bool(self.live) or tasks[-1].desired_state < REMOVE or any(map(is_wanted, tasks))
 
     @property
     def current(self) -> Task:
@@ -53,8 +49,7 @@ class Slot:
 
     def has_template(self, template_id: str) -> bool:
         """Whether what fills the slot was made from a template."""
-        filling = self.live or [self.tasks[-1]]
-        return any(task.template_id == template_id for task in filling)
+        return any(task.template_id == template_id for task in self.live or self.tasks[-1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +65,10 @@ def group_slots(tasks: Iterable[Task]) -> dict[int, Slot]:
     grouped: dict[int, list[Task]] = {}
     for task in tasks:
         grouped.setdefault(task.slot, []).append(task)
-    return {number: Slot(number, tuple(sorted(grouped[number], key=_age))) for number in sorted(grouped)}
+    for slot in grouped.values():
+        if len(slot) > 1:
+            slot.sort(key=_age)
+    return {number: Slot(number, grouped[number]) for number in sorted(grouped)}
 
 
 def plan_replicas(replicas: int, slots: Mapping[int, Slot]) -> ReplicaPlan:

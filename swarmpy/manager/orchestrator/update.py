@@ -13,7 +13,7 @@ Source  Docker Engine API, ServiceSpec.UpdateConfig and RollbackConfig, Service.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from swarmpy.manager.orchestrator.slots import Slot, has_ended, is_live
@@ -56,24 +56,21 @@ def config_of(service: Service) -> UpdateConfig:
     return service.spec.update if service.spec.HasField("update") else _DEFAULT
 
 
-def step_update(service: Service, slots: Mapping[int, Slot], busy: Collection[int], now: int) -> UpdateStep:
+def step_update(service: Service, slots: Mapping[int, Slot], is_busy: Callable[[int], bool], now: int) -> UpdateStep:
     """The next step of an update, from its beginning to its end.
 
-    `slots` are those that are to stay. `busy` are numbers of slots that somebody else changes right now.
+    `slots` are those that are to stay. `is_busy` says of a slot whether somebody else changes it right now.
     """
-    made = {number: made for number, slot in slots.items() if (made := _made_by_update(service, slot))}
-    outdated = [
-        slot
-        for number, slot in slots.items()
-        if number not in made and slot.filled and not slot.has_template(service.template_id)
-    ]
     state = service.update_status.state
+    if state not in _UNDER_WAY and state != UpdateStatus.UNKNOWN:
+        return UpdateStep()
+    outdated = [slot for slot in slots.values() if not slot.has_template(service.template_id)]
     if state == UpdateStatus.UNKNOWN:
         if not outdated:
             return UpdateStep()
         return UpdateStep(service=_with_status(service, UpdateStatus.UPDATING, "update in progress", now))
-    if state not in _UNDER_WAY:
-        return UpdateStep()
+    made = {number: made for number, slot in slots.items() if (made := _made_by_update(service, slot))}
+    outdated = [slot for slot in outdated if slot.number not in made]
     config = config_of(service)
     monitor_ns = config.monitor_ns if config.HasField("monitor_ns") else _DEFAULT_MONITOR_NS
     failed = [task for tasks in made.values() for task in tasks if _has_failed(task, monitor_ns)]
@@ -81,7 +78,7 @@ def step_update(service: Service, slots: Mapping[int, Slot], busy: Collection[in
         stopped = _on_failure(service, config, failed[-1], now)
         if stopped is not None:
             return stopped
-    return _advance(service, config, outdated, made, busy, monitor_ns, now)
+    return _advance(service, config, outdated, made, is_busy, monitor_ns, now)
 
 
 def _advance(
@@ -89,7 +86,7 @@ def _advance(
     config: UpdateConfig,
     outdated: list[Slot],
     made: Mapping[int, list[Task]],
-    busy: Collection[int],
+    is_busy: Callable[[int], bool],
     monitor_ns: int,
     now: int,
 ) -> UpdateStep:
@@ -105,7 +102,7 @@ def _advance(
         last_run = max(last_run, *(task.running_ns for task in tasks))
     if outdated:
         room = max(0, config.parallelism - between) if config.parallelism else len(outdated)
-        free = [slot for slot in outdated if slot.number not in busy]
+        free = [slot for slot in outdated if not is_busy(slot.number)]
         free.sort(key=lambda slot: (slot.current.status.state == RUNNING, slot.number))
         return UpdateStep(replace=tuple(slot.number for slot in free[:room]), wake_ns=min(wakes, default=None))
     if between:
@@ -154,10 +151,11 @@ def _with_status(service: Service, state: UpdateStatus.State, message: str, star
 
 
 def _made_by_update(service: Service, slot: Slot) -> list[Task]:
+    version = service.spec_version
     return [
         task
         for task in slot.tasks
-        if task.by_update and task.spec_version == service.spec_version and task.desired_state != REMOVE
+        if task.by_update and task.spec_version == version and task.desired_state != REMOVE
     ]
 
 

@@ -19,14 +19,22 @@ __all__ = ["commit_units"]
 
 _WRITES_PER_TRANSACTION = 1000      # some 400 kB of tasks
 
+_IN_FLIGHT = 8                      # transactions: enough to fill the log's batches, and little memory
+
 
 async def commit_units(store: Store, units: Sequence[Transaction]) -> list[Transaction]:
     """Commit every unit that can be, each whole, and return those refused with Conflict.
 
-    Units must not touch each other's objects. All transactions are in flight at once. Raises NotLeader, and whatever
+    Units must not touch each other's objects. A few transactions are in flight at once. Raises NotLeader, and what
     else `Store.commit` raises, once all have ended.
     """
-    results = await asyncio.gather(*(_commit(store, pack) for pack in _packs(units)), return_exceptions=True)
+    in_flight = asyncio.Semaphore(_IN_FLIGHT)
+
+    async def commit(pack: Sequence[Transaction]) -> list[Transaction]:
+        async with in_flight:
+            return await _commit(store, pack)
+
+    results = await asyncio.gather(*map(commit, _packs(units)), return_exceptions=True)
     refused: list[Transaction] = []
     for result in results:
         if isinstance(result, BaseException):
