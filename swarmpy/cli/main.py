@@ -19,6 +19,7 @@ NOUNS = {
     "container": "Containers of this host",
     "image": "Images of this host",
     "system": "The daemon",
+    "lab": "A whole cluster on this machine, for trying out and testing",
 }
 WORDS = {
     "container": (
