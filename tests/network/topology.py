@@ -44,8 +44,18 @@ class Namespace:
         thread.start()
         thread.join()
         assert found, "unshare(CLONE_NEWNET) failed; these tests need root"
-        self.fd = found[0]
-        self.path = Path(f"/proc/{os.getpid()}/fd/{self.fd}")
+        self._hold(found[0])
+
+    @classmethod
+    def of(cls, pid: int) -> Namespace:
+        """The namespace of a process that runs."""
+        namespace = cls.__new__(cls)
+        namespace._hold(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        return namespace
+
+    def _hold(self, fd: int) -> None:
+        self.fd = fd
+        self.path = Path(f"/proc/{os.getpid()}/fd/{fd}")
 
     def run(self, work: Callable[[], T]) -> T:
         return in_namespace(self.fd, work)
