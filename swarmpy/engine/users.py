@@ -37,7 +37,7 @@ def resolve_user(user: str, passwd: str, group: str, extra_groups: Sequence[str]
     users, groups = _passwd(passwd), _group(group)
     entry = _find_user(name or "0", users)
     if entry is None:
-        uid = _number(name)
+        uid = _number(name or "0")
         if uid is None:
             raise InvalidArgument(f"unable to find user {name}: no matching entries in passwd file")
         entry = _User("", uid, 0, "/")

@@ -72,7 +72,7 @@ def swarm_spec_to_json(spec: ClusterSpec) -> JSON:
         "Raft": {
             "SnapshotInterval": raft.snapshot_interval or DEFAULT_SNAPSHOT_INTERVAL,
             "KeepOldSnapshots": given(raft, "keep_old_snapshots", 0),
-            "LogEntriesForSlowFollowers": given(raft, "log_entries_for_slow_followers", DEFAULT_SLOW_FOLLOWERS),
+            "LogEntriesForSlowFollowers": raft.log_entries_for_slow_followers or DEFAULT_SLOW_FOLLOWERS,
             "ElectionTick": raft.election_tick or 10,
             "HeartbeatTick": raft.heartbeat_tick or 1,
         },
