@@ -6,6 +6,7 @@ Source  RFC 1918 for the pools; RFC 7042 section 2.1 for locally administered MA
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 
 from swarmpy.errors import Conflict, InvalidArgument, Unavailable
@@ -18,6 +19,7 @@ DEFAULT_POOLS: tuple[IPv4Network, ...] = (
 )
 
 
+@lru_cache(maxsize=1 << 16)
 def mac_for(address: IPv4Address) -> str:
     """The MAC address of whoever holds `address`: 02:42 and its four bytes, so that nobody need ask for it."""
     return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed)

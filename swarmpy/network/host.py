@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -23,8 +24,8 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
-from swarmpy.errors import Conflict, InvalidArgument, NotFound
-from swarmpy.network import host_rules, links
+from swarmpy.errors import Conflict, Internal, InvalidArgument, NotFound
+from swarmpy.network import conntrack, host_rules, links
 from swarmpy.network.addresses import DEFAULT_POOLS, AddressPool, choose_subnet, mac_for
 from swarmpy.network.claims import NameClaim, PortClaim
 from swarmpy.network.endpoint import EndpointInfo, EndpointRecord, HostPort
@@ -35,6 +36,8 @@ from swarmpy.network.records import Records
 from swarmpy.network.ruleset import FAMILY, Ruleset, change, observed
 
 __all__ = ["BRIDGE", "INGRESS", "HostNetwork"]
+
+log = logging.getLogger(__name__)
 
 BRIDGE, INGRESS = "bridge", "ingress"
 USER_CHAIN_PRIORITY = -10
@@ -154,7 +157,8 @@ class HostNetwork:
         """
         async with self._turn:
             record = self._containers.get(container_id)
-            if record is None or record.on(BRIDGE) is None:
+            endpoint = record.on(BRIDGE) if record else None
+            if record is None or endpoint is None:
                 raise NotFound(f"container {container_id[:12]} is not on network bridge; connect it before publishing")
             claimed = await asyncio.to_thread(self._claim_all, container_id, ports)
             published = tuple(claimed)
@@ -167,6 +171,7 @@ class HostNetwork:
                 await self._remember(record)
                 raise
             self._release(container_id, dropped)
+            await self._kernel.run(_forget_flows, (*published, *dropped), endpoint.ip)
             return published
 
     async def repair(self, live: Collection[str]) -> None:
@@ -264,12 +269,13 @@ class HostNetwork:
         """The record without `endpoints`, in the kernel first."""
         for endpoint in endpoints:
             await self._kernel.run(links.delete_link, endpoint.host_interface)
-            if endpoint.network == BRIDGE:
-                self._release(record.container_id, record.ports)
+            ports = record.ports if endpoint.network == BRIDGE else ()
+            self._release(record.container_id, ports)
             record = record.without(endpoint.network)
             await self._remember(record)
             if endpoint.network == BRIDGE:
                 await self._apply_rules()
+                await self._kernel.run(_forget_flows, ports, None)
                 self._pool().give_back(IPv4Address(endpoint.ip))
 
     async def _remember(self, record: EndpointRecord) -> None:
@@ -282,10 +288,10 @@ class HostNetwork:
 
     async def _apply_rules(self) -> None:
         wanted = host_rules.render(self._table, self._bridge, self.subnet, self._containers.values())
-        commands = change(self._rules, wanted)
-        if commands:
-            await self._kernel.run(_run_nftables, commands)
-        self._rules = wanted
+        if wanted != self._rules:
+            had, self._rules = self._rules, None  # while the kernel changes, nobody knows
+            await self._kernel.run(self._change_rules, had, wanted)
+            self._rules = wanted
 
     def _claim_all(self, container_id: str, ports: Sequence[HostPort]) -> list[HostPort]:
         filled: list[HostPort] = []
@@ -347,6 +353,16 @@ class HostNetwork:
         listed = handles.nftables.list_table(FAMILY, self._table)
         return None if listed is None else observed(self._table, listed)
 
+    def _change_rules(self, handles: Handles, had: Ruleset | None, wanted: Ruleset) -> None:
+        """The table is as wanted, also when somebody else has changed it meanwhile."""
+        if had is not None:
+            try:
+                handles.nftables.run(change(had, wanted))
+                return
+            except Internal as refusal:
+                log.warning("table %s was changed by others and is put right: %s", self._table, refusal)
+        handles.nftables.run(change(self._read_rules(handles), wanted))
+
     def _remove_strays(self, handles: Handles, wanted: set[str]) -> None:
         for bridge in (self._bridge, ingress_bridge(self._prefix)):
             for name in links.ports_of(handles, bridge):
@@ -362,5 +378,8 @@ class HostNetwork:
             handles.nftables.run([{"delete": {"table": {"family": FAMILY, "name": f"{self._prefix}-user"}}}])
 
 
-def _run_nftables(handles: Handles, commands: list[Command]) -> None:
-    handles.nftables.run(commands)
+def _forget_flows(handles: Handles, ports: Sequence[HostPort], to: str | None) -> None:
+    """UDP flows to `ports` that go anywhere but `to` are decided anew."""
+    published = [(port.protocol, port.host_port) for port in ports if port.protocol == "udp"]
+    if published:
+        conntrack.forget_flows(handles, published, lambda backend: str(backend) != to)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from swarmpy.errors import Conflict, InvalidArgument, SwarmpyError
+from swarmpy.errors import Conflict, InvalidArgument
 from swarmpy.network import conntrack, mesh_rules, overlay
 from swarmpy.network.claims import NameClaim, PortClaim
 from swarmpy.network.kernel import Handles, KernelThread, write_sysctl
@@ -112,8 +112,8 @@ class Mesh:
             await self._apply_rules(view)
             self._release_ports(view)
             await self._forget_flows(before, view)
-        except (SwarmpyError, OSError):
-            self._links = None
+        except BaseException:
+            self._links = None  # failed or cancelled half-way: the next call asks the kernel
             raise
         finally:
             self._view = view

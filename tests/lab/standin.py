@@ -1,6 +1,6 @@
 """A daemon as far as the lab looks at one: takes swarmpyd's options, answers GET /_ping, and echoes on TCP port 8080.
 
-The lab is under test here, not the daemon: this one starts in an instant. `tests/lab/test_swarm.py` uses the real one.
+The lab is under test here, not the daemon: this one starts in an instant.
 """
 
 from __future__ import annotations

@@ -139,6 +139,29 @@ def test_a_restarted_daemon_keeps_the_living_and_drops_the_dead(hosts: list[Host
         container.close()
 
 
+def test_udp_clients_follow_the_port_to_its_next_container(hosts: list[Host], outside: Namespace) -> None:
+    host = hosts[0]
+    old, new = host.container("old", None), host.container("new", None)
+    with outside.socket(socket.SOCK_DGRAM) as client:
+        for container in (old, new):
+            container.serve("udp", 53)
+            host.call(host.network.publish(container.id, [HostPort("udp", 53, 5353)]))
+            assert ask_udp(client, host.address, 5353) == container.name
+            host.call(host.network.publish(container.id, []))
+    old.close()
+    new.close()
+
+
+def test_rules_that_others_deleted_come_back_with_the_next_change(hosts: list[Host], outside: Namespace) -> None:
+    host = hosts[0]
+    container = host.container("c", None)
+    container.serve("tcp", 80)
+    host.namespace.run(_delete_table)
+    host.call(host.network.publish(container.id, [HostPort("tcp", 80, 8080)]))
+    assert ask(outside, host.address, 8080) == "c"
+    container.close()
+
+
 def test_a_record_is_whole_or_absent(hosts: list[Host]) -> None:
     host = hosts[0]
     container = host.container("c", None)
@@ -189,4 +212,10 @@ def _refuse_port_8080() -> None:
     nftables = Nftables()
     rule = {"family": "ip", "table": "sw-user", "chain": "forward", "expr": expressions}
     nftables.run([{"add": {"rule": rule}}])
+    nftables.close()
+
+
+def _delete_table() -> None:
+    nftables = Nftables()
+    nftables.run([{"delete": {"table": {"family": "ip", "name": "sw-host"}}}])
     nftables.close()
