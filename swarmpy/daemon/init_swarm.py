@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from swarmpy.api.swarm_node import InitRequest
 from swarmpy.daemon.swarm_state import SwarmState
-from swarmpy.errors import InvalidArgument, NotSupported
+from swarmpy.errors import InvalidArgument
 from swarmpy.identity import Issued, new_key
 from swarmpy.identity.certificates import expires_ns, key_pem, load_certificate, pem
 from swarmpy.manager.ca import create_root_ca, issuer_of, node_lifetime_ns
+from swarmpy.manager.control.specs import check_cluster
 from swarmpy.manager.store import IdSource, Transaction
 from swarmpy.rpc.types_pb2 import Cluster, ManagerStatus, Node, NodeRole, NodeSpec, NodeStatus
 
@@ -51,8 +52,7 @@ class NewSwarm:
 
 def check_init(request: InitRequest) -> None:
     """Raises InvalidArgument or NotSupported with the field's name, before anything is done."""
-    if request.spec.autolock_managers:
-        raise NotSupported("Spec.EncryptionConfig.AutoLockManagers is not supported yet")
+    check_cluster(request.spec)
     if request.data_path_port and request.data_path_port not in DATA_PATH_PORTS:
         raise InvalidArgument(f"DataPathPort {request.data_path_port}: must be from 1024 to 49151")
     size = request.subnet_size or DEFAULT_SUBNET_SIZE

@@ -64,6 +64,7 @@ class Member:
         self.identity = identity
         self.state = state
         self.manager: Manager | None = None
+        self._following: asyncio.Task[None] | None = None
         self.error = ""                 # why this node cannot do its part at the moment
 
     # ------------------------------------------------------------------------------------------ what it is
@@ -236,12 +237,17 @@ class Member:
             await manager.close()
             raise
         self.manager = manager
+        self._following = asyncio.create_task(self._parts.follow(store), name="swarm events")
 
     async def _stop_manager(self, *, hand_over: bool) -> None:
         if self.manager is not None:
             if hand_over:
                 await self.manager.hand_over()
             manager, self.manager = self.manager, None
+            following, self._following = self._following, None
+            if following is not None:
+                following.cancel()
+                await asyncio.wait({following})
             await manager.close()
 
     def _on_log_end(self, why: str, removed: bool) -> None:

@@ -74,3 +74,6 @@ class Parts(Protocol):
         news: AgentNews,
     ) -> SwarmAgent:
         """An agent that looks for the leader, and takes up a new certificate by itself."""
+
+    async def follow(self, store: Store) -> None:
+        """Until cancelled, tell this host's users what happens in the swarm."""

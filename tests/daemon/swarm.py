@@ -120,6 +120,10 @@ class BareParts:
         return BareAgent(identity, state.managers, news)
 
 
+    async def follow(self, store: Store) -> None:
+        return
+
+
 class Host:
     """One host: a directory, an address, and while it runs a node."""
 

@@ -175,3 +175,5 @@ def check_cluster(spec: ClusterSpec) -> None:
         raise NotSupported("EncryptionConfig.AutoLockManagers is not supported yet")
     if spec.ca.signing_cert_pem or spec.ca.signing_key_pem:
         raise NotSupported("CAConfig.SigningCACert and SigningCAKey are not supported yet")
+    if spec.ca.force_rotate:
+        raise NotSupported("CAConfig.ForceRotate: rotating the root is not supported yet")
