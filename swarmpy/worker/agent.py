@@ -43,6 +43,7 @@ __all__ = ["Agent"]
 INBOX = 4                        # assignments read ahead of the disk
 GATHER_S = 0.002                 # states reached within this time share a write and a report
 DISK_RETRY_S = 1.0
+DESCRIBE_S = 30.0                # between looks at whether the node is still what it said
 REFUSED_S = 30.0                 # between attempts of a node that the managers no longer know
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class Agent:
         self._session: Session | None = None
         self._reconnect = asyncio.Event()
         self._failure: BaseException | None = None
+        self._described = NodeDescription()
         self._background: list[asyncio.Task[None]] = []
         self.node_id = ""                                    # as the leader says; "" before the first session
 
@@ -134,6 +136,7 @@ class Agent:
             [row.template for row in kept if row.template is not None],
         )
         self._background = [self._begin(self._keeper.run(), "mesh"), self._begin(self._tell(), "states")]
+        self._background.append(self._begin(self._redescribe(), "description"))
         for row in kept:
             runner = self._hold(row.task, row.template, row.status)
             if row.going:
@@ -216,7 +219,7 @@ class Agent:
             await channel.close(None)
 
     async def _serve(self, session: Session, publisher: LogPublisher, addr: str) -> None:
-        description = await asyncio.to_thread(self._describe)
+        description = self._described = await asyncio.to_thread(self._describe)
         statuses = [TaskStatusUpdate(task_id=key, status=status) for key, status in self.statuses.items()]
 
         def welcomed(welcome: Welcome) -> None:
@@ -231,6 +234,15 @@ class Agent:
         await session.serve(
             description, self._advertise_addr, statuses, welcomed, lambda message: self._hear(message, publisher)
         )
+
+    async def _redescribe(self) -> None:
+        """Tell the leader when the node is no longer what it said in Hello: memory, labels, its trust root."""
+        while True:
+            await asyncio.sleep(DESCRIBE_S)
+            description = await asyncio.to_thread(self._describe)
+            if self._session is not None and description != self._described:
+                self._described = description
+                self._session.describe(description)
 
     def _refused(self, addr: str, error: grpc.aio.AioRpcError) -> float:
         code = error.code()

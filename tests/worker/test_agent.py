@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
+import pytest
 
 from swarmpy.manager.store import Transaction
 from swarmpy.rpc.logs_pb2 import LogRequest
@@ -42,13 +44,14 @@ class Worker:
         self.addrs = addrs
         self.executor = SimulatedExecutor()
         self.mesh = RecordingMesh()
+        self.hostname = node_id
         self.removed: list[str] = []
         self.roles: list[int] = []
 
     async def start(self) -> None:
         self.agent = Agent(
             self.state_dir, self.addrs, channel=grpc.aio.insecure_channel, executor=self.executor, mesh=self.mesh,
-            describe=lambda: NodeDescription(hostname=self.node_id), metadata=((NODE_HEADER, self.node_id),),
+            describe=lambda: NodeDescription(hostname=self.hostname), metadata=((NODE_HEADER, self.node_id),),
             on_removed=self.removed.append, on_node_state=lambda state: self.roles.append(state.node.spec.role),
             rng=random.Random(7),
         )
@@ -276,6 +279,37 @@ def test_a_node_hears_of_its_role(tmp_path: Path) -> None:
                 node.spec.role = MANAGER
                 await lead.put(node)
                 await until(lambda: worker.roles[-1:] == [1], "the role arrives")
+
+    drive(story)
+
+
+def test_a_changed_description_reaches_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarmpy.worker.agent.DESCRIBE_S", 0.01)
+
+    async def story() -> None:
+        async with leader() as lead:
+            await swarm(lead, "n1")
+            async with working(lead, tmp_path, "n1") as [worker]:
+                await until(lambda: lead.store.nodes["n1"].description.hostname == "n1", "as in Hello")
+                worker.hostname = "renamed"
+                await until(lambda: lead.store.nodes["n1"].description.hostname == "renamed", "as it is now")
+
+    drive(story)
+
+
+def test_a_task_starts_when_it_is_on_disk(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with leader() as lead:
+            await swarm(lead, "n1")
+            async with working(lead, tmp_path, "n1") as [worker]:
+                await until(lambda: worker.agent.connected, "connected")
+                with sqlite3.connect(worker.state_dir / "tasks.db", isolation_level=None, timeout=30) as other:
+                    other.execute("BEGIN EXCLUSIVE")
+                    await lead.put(lead.task("t1", "n1"))
+                    await lead.pass_time(0)
+                    assert worker.executor.calls == []
+                    other.execute("ROLLBACK")
+                await until(lambda: state(lead, "t1") == RUNNING, "it runs")
 
     drive(story)
 
