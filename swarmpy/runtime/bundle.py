@@ -117,12 +117,26 @@ class Bundle:
     readonly_paths: tuple[str, ...]
     hooks: dict[str, tuple[Hook, ...]]
 
+    def host_owner(self, process: Process) -> tuple[int, int] | None:
+        """The process' user and group as the host numbers them; None when the bundle does not tell."""
+        if "user" not in self.namespaces:
+            return process.uid, process.gid
+        uid, gid = _mapped(self.uid_maps, process.uid), _mapped(self.gid_maps, process.gid)
+        return None if uid is None or gid is None else (uid, gid)
+
     def new_namespaces(self) -> int:
         """The clone(2) flags of the namespaces made for this container."""
         flags = 0
         for kind, path in self.namespaces.items():
             flags |= 0 if path else uapi.NAMESPACE_FLAGS[kind]
         return flags
+
+
+def _mapped(maps: tuple[IdMap, ...], number: int) -> int | None:
+    for entry in maps:
+        if entry.container_id <= number < entry.container_id + entry.size:
+            return entry.host_id + number - entry.container_id
+    return None
 
 
 HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")

@@ -120,7 +120,8 @@ def _start_init(
 ) -> Created:  # fmt: skip
     log = _open_log(request)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    child_pipes, our_pipes = (None, None) if request.terminal else make_pipes(request.stdin)
+    owner = bundle.host_owner(bundle.process)
+    child_pipes, our_pipes = (None, None) if request.terminal else make_pipes(request.stdin, owner)
     undo.callback(ours.close)
     blank = None if bundle.hooks["createContainer"] else host.blank
     plan = build_plan(bundle, *cgroup.shown())

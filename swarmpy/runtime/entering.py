@@ -97,7 +97,7 @@ def _enter(kernel: LinuxKernel, entry: Entry, channel: socket.socket) -> None:
     if entry.stdio is None:
         _open_terminal(kernel, process, channel)
     else:
-        take_stdio(entry.stdio, process.uid, process.gid)
+        take_stdio(entry.stdio)
     process_setup.enter_directory(process.cwd, create=False)
     process_setup.become_user(
         kernel, process, last_capability=entry.last_capability, apparmor=apparmor, seccomp=entry.seccomp

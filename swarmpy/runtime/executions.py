@@ -34,7 +34,7 @@ class _Execution:
     channel: socket.socket
     streams: ProcessStreams
     peer: Peer
-    reply: Reply | None  # until it is answered
+    reply: Reply  # called once: when its program runs, or when a process that could not run one is gone
     pipes: tuple[int, int, int] | None
     console: int | None = None
     failure: RuntimeFailure | None = None
@@ -59,7 +59,7 @@ class Executions:
     def start(self, peer: Peer, fields: Fields, stdin: bool, reply: Reply) -> None:
         """Start `fields` (an OCI process). The reply comes when its program runs, or tells why it does not."""
         process = parse_process(fields)
-        child, ours = (None, None) if process.terminal else make_pipes(stdin)
+        child, ours = (None, None) if process.terminal else make_pipes(stdin, self._created.bundle.host_owner(process))
         try:
             pid, channel = enter(
                 self._kernel, self._created.bundle, self._created.pid, self._created.cgroup, process, child,
@@ -90,19 +90,9 @@ class Executions:
             return
         self._loop.forget(execution.channel.fileno())
         execution.channel.close()
-        self._answer(execution)
-
-    def _answer(self, execution: _Execution) -> None:
-        reply, execution.reply = execution.reply, None
-        if reply is None:
-            return
-        if execution.failure is not None:
-            self._open_streams(execution)  # which closes them when the process is reaped
-            reply(execution.failure.to_json())
-            execution.peer.close_when_sent()
-            return
-        reply({"result": {"exec": execution.number, "pid": execution.pid}})
-        execution.streams.attach(execution.peer)  # before anything is read, so that the peer misses nothing
+        if execution.failure is None:
+            execution.reply({"result": {"exec": execution.number, "pid": execution.pid}})
+            execution.streams.attach(execution.peer)  # before anything is read, so that the peer misses nothing
         self._open_streams(execution)
 
     @staticmethod
@@ -117,13 +107,16 @@ class Executions:
         for execution in list(self._running.values()):
             if execution.pid != pid:
                 continue
-            while execution.reply is not None:
+            while execution.channel.fileno() >= 0:
                 self._hear(execution)
             execution.streams.process_ended()
             del self._running[execution.number]
-            if execution.failure is None:
-                code, number = exit_numbers(status)
-                self._announce({"event": "exec_exit", "exec": execution.number, "exit_code": code, "signal": number})
+            if execution.failure is not None:
+                execution.reply(execution.failure.to_json())
+                execution.peer.close_when_sent()
+                continue
+            code, number = exit_numbers(status)
+            self._announce({"event": "exec_exit", "exec": execution.number, "exit_code": code, "signal": number})
 
     def resize(self, number: int, height: int, width: int) -> None:
         if not self._find(number).streams.resize(height, width):

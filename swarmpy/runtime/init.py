@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import socket
-import stat
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,7 +127,7 @@ def _run_creation_hooks(setup: InitSetup, channel: socket.socket) -> None:
 
 def _open_stdio(setup: InitSetup, builder: Builder, channel: socket.socket) -> None:
     if builder.console is None:
-        take_stdio(setup.stdio or (0, 1, 2), setup.bundle.process.uid, setup.bundle.process.gid)
+        take_stdio(setup.stdio or (0, 1, 2))
         return
     master, slave = builder.console
     socket.send_fds(channel, [b'{"console":true}'], [master])
@@ -148,12 +147,9 @@ def take_terminal(slave: int, size: tuple[int, int] | None, uid: int) -> None:
     os.close(slave)
 
 
-def take_stdio(stdio: tuple[int, int, int], uid: int, gid: int) -> None:
-    """Pipes belong to the user, so that /dev/stdout can be opened by its path."""
+def take_stdio(stdio: tuple[int, int, int]) -> None:
     for number, descriptor in enumerate(stdio):
         os.dup2(descriptor, number)
-        if (uid or gid) and stat.S_ISFIFO(os.fstat(number).st_mode):
-            os.fchown(number, uid, gid)
 
 
 def _await(channel: socket.socket, expected: bytes) -> None:

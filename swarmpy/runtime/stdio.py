@@ -28,8 +28,11 @@ STDIN_HIGH_WATER = 256 * 1024
 DRAIN_S = 1.0
 
 
-def make_pipes(stdin: bool) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """The process' ends (0, 1, 2) and ours (-1 for no standard input)."""
+def make_pipes(stdin: bool, owner: tuple[int, int] | None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """The process' ends (0, 1, 2) and ours (-1 for no standard input).
+
+    They belong to `owner` (host uid and gid), so that the process can open /dev/stdout by its path.
+    """
     if stdin:
         child_in, our_in = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(our_in, False)
@@ -39,6 +42,9 @@ def make_pipes(stdin: bool) -> tuple[tuple[int, int, int], tuple[int, int, int]]
     our_err, child_err = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(our_out, False)
     os.set_blocking(our_err, False)
+    if owner is not None and owner != (0, 0):
+        for descriptor in (child_out, child_err, *((child_in,) if stdin else ())):
+            os.fchown(descriptor, *owner)
     return (child_in, child_out, child_err), (our_in, our_out, our_err)
 
 

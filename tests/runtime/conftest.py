@@ -20,6 +20,7 @@ from swarmpy.runtime.seccomp_profile import default_profile
 
 T = TypeVar("T")
 BUSYBOX = Path("/bin/busybox")
+CGROUP_PREFIX = f"swarmpy-test-runtime-{os.getpid()}-"
 NAMESPACES = ("pid", "network", "ipc", "mount", "uts", "cgroup")
 MASKED = ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"]
 READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
@@ -182,7 +183,7 @@ def with_host(bundles: Bundles, tmp_path: Path) -> Callable[[Callable[[Host], Aw
 
     @asynccontextmanager
     async def host() -> AsyncIterator[Host]:
-        parent = f"/swarmpy-test-{uuid.uuid4().hex[:12]}"
+        parent = f"/{CGROUP_PREFIX}{uuid.uuid4().hex[:12]}"
         runtime = Runtime(tmp_path / "state", cgroup_parent=parent)
         await runtime.start()
         made = Host(runtime, bundles, tmp_path / "state", parent)
@@ -202,29 +203,24 @@ def with_host(bundles: Bundles, tmp_path: Path) -> Callable[[Callable[[Host], Aw
     return run
 
 
-def launchers() -> set[int]:
-    """Launchers and shims that run; both have the launcher's command line."""
+def processes_with(word: bytes) -> set[int]:
+    """Processes with `word` in their command line: launchers and shims both show their state directory."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if b"swarmpy.runtime.launcher" in (entry / "cmdline").read_bytes():
+                if word in (entry / "cmdline").read_bytes() and int(entry.name) != os.getpid():
                     found.add(int(entry.name))
             except (FileNotFoundError, ProcessLookupError):
                 continue
     return found
 
 
-def cgroups() -> set[str]:
-    return {str(path) for path in Path("/sys/fs/cgroup").glob("*/swarmpy-test-*")}
-
-
 @pytest.fixture(scope="session", autouse=True)
-def nothing_is_left() -> Iterator[None]:
+def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No process, mount or cgroup of this room stays."""
-    before = launchers(), cgroups(), Path("/proc/self/mountinfo").read_text()
+    base = str(tmp_path_factory.getbasetemp())
     yield
-    after = launchers(), cgroups(), Path("/proc/self/mountinfo").read_text()
-    assert after[0] <= before[0], "launchers or shims are left"
-    assert after[1] <= before[1], "cgroups are left"
-    assert after[2].count("\n") <= before[2].count("\n"), "mounts are left"
+    assert not processes_with(f"{base}/".encode()), "launchers or shims are left"
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/{CGROUP_PREFIX}*")), "cgroups are left"
+    assert base not in Path("/proc/self/mountinfo").read_text(), "mounts are left"
