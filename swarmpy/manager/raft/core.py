@@ -316,14 +316,24 @@ class Raft:
         return self.role
 
     def campaign(self, kind: Campaign) -> None:
-        """Stand for election, if this member is a voter. A leader does not."""
-        if self.raft_id not in self.membership.voters or self.is_leader:
+        """Stand for election. A leader does not; one that is no voter only asks whether it is still a member."""
+        if self.is_leader:
+            return
+        if self.raft_id not in self.membership.voters:
+            self._ask_around()
             return
         if kind is not Campaign.PRE:
             self.term, self.vote = self.term + 1, self.raft_id
         candidate = Candidate(self, kind)
         self.role = candidate
         candidate.start()
+
+    def _ask_around(self) -> None:
+        """A pre-vote that this member has no use for: if it was removed, a RemovedNotice is the answer."""
+        log = self.log
+        for voter in sorted(self.membership.voters):
+            question = (self.term + 1, log.last_index, log.last_term)
+            self.send(VoteRequest(self.raft_id, voter, *question, pre=True, forced=False))
 
     def become_leader(self) -> None:
         if not isinstance(self.role, Candidate) or self.role.pre:

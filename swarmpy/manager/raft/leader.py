@@ -162,9 +162,9 @@ class Leader(Role):
         progress = self._heard(message.sender)
         if progress is None:
             return
-        progress.answered_heartbeat(message.read)
-        if progress.match < self.raft.log.last_index and progress.can_append:
-            self._append(message.sender, progress)    # possibly empty: its refusal tells that an append was lost
+        overdue = progress.answered_heartbeat(message.read)
+        if overdue and progress.match < self.raft.log.last_index:
+            self._append(message.sender, progress)    # possibly empty
         self._confirm_reads()
 
     def stable_moved(self) -> None:
