@@ -16,6 +16,7 @@ from swarmpy.manager.raft.messages import (
     Append,
     AppendResponse,
     Commit,
+    Decided,
     Entry,
     EntryKind,
     Heartbeat,
@@ -50,6 +51,7 @@ _PLAIN: dict[int, tuple[type[Any], struct.Struct]] = {
     9: (ReadResponse, struct.Struct("<QQ")),
     10: (TimeoutNow, struct.Struct("<")),
     11: (RemovedNotice, struct.Struct("<")),
+    14: (Decided, struct.Struct("<QQ")),
 }
 _CODES = {kind: (code, fields) for code, (kind, fields) in _PLAIN.items()}
 _FIELDS = {kind: tuple(kind.__slots__) for kind in _CODES}

@@ -29,6 +29,7 @@ from swarmpy.manager.raft.messages import (
     Append,
     AppendResponse,
     Commit,
+    Decided,
     Entry,
     EntryKind,
     HardState,
@@ -91,7 +92,7 @@ class Raft:
         self.vote = durable.hard_state.vote
         self.log = EntryLog(durable.snapshot, durable.offset, durable.offset_term, durable.entries)
         self.membership = Membership.decode(durable.snapshot.membership) if durable.snapshot else Membership()
-        self.removed = False                         # this member is out; it stays silent from now on
+        self.removed = False                         # this member is out; it takes no part from now on
         self.reads: list[ReadState] = []
         self._early: list[Message] = []
         self._after_disk: list[Message] = []
@@ -232,8 +233,11 @@ class Raft:
     def step(self, message: Message) -> None:
         """Take one message from another member."""
         if self.removed:
-            return
-        if isinstance(message, RemovedNotice):
+            self._step_removed(message)
+        elif isinstance(message, Decided):
+            if self.log.matches(message.index, message.index_term):
+                self.commit_to(message.index)
+        elif isinstance(message, RemovedNotice):
             self.removed = True
             self.become_follower(self.term, None)
         elif message.sender in self.membership.removed:
@@ -244,6 +248,13 @@ class Raft:
             self._step_newer(message)
         else:
             self._step_older(message)
+
+    def _step_removed(self, message: Message) -> None:
+        """A voter may not know yet that this member is out, and wait for its vote. What is decided frees it."""
+        if isinstance(message, VoteRequest) and message.sender in self.membership.voters:
+            index, term = self.log.committed, self.log.term(self.log.committed)
+            if term is not None:
+                self.send(Decided(self.raft_id, message.sender, self.term, index, term))
 
     def _step_newer(self, message: Message) -> None:
         match message:
@@ -362,9 +373,9 @@ class Raft:
             self.role.membership_changed()
 
     def _leave(self) -> None:
-        """This member was voted out: tell the others what it still can, and be silent."""
+        """This member was voted out: a leader still hands over; then it takes no part any more."""
         self.role.membership_changed()
-        self.role.flush()
+        self.role.leave()
         self.removed = True
         self.become_follower(self.term, None)
 

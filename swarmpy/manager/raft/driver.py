@@ -202,6 +202,7 @@ class RaftLog:
         self._inbound: set[int] = set()                # peers with a stream to us
         self._inbox: list[Message] = []
         self._tick_due = False
+        self._farewell_ticks = 2 * ticks               # once removed: time to tell voters that wait for us
         self._durable = 0                              # number of the last Ready known durable
         self._proposals: list[tuple[bytes, asyncio.Future[object]]] = []
         self._waiters: dict[int, _Waiter] = {}         # by index
@@ -373,7 +374,7 @@ class RaftLog:
             if ready is not None:
                 self._carry_out(ready)
                 self._wake()
-            elif self._core.removed:
+            elif self._farewell_ticks == 0:
                 self._end(Ended("this manager was removed from the swarm", removed=True))
         except Exception as error:  # noqa: BLE001 - a member whose state is in doubt must not go on, and says why
             _log.exception("raft member %d stops", self.raft_id)
@@ -395,6 +396,8 @@ class RaftLog:
             self._tick_due = False
             core.tick()
             self._reads.tick()
+            if core.removed:
+                self._farewell_ticks -= 1
         self._propose()
         self._reads.start(core.read)
 

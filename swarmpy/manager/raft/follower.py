@@ -48,6 +48,7 @@ class Follower(Role):
         self.elapsed += 1
         if self.elapsed >= self.timeout:
             self.elapsed = 0
+            self.leader = None    # also in a learner, which cannot stand: it must be free to vote
             self.raft.campaign(Campaign.PRE)
 
     def vote_granted(self) -> None:

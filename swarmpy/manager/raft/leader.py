@@ -254,6 +254,14 @@ class Leader(Role):
 
     # Leadership transfer.
 
+    def leave(self) -> None:
+        """Out of the configuration: tell the rest that this is committed, and have the most up to date stand."""
+        self.flush()
+        voters = [member for member in sorted(self.progress) if member in self.raft.membership.voters]
+        heir = max(voters, key=lambda member: self.progress[member].match, default=None)
+        if heir is not None:
+            self.raft.send(TimeoutNow(self.raft.raft_id, heir, self.raft.term))
+
     def transfer(self, member: int) -> None:
         """Stop taking proposals, bring `member` up to date and have it campaign; given up after an election timeout."""
         self.transferee = member

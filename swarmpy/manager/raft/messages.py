@@ -14,6 +14,7 @@ __all__ = [
     "Append",
     "AppendResponse",
     "Commit",
+    "Decided",
     "Entry",
     "EntryKind",
     "HardState",
@@ -191,6 +192,14 @@ class TimeoutNow(Message):
 @dataclass(frozen=True, slots=True)
 class RemovedNotice(Message):
     """The receiver is no longer a member; raft ids are never used twice, so this cannot be outdated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Message):
+    """The entry at `index` of `index_term` is committed: true in every term, whoever says it (Log Matching)."""
+
+    index: int
+    index_term: int
 
 
 @dataclass(frozen=True, slots=True)
