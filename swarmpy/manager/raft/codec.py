@@ -15,7 +15,6 @@ from typing import Any
 from swarmpy.manager.raft.messages import (
     Append,
     AppendResponse,
-    Commit,
     Decided,
     Entry,
     EntryKind,
@@ -43,7 +42,7 @@ _PLAIN: dict[int, tuple[type[Any], struct.Struct]] = {
     1: (VoteRequest, struct.Struct("<QQ??")),
     2: (VoteResponse, struct.Struct("<??")),
     3: (AppendResponse, struct.Struct("<Q?QQ")),
-    4: (Commit, struct.Struct("<Q")),
+    4: (Decided, struct.Struct("<QQ")),
     5: (Heartbeat, struct.Struct("<QQ")),
     6: (HeartbeatResponse, struct.Struct("<Q")),
     7: (SnapshotResponse, struct.Struct("<QQ")),
@@ -51,7 +50,6 @@ _PLAIN: dict[int, tuple[type[Any], struct.Struct]] = {
     9: (ReadResponse, struct.Struct("<QQ")),
     10: (TimeoutNow, struct.Struct("<")),
     11: (RemovedNotice, struct.Struct("<")),
-    14: (Decided, struct.Struct("<QQ")),
 }
 _CODES = {kind: (code, fields) for code, (kind, fields) in _PLAIN.items()}
 _FIELDS = {kind: tuple(kind.__slots__) for kind in _CODES}

@@ -28,7 +28,6 @@ from swarmpy.manager.raft.membership import Change, Membership
 from swarmpy.manager.raft.messages import (
     Append,
     AppendResponse,
-    Commit,
     Decided,
     Entry,
     EntryKind,
@@ -263,7 +262,7 @@ class Raft:
             case VoteRequest(pre=True) | VoteResponse(pre=True, granted=True):
                 self._dispatch(message)    # speaks of a term that may never be
             case _:
-                from_leader = isinstance(message, Append | Heartbeat | Commit | SnapshotChunk)
+                from_leader = isinstance(message, Append | Heartbeat | SnapshotChunk)
                 self.become_follower(message.term, message.sender if from_leader else None)
                 self._dispatch(message)
 
@@ -282,8 +281,6 @@ class Raft:
                 role.on_append(message)
             case AppendResponse():
                 role.on_append_response(message)
-            case Commit():
-                role.on_commit(message)
             case Heartbeat():
                 role.on_heartbeat(message)
             case HeartbeatResponse():

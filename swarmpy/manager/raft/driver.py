@@ -353,7 +353,7 @@ class RaftLog:
     def _wake(self) -> None:
         if not self._pump_scheduled and not self._closed:
             self._pump_scheduled = True
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._scheduled_pump)
 
     def _tick(self) -> None:
         """One tick per wake-up: a loop that was held up does not count the time it missed against its leader."""
@@ -363,9 +363,12 @@ class RaftLog:
         self._tick_due = True
         self._wake()
 
+    def _scheduled_pump(self) -> None:
+        self._pump_scheduled = False
+        self._pump()
+
     def _pump(self) -> None:
         """Give the core what has come in, and carry out one Ready."""
-        self._pump_scheduled = False
         if self._closed:
             return
         try:
@@ -445,7 +448,7 @@ class RaftLog:
     def _written(self, number: int) -> None:
         """The disk thread: Ready `number` and all before it are durable."""
         self._durable = max(self._durable, number)
-        self._wake()
+        self._pump()
 
     def _disk_failed(self, error: Exception) -> None:
         _log.error("raft member %d cannot write its log: %s", self.raft_id, error)

@@ -11,7 +11,6 @@ from swarmpy.manager.raft.membership import Membership
 from swarmpy.manager.raft.messages import (
     Append,
     AppendResponse,
-    Commit,
     Heartbeat,
     HeartbeatResponse,
     ReadRequest,
@@ -92,10 +91,6 @@ class Follower(Role):
         last = message.prev_index + len(message.entries)
         raft.commit_to(min(message.commit, last))
         raft.send(AppendResponse(raft.raft_id, message.sender, raft.term, last))
-
-    def on_commit(self, message: Commit) -> None:
-        self._heard(message.sender)
-        self.raft.commit_to(message.commit)
 
     def on_heartbeat(self, message: Heartbeat) -> None:
         self._heard(message.sender)

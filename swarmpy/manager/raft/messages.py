@@ -13,7 +13,6 @@ from typing import ClassVar, NamedTuple
 __all__ = [
     "Append",
     "AppendResponse",
-    "Commit",
     "Decided",
     "Entry",
     "EntryKind",
@@ -132,15 +131,12 @@ class AppendResponse(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Commit(Message):
-    """Entries the follower is known to hold are committed. Never answered; a heartbeat says it again."""
-
-    commit: int
-
-
-@dataclass(frozen=True, slots=True)
 class Heartbeat(Message):
-    """`commit` never passes what the follower is known to hold. `read` numbers the leader's read round."""
+    """`commit` never passes what the follower is known to hold. `read` numbers the leader's read round.
+
+    What is committed travels with the next append or heartbeat, and not by itself: a message of its own for each commit
+    would cost a third of the throughput. A read on a follower waits for no tick, since its round is a heartbeat.
+    """
 
     commit: int
     read: int

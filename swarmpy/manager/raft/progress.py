@@ -50,7 +50,6 @@ class Progress:
     next: int
     match: int = 0
     state: ProgressState = ProgressState.PROBE
-    sent_commit: int = 0
     acknowledged_read: int = 0            # the last read round it answered
     silent_ticks: int = 0                 # since it was last heard
     snapshot: Snapshot | None = None      # SNAPSHOT: what is being sent, pinned until done
@@ -75,9 +74,8 @@ class Progress:
 
     # What the leader did.
 
-    def appended(self, last_index: int, size: int, commit: int) -> None:
+    def appended(self, last_index: int, size: int) -> None:
         """An append ending at `last_index` was sent; an empty one ends at `next - 1`."""
-        self.sent_commit = max(self.sent_commit, min(commit, last_index))
         self._quiet_ticks = 0
         if self.state is ProgressState.PROBE:
             self._paused = True
@@ -85,9 +83,6 @@ class Progress:
             self.next = last_index + 1
             self._inflight.append((last_index, size))
             self._inflight_bytes += size
-
-    def told_commit(self, commit: int) -> None:
-        self.sent_commit = max(self.sent_commit, commit)
 
     def start_snapshot(self, snapshot: Snapshot) -> None:
         self._enter(ProgressState.SNAPSHOT)
