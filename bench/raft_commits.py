@@ -3,8 +3,6 @@
 Ours: the writers are coroutines in the leader's process, as the stages of a manager are. etcd's: its writers are
 clients on a connection to the leader, driven by the fastest client at hand: `wrk` against its gRPC gateway and its v2
 API (a C client, far cheaper than a Python one); the better of the two counts. Entries are 128 bytes.
-
-`python -m bench.raft_commits profile` runs one leader under cProfile instead.
 """
 
 from __future__ import annotations
@@ -30,7 +28,6 @@ from bench.harness import Row, compare
 from swarmpy.manager.raft import CHANNEL_OPTIONS, Network, Options, RaftLog, RaftService
 
 WRITERS = (1, 16, 64)
-GOALS = {1: 987.0, 16: 13_345.0, 64: 35_029.0}    # a bare prototype's figures: docs/decisions/0001-raft.md
 ENTRY = bytes(range(128))
 SECONDS = 3.0
 
@@ -177,9 +174,8 @@ class Etcd:
         return max(self._wrk(api, writers) for api in self._scripts)
 
     def _wrk(self, api: str, writers: int) -> float:
-        threads = 1
         output = subprocess.run(
-            ["wrk", "-t", str(threads), "-c", str(writers), "-d", f"{SECONDS:g}s", "-s", str(self._scripts[api]), self._leader],
+            ["wrk", "-t1", f"-c{writers}", f"-d{SECONDS:g}s", "-s", str(self._scripts[api]), self._leader],
             check=True,
             capture_output=True,
             text=True,
@@ -246,11 +242,16 @@ def measure(repeats: int) -> list[Row]:
             with running(kind) as cluster:
                 for writers in WRITERS:
                     samples[writers].append(cluster.write(writers))
-    version = subprocess.run(["etcd", "--version"], capture_output=True, text=True).stdout.split()[2] if has_peer else ""
+    peer = f"etcd {etcd_version()}" if has_peer else ""
     return [
-        compare(f"raft commits, {writers} writers", "1/s", "more", ours[writers], theirs[writers], f"etcd {version}")
+        compare(f"raft commits, {writers} writers", "1/s", "more", ours[writers], theirs[writers], peer)
         for writers in WRITERS
     ]
+
+
+def etcd_version() -> str:
+    output = subprocess.run(["etcd", "--version"], check=True, capture_output=True, text=True).stdout
+    return output.split()[2]
 
 
 if __name__ == "__main__":

@@ -239,7 +239,7 @@ class Raft:
         elif isinstance(message, RemovedNotice):
             self.removed = True
             self.become_follower(self.term, None)
-        elif message.sender in self.membership.removed:
+        elif message.sender in self.membership.removed and message.sender != self.leader:    # its last words count
             self.send(RemovedNotice(self.raft_id, message.sender, self.term))
         elif message.term == self.term:
             self._dispatch(message)

@@ -28,7 +28,7 @@ class Laws:
     last_committed: int = 0
     states: dict[int, bytes] = field(default_factory=dict)                       # applied index -> digest
     acknowledged: dict[int, bytes] = field(default_factory=dict)                 # index -> data of answered writes
-    floor: int = 0                                                               # the latest place of any completed operation
+    floor: int = 0                                                               # latest place of a completed operation
     writes: int = 0
     reads: int = 0
 
