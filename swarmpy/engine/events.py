@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +77,7 @@ class EventBus:
 
     async def subscribe(
         self, *, since_ns: int | None = None, until_ns: int | None = None, filters: Filters | None = None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event]:
         """Events from `since_ns` (None: from now) to `until_ns` (None: for ever), in order, none twice."""
         queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
         self._subscribers.add(queue)

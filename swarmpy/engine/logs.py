@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -194,8 +194,8 @@ def _same(path: Path, status: os.stat_result) -> bool:
 
 async def follow(
     path: Path, options: LogOptions, changed: Callable[[], Awaitable[None]], ended: Callable[[], bool]
-) -> AsyncIterator[LogLine]:
-    """Entries of the log at `path` in the order written.
+) -> AsyncGenerator[list[LogLine]]:
+    """Entries of the log at `path` in the order written, in batches.
 
     With `options.follow`, `changed` is awaited for more, until `ended` says that nothing more will be written and all
     that was has been yielded.
@@ -205,8 +205,8 @@ async def follow(
         while True:
             over = not options.follow or ended()
             batch = await asyncio.to_thread(reader.batch)
-            for entry in batch:
-                yield entry
+            if batch:
+                yield batch
             if reader.finished or (over and not batch):
                 return
             if not batch:

@@ -44,8 +44,6 @@ class Endpoint:
     """What the container holds on one network while it runs. Addresses carry their prefix length apart."""
 
     network: str
-    network_id: str = ""
-    endpoint_id: str = ""
     ip: str = ""
     prefix: int = 0
     gateway: str = ""

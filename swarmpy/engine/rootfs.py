@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from swarmpy.errors import Internal
 
-__all__ = ["mounted_overlay", "open_in_root", "read_text", "running_root"]
+__all__ = ["directory_root", "mounted_overlay", "open_in_root", "read_text", "running_root", "writable_overlay"]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -52,31 +52,63 @@ def mounted_overlay(layers: Sequence[Path]) -> Iterator[int]:
     for containers that do not run.
     """
     if len(layers) == 1:
-        descriptor = os.open(layers[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with directory_root(layers[0]) as descriptor:
             yield descriptor
-        finally:
-            os.close(descriptor)
         return
-    context = _call(_SYS_FSOPEN, b"overlay", ctypes.c_uint(_FSOPEN_CLOEXEC))
-    try:
-        lower = ":".join(str(layer).replace("\\", "\\\\").replace(":", "\\:") for layer in layers).encode()
-        try:
-            for key, value in ((b"source", b"overlay"), (b"lowerdir", lower)):
-                _call(_SYS_FSCONFIG, ctypes.c_int(context), ctypes.c_uint(_FSCONFIG_SET_STRING), key, value, 0)
-            _call(_SYS_FSCONFIG, ctypes.c_int(context), ctypes.c_uint(_FSCONFIG_CMD_CREATE), None, None, 0)
-            attributes = _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | _MOUNT_ATTR_NOEXEC
-            root = _call(
-                _SYS_FSMOUNT, ctypes.c_int(context), ctypes.c_uint(_FSMOUNT_CLOEXEC), ctypes.c_uint(attributes)
-            )
-        except OSError as error:
-            raise Internal(f"the root file system of {len(layers)} layers cannot be looked into: {error}") from error
-    finally:
-        os.close(context)
+    attributes = _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | _MOUNT_ATTR_NOEXEC
+    root = _overlay({"lowerdir": _joined(layers)}, attributes)
     try:
         yield root
     finally:
         os.close(root)
+
+
+@contextmanager
+def writable_overlay(lower: Sequence[Path], upper: Path, work: Path) -> Iterator[int]:
+    """As `mounted_overlay`, and what is written goes to `upper`. For containers that do not run."""
+    options = {"lowerdir": _joined(lower), "upperdir": str(upper), "workdir": str(work)}
+    root = _overlay(options, _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | _MOUNT_ATTR_NOEXEC)
+    try:
+        yield root
+    finally:
+        os.close(root)
+
+
+@contextmanager
+def directory_root(path: Path) -> Iterator[int]:
+    """A descriptor of a directory of the host, as a root."""
+    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _joined(layers: Sequence[Path]) -> str:
+    """overlayfs.rst: layers from the top, colons in names escaped."""
+    return ":".join(str(layer).replace("\\", "\\\\").replace(":", "\\:") for layer in layers)
+
+
+def _overlay(options: Mapping[str, str], attributes: int) -> int:
+    """A descriptor of an overlay that is mounted nowhere."""
+    try:
+        context = _call(_SYS_FSOPEN, b"overlay", ctypes.c_uint(_FSOPEN_CLOEXEC))
+        try:
+            for key, value in {"source": "overlay", **options}.items():
+                _call(
+                    _SYS_FSCONFIG, ctypes.c_int(context), ctypes.c_uint(_FSCONFIG_SET_STRING), key.encode(),
+                    os.fsencode(value), ctypes.c_int(0),
+                )  # fmt: skip
+            _call(
+                _SYS_FSCONFIG, ctypes.c_int(context), ctypes.c_uint(_FSCONFIG_CMD_CREATE), None, None, ctypes.c_int(0)
+            )
+            return _call(
+                _SYS_FSMOUNT, ctypes.c_int(context), ctypes.c_uint(_FSMOUNT_CLOEXEC), ctypes.c_uint(attributes)
+            )
+        finally:
+            os.close(context)
+    except OSError as error:
+        raise Internal(f"a root file system cannot be looked into: overlay {dict(options)}: {error}") from error
 
 
 @contextmanager

@@ -1,0 +1,175 @@
+"""Whether a container can be what was asked, before anything of it is made.
+
+Owns    the rules between fields of ContainerConfig and HostConfig, and the options that are not there yet. Every
+        refusal names the field. Pure: the number of CPUs is passed in.
+Source  Docker Engine API, `POST /containers/create`, 400.
+"""
+
+from __future__ import annotations
+
+import re
+
+from swarmpy.engine.config import ContainerConfig, HealthConfig, HostConfig, NetworkingConfig
+from swarmpy.engine.hosts import check_extra_hosts
+from swarmpy.engine.image_config import arguments
+from swarmpy.engine.mounts import tmpfs_mounts
+from swarmpy.engine.privileges import capability_set, confinement
+from swarmpy.engine.resources import RLIMITS
+from swarmpy.engine.signals import parse_signal
+from swarmpy.errors import InvalidArgument, NotSupported
+
+__all__ = ["check_container", "check_resources", "check_restart_policy", "log_limits", "parse_port", "parse_size"]
+
+_LEAST_MEMORY = 6 << 20
+_PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?")
+_SIZE = re.compile(r"(\d+)\s*([kmgt]?)b?", re.IGNORECASE)
+_HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
+_MILLISECOND = 1_000_000
+
+
+def check_container(config: ContainerConfig, host: HostConfig, networking: NetworkingConfig, cpus: int) -> None:
+    """`InvalidArgument` or `NotSupported` for what cannot be. `config` is merged with the image's."""
+    arguments(config)
+    parse_signal(config.stop_signal, 15)
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidArgument(f"the working directory '{config.working_dir}' needs to be an absolute path")
+    if config.hostname and not _HOSTNAME.fullmatch(config.hostname):
+        raise InvalidArgument(f"invalid hostname format: {config.hostname}")
+    for entry in config.env:
+        if not entry or entry.startswith("="):
+            raise InvalidArgument(f"invalid environment variable: '{entry}'")
+    for port in (*config.exposed_ports, *host.port_bindings):
+        parse_port(port)
+    if config.healthcheck is not None:
+        _check_health(config.healthcheck)
+    check_resources(host, cpus)
+    check_restart_policy(host)
+    _check_modes(config, host, networking)
+    log_limits(host)
+    capability_set(host.cap_add, host.cap_drop, privileged=False, available=())
+    confinement(host.security_opt)
+    check_extra_hosts(host.extra_hosts)
+    tmpfs_mounts(host)
+
+
+def check_resources(host: HostConfig, cpus: int) -> None:
+    """Limits that contradict each other or this host."""
+    if 0 < host.memory < _LEAST_MEMORY:
+        raise InvalidArgument("Minimum memory limit allowed is 6MB")
+    if host.memory_swap > 0 and not host.memory:
+        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit")
+    if 0 < host.memory_swap < host.memory:
+        raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit")
+    if host.memory and host.memory_reservation > host.memory:
+        raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit")
+    for name, value in (
+        ("Memory", host.memory), ("NanoCpus", host.nano_cpus), ("CpuShares", host.cpu_shares),
+        ("CpuPeriod", host.cpu_period), ("ShmSize", host.shm_size), ("MemoryReservation", host.memory_reservation),
+    ):  # fmt: skip
+        if value < 0:
+            raise InvalidArgument(f"HostConfig.{name} must not be negative")
+    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
+        raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set")
+    if host.nano_cpus and not 10_000_000 <= host.nano_cpus <= cpus * 1_000_000_000:
+        raise InvalidArgument(
+            f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+        )
+    if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
+        raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    if 0 < host.cpu_quota < 1000:
+        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
+        raise InvalidArgument("Range of blkio weight is from 10 to 1000")
+    for limit in host.ulimits:
+        if limit.name not in RLIMITS:
+            raise InvalidArgument(f"invalid ulimit type: {limit.name}")
+        if limit.hard >= 0 and (limit.soft > limit.hard or limit.soft < 0):
+            raise InvalidArgument(f"ulimit {limit.name}: the soft limit must not exceed the hard limit {limit.hard}")
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+
+
+def check_restart_policy(host: HostConfig) -> None:
+    """Of `docker run --restart` and `docker update --restart`."""
+    policy = host.restart_policy
+    if policy.name not in ("", "no", "always", "on-failure", "unless-stopped"):
+        raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'")
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    if policy.maximum_retry_count < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+    if host.auto_remove and policy.name not in ("", "no"):
+        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+
+
+def log_limits(host: HostConfig) -> tuple[int | None, int]:
+    """`max-size` in bytes (None: unlimited) and `max-file` of the json-file log."""
+    log = host.log_config
+    if log.type not in ("", "json-file", "none"):
+        raise NotSupported(f"HostConfig.LogConfig.Type '{log.type}' is not supported; use json-file or none")
+    for name, value in log.config.items():
+        if name not in ("max-size", "max-file") and (name, value) not in (("mode", "blocking"), ("compress", "false")):
+            raise NotSupported(f"HostConfig.LogConfig.Config '{name}={value}' is not supported")
+    size, files = log.config.get("max-size", ""), log.config.get("max-file", "1")
+    if not files.isdigit() or int(files) < 1:
+        raise InvalidArgument(f"HostConfig.LogConfig.Config: max-file must be a number from 1, not '{files}'")
+    if int(files) > 1 and not size:
+        raise InvalidArgument("HostConfig.LogConfig.Config: max-file needs max-size")
+    return (None if size in ("", "-1") else parse_size(size, "max-size")), int(files)
+
+
+def parse_size(text: str, what: str) -> int:
+    """Bytes of "10m", "1g", "512"."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise InvalidArgument(f"{what}: '{text}' is not a size such as 10m")
+    return int(found[1]) << (10 * " kmgt".index(found[2].lower() or " "))
+
+
+def parse_port(text: str) -> tuple[int, str]:
+    """Number and protocol of "80/tcp"; the protocol is tcp when it is not said."""
+    found = _PORT.fullmatch(text)
+    if found is None or found[2] or not 0 < int(found[1]) < 65536:
+        raise InvalidArgument(f"invalid port: '{text}'; write NUMBER/PROTOCOL with a number from 1 to 65535")
+    if found[3] == "sctp":
+        raise NotSupported(f"port {text}: sctp is not supported; use tcp or udp")
+    return int(found[1]), found[3] or "tcp"
+
+
+def _check_health(health: HealthConfig) -> None:
+    if health.test and health.test[0] not in ("NONE", "CMD", "CMD-SHELL"):
+        raise InvalidArgument(f"Healthcheck.Test: unknown type '{health.test[0]}', use NONE, CMD or CMD-SHELL")
+    for name, value in (
+        ("Interval", health.interval), ("Timeout", health.timeout), ("StartPeriod", health.start_period),
+        ("StartInterval", health.start_interval),
+    ):  # fmt: skip
+        if value != 0 and value < _MILLISECOND:
+            raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
+    if health.retries < 0:
+        raise InvalidArgument("Retries in Healthcheck cannot be negative")
+
+
+def _check_modes(config: ContainerConfig, host: HostConfig, networking: NetworkingConfig) -> None:
+    if host.init:
+        raise NotSupported("HostConfig.Init is not supported")
+    for name, value, allowed in (
+        ("CgroupnsMode", host.cgroupns_mode, ("", "private", "host")),
+        ("IpcMode", host.ipc_mode, ("", "private", "shareable", "none", "host")),
+        ("PidMode", host.pid_mode, ("", "host")),
+        ("UTSMode", host.uts_mode, ("", "host")),
+    ):
+        joins = name in ("IpcMode", "PidMode") and value.startswith("container:")
+        if value not in allowed and not joins:
+            raise InvalidArgument(f"HostConfig.{name} '{value}' is invalid")
+    mode = host.network_mode
+    shared = mode == "host" or mode.startswith("container:")
+    if mode.startswith("container:") and (host.port_bindings or host.publish_all_ports):
+        raise InvalidArgument("conflicting options: port publishing and the container type network mode")
+    if mode.startswith("container:") and (config.hostname or host.dns or host.extra_hosts):
+        raise InvalidArgument("conflicting options: hostname, dns or add-host and the container type network mode")
+    if shared and (set(networking.endpoints) - {mode, "host"}):
+        raise InvalidArgument(f"a container with network mode {mode} cannot be on further networks")
+    if host.uts_mode == "host" and config.hostname:
+        raise InvalidArgument("conflicting options: hostname and the UTS mode")
+    if host.cgroup_parent and ".." in host.cgroup_parent.split("/"):
+        raise InvalidArgument(f"HostConfig.CgroupParent '{host.cgroup_parent}' must not contain '..'")

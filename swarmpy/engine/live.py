@@ -1,0 +1,525 @@
+"""One container's life on this host: started, watched to its end, started again by its policy, stopped, removed.
+
+Owns    the container's current `ContainerRecord` and its runtime handle. Operations of a user exclude each other; the
+        end of the process is observed by one supervising task and never waits for an operation.
+Laws    a state is changed only through `state.move`, and is on disk before anyone is told of it; a stop by the user is
+        on disk before the signal is sent, so that a crash in between does not start the container again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from swarmpy.engine import endpoints
+from swarmpy.engine.attachments import Attachments
+from swarmpy.engine.bundles import prepare_bundle, write_hosts
+from swarmpy.engine.health import HealthMonitor
+from swarmpy.engine.parts import Parts
+from swarmpy.engine.probes import run_probe
+from swarmpy.engine.record import ContainerRecord
+from swarmpy.engine.restart import Decision, after_exit
+from swarmpy.engine.runtime_errors import start_failure, translated
+from swarmpy.engine.signals import parse_signal
+from swarmpy.engine.state import ContainerState, Status, move, require_running
+from swarmpy.errors import Conflict, Internal, SwarmpyError
+from swarmpy.runtime import Container, ExitStatus, RuntimeFailure, Streams
+
+__all__ = ["LiveContainer", "WaitResult"]
+
+log = logging.getLogger(__name__)
+
+_STOP_TIMEOUT_S = 10
+_UNKNOWN_EXIT = 255  # what Docker reports for a process whose end nobody saw
+
+
+@dataclass(frozen=True)
+class WaitResult:
+    """How a wait ended: the exit code, and an error of the engine when the container could not be started again."""
+
+    exit_code: int
+    error: str = ""
+
+
+class LiveContainer:
+    """The one object that acts on a container.
+
+    `joined` gives the namespaces of other containers that this one shares, at each start; `remove_itself` is called
+    once a container with `--rm` has ended.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        record: ContainerRecord,
+        joined: Callable[[ContainerRecord], Mapping[str, str]],
+        remove_itself: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._parts = parts
+        self._joined = joined
+        self._remove_itself = remove_itself
+        self._starts_again = False
+        self.record = record
+        self.handle: Container | None = None
+        self.attachments = Attachments()
+        self.health: HealthMonitor | None = None
+        self._operation = asyncio.Lock()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._backoff_ns = 0
+        self._awake = asyncio.Event()
+        self._exits: set[asyncio.Future[WaitResult]] = set()
+        self._stops: set[asyncio.Future[WaitResult]] = set()
+        self._removals: set[asyncio.Future[WaitResult]] = set()
+        self.removed = False
+
+    # -- what is known ------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> ContainerState:
+        return self.record.state
+
+    @property
+    def display(self) -> str:
+        """As messages name it."""
+        return self.record.name or self.record.id[:12]
+
+    def running_handle(self) -> Container:
+        """The handle of a container that runs; `Conflict` when it does not."""
+        require_running(self.state, self.display)
+        if self.handle is None:
+            raise Conflict(f"container {self.display} is not running")
+        return self.handle
+
+    def publish(self, action: str, **attributes: str) -> None:
+        """Tell the event bus, with the attributes every container event has."""
+        record = self.record
+        common = {**record.labels, "image": record.image_name, "name": record.name}
+        self._parts.events.publish("container", action, record.id, {**common, **attributes})
+
+    async def save(self, **changes: Any) -> None:
+        """Change the record and persist what was observed."""
+        self.record = replace(self.record, **changes)
+        if not self.removed:
+            await asyncio.to_thread(self._parts.records.save_state, self.record)
+
+    async def save_asked(self, record: ContainerRecord) -> None:
+        """Change what was asked (rename, update) and persist it."""
+        await asyncio.to_thread(self._parts.records.save_config, record)
+        self.record = replace(record, state=self.record.state)
+
+    # -- start --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> bool:
+        """The process runs afterwards; False when it already did.
+
+        `Conflict` while paused, `InvalidArgument` when the command cannot be executed.
+        """
+        async with self._operation:
+            if self.state.status is Status.PAUSED:
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if self.state.status in (Status.RUNNING, Status.RESTARTING):
+                return False
+            if self.state.status not in (Status.CREATED, Status.EXITED):
+                raise Conflict(f"container {self.display} is marked for removal and cannot be started")
+            failure = await self._start()
+        if failure is not None:
+            if self.record.host.auto_remove:
+                await self._remove_itself(self.record.id)
+            raise failure
+        return True
+
+    async def _start(self) -> SwarmpyError | None:
+        """Start it, or record why it could not be and return that."""
+        self._backoff_ns = 0
+        fresh = replace(self.state, restart_count=0, stopped_by_user=False)
+        self.record = replace(self.record, state=fresh)
+        try:
+            handle = await self._launch()
+        except (SwarmpyError, OSError) as error:
+            code, reason = start_failure(error)
+            status = Status.CREATED if self.state.status is Status.CREATED else Status.EXITED
+            await self.save(state=replace(self.state, status=status, exit_code=code, error=str(reason), pid=0))
+            self._resolve_all(WaitResult(code, str(reason)))
+            return reason
+        self._supervisor = asyncio.create_task(self._supervise(handle), name=f"container {self.display}")
+        return None
+
+    async def _launch(self) -> Container:
+        """Create the container in the runtime, join its networks, start its process; `SwarmpyError` leaves nothing."""
+        record, parts = self.record, self._parts
+        prepared = await prepare_bundle(parts, record, self._joined(record))
+        try:
+            handle = await parts.runtime.create(record.id, prepared.directory, prepared.io)
+        except RuntimeFailure as error:
+            self.attachments.abandon()
+            raise translated(error) from error
+        try:
+            attachment = await endpoints.attach(parts.network, record, handle.pid)
+            await asyncio.to_thread(write_hosts, prepared, record, attachment)
+            await self.attachments.connect(handle)
+            try:
+                await handle.start()
+            except RuntimeFailure as error:
+                raise translated(error) from error
+        except BaseException:
+            self.attachments.abandon()
+            await self._discard(handle)
+            raise
+        self.handle = handle
+        state = move(
+            self.state, Status.RUNNING, pid=handle.pid, started_ns=parts.clock(), exit_code=0, error="",
+            oom_killed=False, health=None,
+        )  # fmt: skip
+        await self.save(state=state, endpoints=attachment.endpoints, ports=attachment.ports)
+        self.publish("start")
+        self._watch_health()
+        return handle
+
+    async def _discard(self, handle: Container) -> None:
+        """Undo a creation whose process never ran, or should not have."""
+        try:
+            if handle.status is None:
+                await handle.kill(signal.SIGKILL, everyone=True)
+                await handle.wait()
+            await handle.delete()
+        except RuntimeFailure as error:
+            log.error("container %s could not be taken down after a failed start: %s", self.record.id, error)
+        await endpoints.detach(self._parts.network, self.record)
+
+    # -- adoption -----------------------------------------------------------------------------------------------------
+
+    def adopt(self, handle: Container) -> None:
+        """Take over a container that an earlier daemon started, whether it still runs or has ended meanwhile."""
+        self.handle = handle
+        self._watch_health()
+        self._supervisor = asyncio.create_task(self._supervise(handle), name=f"container {self.display}")
+
+    async def discard(self, handle: Container) -> None:
+        """End what an earlier daemon began and never told anyone of."""
+        await self._discard(handle)
+
+    async def lost(self) -> None:
+        """Record the end of a container that ran when the host went down."""
+        if self.state.status in (Status.RUNNING, Status.PAUSED):
+            state = move(
+                self.state, Status.EXITED, pid=0, exit_code=_UNKNOWN_EXIT, finished_ns=self._parts.clock()
+            )
+            await self.save(state=state, endpoints=(), ports=())
+
+    def resume_restarting(self) -> None:
+        """Go on with a restart that an earlier daemon was waiting to make."""
+        self._supervisor = asyncio.create_task(self._restart(Decision(0)), name=f"restart {self.display}")
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    async def _supervise(self, first: Container) -> None:
+        handle: Container | None = first
+        while handle is not None:
+            status = await handle.wait()
+            if status.error:
+                log.error("container %s: %s", self.record.id, status.error)
+            decision = await self._ended(handle, status)
+            handle = await self._again(decision) if decision.wait_ns is not None else None
+        await self._finished()
+
+    async def _restart(self, decision: Decision) -> None:
+        handle = await self._again(decision)
+        if handle is not None:
+            await self._supervise(handle)
+        else:
+            await self._finished()
+
+    async def _ended(self, handle: Container, status: ExitStatus) -> Decision:
+        """Clean up after a process, record how it ended and tell everyone; what follows is returned.
+
+        How it ended is on disk before the runtime forgets it. The container counts as running until all is cleaned up,
+        so that a start that comes meanwhile does not meet what is left of it.
+        """
+        if self.health is not None:
+            await self.health.stop()
+            self.health = None
+        final, _ = self._final(status)
+        await asyncio.to_thread(self._parts.records.save_state, final)
+        await self._clean_up(handle)
+        self.handle = None
+        final, decision = self._final(status)  # a stop may have come meanwhile
+        self._backoff_ns = decision.backoff_ns
+        self.record = final
+        await self.save()
+        if status.oom_killed:
+            self.publish("oom")
+        ran = _ran_ns(final.state)
+        self.publish("die", exitCode=str(status.exit_code), execDuration=str(ran // 1_000_000_000))
+        result = WaitResult(status.exit_code, status.error)
+        _resolve(self._exits, result)
+        if final.state.status is Status.EXITED:
+            _resolve(self._stops, result)
+        return decision
+
+    def _final(self, status: ExitStatus) -> tuple[ContainerRecord, Decision]:
+        """The record after the end, and what follows."""
+        before = self.state
+        ran = max(0, status.finished_ns - before.started_ns)
+        decision = after_exit(self.record.host.restart_policy, before, status.exit_code, ran, self._backoff_ns)
+        state = move(
+            before, Status.EXITED if decision.wait_ns is None else Status.RESTARTING, pid=0,
+            exit_code=status.exit_code, error=status.error, oom_killed=status.oom_killed,
+            health=before.health and replace(before.health, status="unhealthy"), finished_ns=status.finished_ns,
+        )  # fmt: skip
+        return replace(self.record, state=state, endpoints=(), ports=()), decision
+
+    async def _clean_up(self, handle: Container) -> None:
+        """Networks, ports, cgroup and shim are given back. What cannot be is logged; the next daemon repairs it."""
+        detach = endpoints.detach(self._parts.network, self.record)
+        for what, act in (("its networks", detach), ("its cgroup or shim", handle.delete())):
+            try:
+                await act
+            except (SwarmpyError, RuntimeFailure, OSError) as error:
+                log.error("container %s ended, but %s could not be removed: %s", self.record.id, what, error)
+
+    async def _again(self, decision: Decision) -> Container | None:
+        """Start again after the back-off; None when a stop came in between or the start failed."""
+        try:
+            await asyncio.wait_for(self._awake.wait(), (decision.wait_ns or 0) / 1e9)
+        except TimeoutError:
+            pass
+        self._awake.clear()
+        async with self._operation:
+            if self.state.status is not Status.RESTARTING:
+                return None
+            self.record = replace(
+                self.record, state=replace(self.state, restart_count=self.state.restart_count + 1)
+            )
+            try:
+                return await self._launch()
+            except (SwarmpyError, OSError) as error:
+                code, reason = start_failure(error)
+                await self.save(state=move(self.state, Status.EXITED, exit_code=code, error=str(reason)))
+                self._resolve_all(WaitResult(code, str(reason)))
+                return None
+
+    async def _finished(self) -> None:
+        if self.record.host.auto_remove and self.state.status is Status.EXITED and not self._starts_again:
+            await self._remove_itself(self.record.id)
+
+    # -- stop, kill, pause --------------------------------------------------------------------------------------------
+
+    async def stop(self, timeout_s: float | None = None, signal_name: str | None = None) -> bool:
+        """It does not run afterwards; False when it did not before. Past the timeout it is killed; -1 is for ever."""
+        async with self._operation:
+            return await self._stop(timeout_s, signal_name)
+
+    async def restart(self, timeout_s: float | None, signal_name: str | None) -> None:
+        """Stop it if it runs, then start it."""
+        async with self._operation:
+            self._starts_again = True
+            try:
+                await self._stop(timeout_s, signal_name)
+                if self._supervisor is not None:
+                    await asyncio.wait([self._supervisor])
+            finally:
+                self._starts_again = False
+            failure = await self._start()
+        if failure is not None:
+            raise failure
+        self.publish("restart")
+
+    async def _stop(self, timeout_s: float | None, signal_name: str | None) -> bool:
+        if self.state.status is Status.RESTARTING:
+            await self.save(state=move(self.state, Status.EXITED, stopped_by_user=True))
+            self._awake.set()
+            self._resolve_all(WaitResult(self.state.exit_code))
+            self.publish("stop")
+            return True
+        if self.handle is None or not self.state.running:
+            return False
+        await self.save(state=replace(self.state, stopped_by_user=True))
+        stopped = self._until_stopped()
+        number = parse_signal(signal_name or self.record.config.stop_signal, signal.SIGTERM)
+        await self._signal(number)
+        configured = self.record.config.stop_timeout
+        limit = timeout_s if timeout_s is not None else _STOP_TIMEOUT_S if configured is None else configured
+        try:
+            await asyncio.wait_for(asyncio.shield(stopped), None if limit < 0 else limit)
+        except TimeoutError:
+            await self._signal(signal.SIGKILL)
+            await stopped
+        self.publish("stop")
+        return True
+
+    async def kill(self, signal_name: str = "") -> None:
+        """Send a signal; `Conflict` when it does not run. After SIGKILL its end has been recorded."""
+        number = parse_signal(signal_name, signal.SIGKILL)
+        if self.state.status is Status.RESTARTING and number == signal.SIGKILL:
+            async with self._operation:
+                await self._stop(0, None)
+            return
+        if self.handle is None or not self.state.running:
+            raise Conflict(f"cannot kill container: {self.display}: container {self.record.id} is not running")
+        final = number in (signal.SIGKILL, parse_signal(self.record.config.stop_signal, signal.SIGTERM))
+        if final:
+            await self.save(state=replace(self.state, stopped_by_user=True))
+        stopped = self._until_stopped() if number == signal.SIGKILL else None
+        await self._signal(number)
+        if stopped is not None:
+            await stopped
+
+    async def _signal(self, number: int) -> None:
+        handle = self.handle
+        if handle is None:
+            return
+        try:
+            await handle.kill(number)
+            if handle.paused and self.state.status is Status.PAUSED:
+                await handle.resume()
+        except RuntimeFailure as error:
+            if handle.status is not None:
+                return  # it ended meanwhile
+            raise translated(error) from error
+        self.publish("kill", signal=str(number))
+
+    async def pause(self) -> None:
+        """No process of the container gets to run; `Conflict` unless it runs."""
+        async with self._operation:
+            if self.state.status is Status.PAUSED:
+                raise Conflict(f"Container {self.display} is already paused")
+            await self._freeze(Status.PAUSED, "pause")
+
+    async def unpause(self) -> None:
+        """Its processes run again; `Conflict` unless it is paused."""
+        async with self._operation:
+            if self.state.status is not Status.PAUSED:
+                raise Conflict(f"Container {self.display} is not paused")
+            await self._freeze(Status.RUNNING, "unpause")
+
+    async def _freeze(self, to: Status, action: str) -> None:
+        handle = self.running_handle()
+        try:
+            await (handle.pause() if to is Status.PAUSED else handle.resume())
+        except RuntimeFailure as error:
+            raise translated(error) from error
+        if self.handle is handle:
+            await self.save(state=move(self.state, to))
+            self.publish(action)
+
+    async def change(self, record: ContainerRecord, resources: dict[str, object]) -> None:
+        """Take over new limits and a new restart policy; the limits count at once when it runs."""
+        async with self._operation:
+            if self.handle is not None and resources:
+                try:
+                    await self.handle.update(resources)
+                except RuntimeFailure as error:
+                    raise translated(error) from error
+            await self.save_asked(record)
+            self.publish("update")
+
+    # -- streams and probes -------------------------------------------------------------------------------------------
+
+    def attach(self) -> Awaitable[Streams | None]:
+        """Its streams: at once when it runs, else once it starts. Registered when this returns."""
+        handle = self.handle
+        if handle is None or not self.state.running:
+            return self.attachments.wait()
+        return self._attach_now(handle)
+
+    async def _attach_now(self, handle: Container) -> Streams | None:
+        try:
+            return await handle.attach()
+        except RuntimeFailure as error:
+            if handle.status is not None:
+                return None  # it ended meanwhile
+            raise translated(error) from error
+
+    async def resize(self, height: int, width: int) -> None:
+        """Set its terminal's size; `Conflict` unless it runs."""
+        try:
+            await self.running_handle().resize(height, width)
+        except RuntimeFailure as error:
+            raise translated(error) from error
+        self.publish("resize", height=str(height), width=str(width))
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    def wait(self, condition: str) -> asyncio.Future[WaitResult]:
+        """A future of "not-running", "next-exit" or "removed". It is registered when this returns."""
+        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
+        if condition == "next-exit":
+            self._exits.add(future)
+        elif condition == "removed":
+            self._removals.add(future)
+        elif self.state.running:
+            self._stops.add(future)
+        else:
+            future.set_result(WaitResult(self.state.exit_code, self.state.error))
+        return future
+
+    def _until_stopped(self) -> asyncio.Future[WaitResult]:
+        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
+        self._stops.add(future)
+        return future
+
+    def _resolve_all(self, result: WaitResult) -> None:
+        _resolve(self._exits, result)
+        _resolve(self._stops, result)
+
+    # -- removal ------------------------------------------------------------------------------------------------------
+
+    async def remove(self, *, force: bool) -> None:
+        """Nothing of the container is left on disk; `Conflict` when it runs, unless `force` kills it first."""
+        if self.state.running and not force:
+            hint = "unpause and then stop the container" if self.state.status is Status.PAUSED else "stop the container"
+            raise Conflict(
+                f'cannot remove container "/{self.record.name}": container is {self.state.status.value}: {hint} before '
+                "removing or force remove"
+            )
+        if self.state.running:
+            await self.kill()
+        async with self._operation:
+            if self.removed:
+                return
+            if self.state.running:
+                raise Conflict(f"container {self.display} was started again while it was being removed")
+            await self.save(state=move(self.state, Status.REMOVING))
+            try:
+                await self._parts.images.release(self.record.id)
+                await asyncio.to_thread(self._parts.records.remove, self.record.id)
+            except OSError as error:
+                await self.save(state=move(self.state, Status.DEAD, error=str(error)))
+                raise Internal(f"container {self.display} could not be removed: {error}") from error
+            self.removed = True
+        self.publish("destroy")
+        result = WaitResult(self.state.exit_code)
+        self._resolve_all(result)
+        _resolve(self._removals, result)
+        self.attachments.abandon()
+
+    async def close(self) -> None:
+        """The daemon ends; the container goes on."""
+        if self.health is not None:
+            await self.health.stop()
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        for future in (*self._exits, *self._stops, *self._removals):
+            future.cancel()
+
+    def _watch_health(self) -> None:
+        health = self.record.config.healthcheck
+        if health is not None and health.test and health.test[0] != "NONE":
+            self.health = HealthMonitor(self._parts, self, health, run_probe)
+            self.health.start()
+
+
+def _ran_ns(state: ContainerState) -> int:
+    return max(0, state.finished_ns - state.started_ns)
+
+
+def _resolve(futures: set[asyncio.Future[WaitResult]], result: WaitResult) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(result)
+    futures.clear()

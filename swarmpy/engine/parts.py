@@ -1,0 +1,47 @@
+"""What the pieces of the engine share: the rooms below it, its files and its clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from swarmpy.engine.events import EventBus
+from swarmpy.engine.record import RecordStore
+from swarmpy.engine.volumes import Volumes
+from swarmpy.engine.watch import DirectoryWatcher
+from swarmpy.image import ImageStore
+from swarmpy.network import HostNetwork
+from swarmpy.runtime import Runtime
+
+__all__ = ["EngineConfig", "Parts"]
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Settings of one daemon. Several daemons share a machine when their directories and cgroup parents differ."""
+
+    data_root: Path
+    exec_root: Path
+    name: str
+    """The host's name, as `docker info` shows it."""
+    cgroup_parent: str = "/swarmpy"
+    labels: tuple[str, ...] = field(default=())
+    """"key=value", the engine labels that placement constraints see."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a container's life touches."""
+
+    config: EngineConfig
+    runtime: Runtime
+    images: ImageStore
+    network: HostNetwork
+    events: EventBus
+    volumes: Volumes
+    records: RecordStore
+    watcher: DirectoryWatcher
+    clock: Callable[[], int]
+    capabilities: tuple[str, ...]
+    cpus: int

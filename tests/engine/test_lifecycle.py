@@ -1,0 +1,281 @@
+"""The life of containers, as the docker client sees it, with real containers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.engine.host import Host, until
+
+pytestmark = [pytest.mark.root, pytest.mark.cluster]
+
+
+def test_run_prints_and_returns(host: Host) -> None:
+    done = host.docker("run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 3", check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("out\n", "err\n", 3)
+    until("--rm removes it", lambda: not host.out("ps", "-aq"))
+
+
+def test_run_reads_its_input_to_the_end(host: Host) -> None:
+    text = "line\n" * 50_000
+    assert host.docker("run", "--rm", "-i", "busybox", "cat", input=text).stdout == text
+    assert host.docker("run", "--rm", "-i", "busybox", "wc", "-l", input="").stdout.strip() == "0"
+
+
+def test_a_life_step_by_step(host: Host) -> None:
+    host.docker("create", "--name", "step", "-e", "A=1", "busybox", "sh", "-c", "echo $A; exec sleep 1000")
+    assert host.inspect("step")["State"]["Status"] == "created"
+    host.docker("start", "step")
+    state = host.inspect("step")["State"]
+    assert state["Running"] and state["Pid"] > 0
+    until("it has written its line", lambda: host.out("logs", "step") == "1")
+    assert host.out("exec", "step", "sh", "-c", "echo $A in $HOSTNAME") == f"1 in {host.inspect('step')['Id'][:12]}"
+    assert host.docker("exec", "-i", "step", "cat", input="through exec").stdout == "through exec"
+    assert host.docker("exec", "step", "sh", "-c", "exit 7", check=False).returncode == 7
+    assert "sleep 1000" in host.out("top", "step")
+    refused = host.docker("rm", "step", check=False)
+    assert "stop the container before removing or force remove" in refused.stderr
+    host.docker("stop", "-t", "0", "step")
+    assert host.inspect("step")["State"]["ExitCode"] == 137
+    host.docker("start", "step")
+    until("both runs are in the log", lambda: host.out("logs", "step") == "1\n1")
+    host.docker("restart", "-t", "0", "step")
+    assert host.inspect("step")["State"]["Running"]
+    host.docker("kill", "step")
+    assert host.inspect("step")["State"]["Status"] == "exited"
+    assert host.docker("kill", "step", check=False).returncode == 1
+    host.docker("rm", "step")
+    assert "No such container" in host.docker("logs", "step", check=False).stderr
+
+
+def test_signals_and_exit_codes(host: Host) -> None:
+    script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done"
+    host.docker("run", "-d", "--name", "polite", "busybox", "sh", "-c", script)
+    until("the trap is set", lambda: host.out("logs", "polite") == "ready")
+    host.docker("stop", "polite")
+    assert host.inspect("polite")["State"]["ExitCode"] == 9
+    assert host.out("wait", "polite") == "9"
+    host.docker("rm", "polite")
+
+
+def test_what_cannot_be_run(host: Host) -> None:
+    missing = host.docker("run", "--rm", "busybox", "no-such-program", check=False)
+    assert (missing.returncode, "not found" in missing.stderr) == (127, True)
+    forbidden = host.docker("run", "--rm", "busybox", "/etc/passwd", check=False)
+    assert (forbidden.returncode, "permission denied" in forbidden.stderr.lower()) == (126, True)
+    assert "Unable to find image" in host.docker("run", "--rm", "no-such-image:1", check=False).stderr
+    container = host.out("run", "-d", "--rm", "busybox", "sleep", "99")
+    assert host.docker("exec", container, "nope", check=False).returncode == 127
+    host.docker("kill", container)
+    until("nothing is left", lambda: not host.out("ps", "-aq"))
+
+
+def test_names_are_unique(host: Host) -> None:
+    first = host.out("create", "--name", "only", "busybox", "true")
+    again = host.docker("create", "--name", "only", "busybox", "true", check=False)
+    assert 'The container name "/only" is already in use' in again.stderr
+    host.docker("rename", "only", "other")
+    assert host.inspect("other")["Id"] == first
+    assert host.inspect(first[:8])["Name"] == "/other"
+    host.docker("rm", "other")
+
+
+def test_a_terminal(host: Host) -> None:
+    out = host.docker("run", "--rm", "-t", "busybox", "sh", "-c", "tty; stty size", check=False)
+    assert "/dev/pts/0" in out.stdout
+    host.docker("run", "-d", "-t", "--name", "term", "busybox", "sleep", "99")
+    assert host.request("POST", "/containers/term/resize?h=40&w=100")[0] == 200
+    assert host.out("exec", "term", "stty", "-F", "/dev/pts/0", "size") == "40 100"
+    host.docker("rm", "-f", "term")
+
+
+def test_logs(host: Host) -> None:
+    script = "for i in 1 2 3 4; do echo $i; sleep 0.05; done; echo e >&2"
+    host.docker("run", "--name", "talk", "busybox", "sh", "-c", script)
+    assert host.docker("logs", "talk").stdout == "1\n2\n3\n4\n"
+    assert host.docker("logs", "talk").stderr == "e\n"
+    last = host.docker("logs", "-n", "2", "talk")
+    assert (last.stdout, last.stderr) == ("4\n", "e\n")
+    stamped = host.docker("logs", "-t", "talk").stdout.splitlines()[0].split()
+    assert stamped[1] == "1" and stamped[0].endswith("Z")
+    assert host.docker("logs", "--since", stamped[0], "--until", stamped[0], "talk").stdout == "1\n"
+    host.docker("rm", "talk")
+
+
+def test_following_logs_ends_with_the_container(host: Host) -> None:
+    host.docker("run", "-d", "-i", "--name", "slow", "busybox", "sh", "-c", "echo first; read x; echo last")
+    follower = subprocess.Popen(
+        [host.docker_binary, "-H", host.address, "logs", "-f", "slow"], stdout=subprocess.PIPE, text=True
+    )
+    assert follower.stdout is not None
+    assert follower.stdout.readline() == "first\n"
+    host.docker("attach", "slow", input="go\n")
+    assert follower.stdout.read() == "last\n"
+    assert follower.wait(30) == 0
+    host.docker("rm", "slow")
+
+
+def test_pause(host: Host) -> None:
+    host.docker("run", "-d", "--name", "frozen", "busybox", "sleep", "99")
+    host.docker("pause", "frozen")
+    assert host.inspect("frozen")["State"]["Status"] == "paused"
+    assert "is paused" in host.docker("exec", "frozen", "true", check=False).stderr
+    assert "already paused" in host.docker("pause", "frozen", check=False).stderr
+    host.docker("unpause", "frozen")
+    host.docker("exec", "frozen", "true")
+    host.docker("pause", "frozen")
+    host.docker("rm", "-f", "frozen")
+
+
+def test_limits_reach_the_kernel_and_can_change(host: Host) -> None:
+    host.docker(
+        "run", "-d", "--name", "small", "-m", "32m", "--memory-swap", "32m", "--cpus", "0.5", "--pids-limit", "20",
+        "--ulimit", "nofile=100:200", "--sysctl", "net.ipv4.ip_forward=1", "busybox", "sleep", "99",
+    )  # fmt: skip
+    assert host.out("exec", "small", "sh", "-c", "ulimit -n; cat /proc/sys/net/ipv4/ip_forward").split() == ["100", "1"]
+    stats = json.loads(host.out("stats", "--no-stream", "--format", "{{json .}}", "small"))
+    assert stats["MemUsage"].endswith("32MiB")
+    host.docker("update", "-m", "64m", "--memory-swap", "64m", "small")
+    assert host.inspect("small")["HostConfig"]["Memory"] == 64 << 20
+    stats = json.loads(host.out("stats", "--no-stream", "--format", "{{json .}}", "small"))
+    assert stats["MemUsage"].endswith("64MiB")
+    host.docker("rm", "-f", "small")
+
+
+def test_out_of_memory_is_told_apart(host: Host) -> None:
+    done = host.docker(
+        "run", "--name", "oom", "-m", "16m", "--memory-swap", "16m", "busybox", "sh", "-c", "tail /dev/zero",
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 137
+    assert host.inspect("oom")["State"]["OOMKilled"]
+    host.docker("rm", "oom")
+
+
+def test_who_runs_and_where(host: Host) -> None:
+    status = host.out("run", "--rm", "-u", "web", "busybox", "grep", "-E", "^(Uid|Gid|Groups)", "/proc/self/status")
+    assert [line.split()[1] for line in status.splitlines()] == ["33", "34", "63"]
+    where = host.out("run", "--rm", "-u", "web", "-w", "/var", "busybox", "sh", "-c", "echo $HOME; pwd")
+    assert where == "/var/www\n/var"
+    assert host.out("run", "--rm", "-h", "box", "busybox", "hostname") == "box"
+    refused = host.docker("run", "--rm", "-u", "nobody-here", "busybox", "true", check=False)
+    assert "unable to find user nobody-here" in refused.stderr
+
+
+def test_privileges(host: Host) -> None:
+    def effective(*options: str) -> int:
+        line = host.out("run", "--rm", *options, "busybox", "grep", "CapEff", "/proc/self/status")
+        return int(line.split()[1], 16)
+
+    assert effective() == 0xA80425FB
+    assert effective("--cap-drop", "ALL") == 0
+    assert effective("--cap-drop", "ALL", "--cap-add", "CHOWN") == 1
+    assert host.docker("run", "--rm", "busybox", "mount", "-t", "tmpfs", "x", "/tmp", check=False).returncode != 0
+    host.docker("run", "--rm", "--privileged", "busybox", "mount", "-t", "tmpfs", "x", "/tmp")
+    assert host.docker("run", "--rm", "--read-only", "busybox", "touch", "/x", check=False).returncode != 0
+    host.docker("run", "--rm", "--read-only", "--tmpfs", "/x", "busybox", "touch", "/x/y")
+
+
+def test_binds_and_volumes(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("from the host\n")
+    assert host.out("run", "--rm", "-v", f"{tmp_path}:/mnt:ro", "busybox", "cat", "/mnt/file") == "from the host"
+    refused = host.docker("run", "--rm", "-v", f"{tmp_path}:/mnt:ro", "busybox", "touch", "/mnt/x", check=False)
+    assert refused.returncode != 0
+    assert host.out("run", "--rm", "-v", "web:/var/www", "busybox", "cat", "/var/www/index.html") == "from the image"
+    host.docker("run", "--rm", "-v", "web:/data", "busybox", "sh", "-c", "echo kept > /data/index.html")
+    assert host.out("run", "--rm", "-v", "web:/var/www", "busybox", "cat", "/var/www/index.html") == "kept"
+    holder = host.out("create", "-v", "web:/w", "-v", "/anon", "busybox", "true")
+    assert "volume is in use" in host.docker("volume", "rm", "web", check=False).stderr
+    assert len(host.out("volume", "ls", "-q").split()) == 2
+    host.docker("rm", "-v", holder)
+    assert host.out("volume", "ls", "-q") == "web"
+    host.docker("volume", "rm", "web")
+    gone = host.docker("run", "--rm", "--mount", "type=bind,src=/no/such/dir,dst=/x", "busybox", "true", check=False)
+    assert "bind source path does not exist" in gone.stderr
+
+
+def test_networks(host: Host) -> None:
+    host.docker("run", "-d", "--name", "srv", "-p", "127.0.0.1:0:80", "busybox", "httpd", "-f", "-h", "/var/www")
+    address = host.inspect("srv")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+    assert address
+    seen = host.out("run", "--rm", "busybox", "wget", "-qO-", f"http://{address}/")
+    assert seen == "from the image"
+    port = host.out("port", "srv", "80").rpartition(":")[2]
+    fetched = subprocess.run(["curl", "-s", f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=False)
+    assert fetched.stdout == "from the image\n"
+    taken = host.docker("run", "--rm", "-p", f"127.0.0.1:{port}:80", "busybox", "true", check=False)
+    assert taken.returncode == 125
+    joined = host.out("run", "--rm", "--network", "container:srv", "busybox", "wget", "-qO-", "http://127.0.0.1/")
+    assert joined == "from the image"
+    assert host.out("run", "--rm", "--network", "none", "busybox", "ip", "-o", "link").count("\n") == 0
+    assert "srv" in host.out("network", "inspect", "bridge")
+    assert address in host.out("exec", "srv", "cat", "/etc/hosts")
+    host.docker("rm", "-f", "srv")
+
+
+def test_restart_policies(host: Host) -> None:
+    host.docker("run", "-d", "--name", "again", "--restart", "on-failure:2", "busybox", "false")
+    until("it has given up", lambda: host.inspect("again")["State"]["Status"] == "exited")
+    assert host.inspect("again")["RestartCount"] == 2
+    host.docker("rm", "again")
+    host.docker("run", "-d", "--name", "always", "--restart", "always", "busybox", "sleep", "0.1")
+    until("it was started again", lambda: host.inspect("always")["RestartCount"] >= 1)
+    host.docker("stop", "-t", "0", "always")
+    assert host.inspect("always")["State"]["Status"] == "exited"
+    host.docker("rm", "always")
+
+
+def test_health(host: Host) -> None:
+    host.docker(
+        "run", "-d", "--name", "ill", "--health-cmd", "test -e /well", "--health-interval", "100ms",
+        "--health-retries", "2", "busybox", "sleep", "99",
+    )  # fmt: skip
+    until("it is unhealthy", lambda: host.inspect("ill")["State"]["Health"]["Status"] == "unhealthy")
+    host.docker("exec", "ill", "touch", "/well")
+    until("it is healthy", lambda: "(healthy)" in host.out("ps", "--filter", "health=healthy"))
+    host.docker("rm", "-f", "ill")
+
+
+def test_copying(host: Host, tmp_path: Path) -> None:
+    host.docker("run", "-d", "--name", "box", "busybox", "sleep", "99")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/file").write_text("text")
+    host.docker("cp", str(tmp_path / "in"), "box:/tmp")
+    assert host.out("exec", "box", "cat", "/tmp/in/file") == "text"
+    host.docker("cp", "box:/tmp/in/file", str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "text"
+    host.docker("stop", "-t", "0", "box")
+    host.docker("cp", str(tmp_path / "in/file"), "box:/tmp/later")
+    host.docker("cp", "box:/tmp/later", str(tmp_path / "late"))
+    assert (tmp_path / "late").read_text() == "text"
+    host.docker("export", "-o", str(tmp_path / "all.tar"), "box")
+    with tarfile.open(tmp_path / "all.tar") as exported:
+        assert {"bin/busybox", "tmp/later", "tmp/in/file"} <= set(exported.getnames())
+    host.docker("rm", "box")
+
+
+def test_events_tell_a_life(host: Host) -> None:
+    since = host.request("GET", "/info")[1]["SystemTime"]
+    host.docker("run", "--rm", "--name", "seen", "--label", "k=v", "busybox", "true")
+    until("it is gone", lambda: not host.out("ps", "-aq"))
+    now = host.request("GET", "/info")[1]["SystemTime"]
+    out = host.out("events", "--since", since, "--until", now, "--filter", "container=seen", "--format", "{{.Action}}")
+    assert out.split() == ["create", "attach", "start", "die", "destroy"]
+
+
+def test_an_option_that_is_not_there_is_named(host: Host) -> None:
+    for option, name in (("--init", "Init"), ("--userns=host", "UsernsMode"), ("--log-driver=syslog", "LogConfig")):
+        refused = host.docker("run", "--rm", option, "busybox", "true", check=False)
+        assert (refused.returncode, name in refused.stderr) == (125, True), refused.stderr
+
+
+def test_prune(host: Host) -> None:
+    host.docker("run", "--name", "done", "busybox", "true")
+    host.docker("run", "-d", "--name", "alive", "busybox", "sleep", "99")
+    assert "Deleted Containers" in host.out("container", "prune", "-f")
+    assert host.out("ps", "-a", "--format", "{{.Names}}") == "alive"
+    host.docker("rm", "-f", "alive")
