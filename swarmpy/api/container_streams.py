@@ -1,0 +1,137 @@
+"""Routes of a container's streams: attach and logs.
+
+Source  Docker Engine API, paths /containers/{id}/attach, /containers/{id}/attach/ws, /containers/{id}/logs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from aiohttp import WSMsgType, web
+
+from swarmpy.api.framing import framed, stream_type
+from swarmpy.api.hijack import Answered, RawStream, hijack
+from swarmpy.api.requests import query_flag
+from swarmpy.api.versions import api_version
+from swarmpy.engine import Engine, LogLine, LogOptions, Streams
+from swarmpy.engine.times import format_rfc3339, parse_when
+from swarmpy.errors import InvalidArgument
+
+__all__ = ["carry", "routes"]
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    noun = StreamRoutes(engine)
+    return [
+        web.get("/containers/{id}/logs", noun.logs),
+        web.post("/containers/{id}/attach", noun.attach),
+        web.get("/containers/{id}/attach/ws", noun.attach_websocket),
+    ]
+
+
+class StreamRoutes:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        container = self._engine.containers.live(request.match_info["id"])
+        tty, now = container.record.config.tty, self._engine.now()
+        stdout, stderr = query_flag(request, "stdout"), query_flag(request, "stderr")
+        if not (stdout or stderr):
+            raise InvalidArgument("Bad parameters: you must choose at least one stream")
+        options = LogOptions(
+            stdout=stdout,
+            stderr=stderr,
+            follow=query_flag(request, "follow"),
+            since_ns=parse_when(request.query.get("since"), now),
+            until_ns=parse_when(request.query.get("until"), now),
+            tail=_tail(request.query.get("tail", "all")),
+        )
+        batches = self._engine.containers.log_batches(container.record.id, options)
+        stamps, details = query_flag(request, "timestamps"), query_flag(request, "details")
+        kind = stream_type(tty, api_version(request))
+        response = web.StreamResponse(headers={"Content-Type": kind})
+        await response.prepare(request)
+        async for batch in batches:
+            await response.write(b"".join(_log_piece(line, tty, stamps, details) for line in batch))
+        return response
+
+    async def attach(self, request: web.Request) -> web.StreamResponse:
+        container = self._engine.containers.live(request.match_info["id"])
+        if query_flag(request, "logs"):
+            raise InvalidArgument("logs: replaying the log in attach is not supported; use GET /containers/{id}/logs")
+        wanted = {name for name in ("stdin", "stdout", "stderr") if query_flag(request, name)}
+        if not query_flag(request, "stream"):
+            wanted = set()
+        tty = container.record.config.tty
+        streams = container.attach()
+        container.publish("attach")
+        async with hijack(request, stream_type(tty, api_version(request))) as raw:
+            found = await streams
+            if found is not None:
+                stdin = "stdin" in wanted and container.record.config.open_stdin
+                await carry(found, raw, tty=tty, stdin=stdin, outputs=wanted - {"stdin"})
+        return Answered()
+
+    async def attach_websocket(self, request: web.Request) -> web.StreamResponse:
+        container = self._engine.containers.live(request.match_info["id"])
+        streams = container.attach()
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        found = await streams
+        if found is None:
+            return socket
+
+        async def feed() -> None:
+            async for message in socket:
+                if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    await found.write(message.data if isinstance(message.data, bytes) else message.data.encode())
+
+        feeding = asyncio.create_task(feed())
+        try:
+            async for _, data in found:
+                await socket.send_bytes(data)
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+            await found.close()
+        return socket
+
+
+async def carry(streams: Streams, raw: RawStream, *, tty: bool, stdin: bool, outputs: set[str]) -> None:
+    """Carry a process's streams over a raw connection until all its output has been sent or the client is gone."""
+
+    async def feed() -> None:
+        while data := await raw.read():
+            if stdin:
+                await streams.write(data)
+        if stdin:
+            await streams.close_stdin()
+
+    feeding = asyncio.create_task(feed())
+    try:
+        async for name, data in streams:
+            if tty or name in outputs:
+                await raw.write(data if tty else framed(name, data))
+    finally:
+        feeding.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            await feeding
+        await streams.close()
+
+
+def _tail(text: str) -> int | None:
+    if text in ("", "all"):
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        raise InvalidArgument(f"tail: '{text}' is neither a number nor 'all'") from None
+    return None if number < 0 else number
+
+
+def _log_piece(line: LogLine, tty: bool, stamps: bool, details: bool) -> bytes:
+    prefix = f"{format_rfc3339(line.time_ns)} ".encode() if stamps else b""
+    data = prefix + (b" " if details else b"") + line.data
+    return data if tty else framed(line.stream, data)
