@@ -29,6 +29,11 @@ demo: install    ## three managers, three workers and a web service on this mach
 bench: install   ## ours against the peers on this machine; writes build/bench.json
 	$(PY) -m bench
 
+SEEDS ?= 1000
+JOBS  ?= 2
+simulate: install  ## Raft clusters under faults, SEEDS of them (1000) in JOBS processes (2)
+	$(PY) -m tests.raft.simulation --seeds $(SEEDS) --jobs $(JOBS)
+
 proto: install   ## generate swarmpy/rpc from proto/
 	$(PY) -m grpc_tools.protoc -Iswarmpy/rpc=proto --python_out=. --pyi_out=. --grpc_python_out=. \
 		$(patsubst proto/%,swarmpy/rpc/%,$(wildcard proto/*.proto))

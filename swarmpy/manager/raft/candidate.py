@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from swarmpy.manager.raft.messages import (
     Append,
-    Commit,
     Heartbeat,
     SnapshotChunk,
     TimeoutNow,
@@ -73,9 +72,6 @@ class Candidate(Role):
 
     def on_append(self, message: Append) -> None:
         self.raft.become_follower(self.raft.term, message.sender).on_append(message)
-
-    def on_commit(self, message: Commit) -> None:
-        self.raft.become_follower(self.raft.term, message.sender).on_commit(message)
 
     def on_heartbeat(self, message: Heartbeat) -> None:
         self.raft.become_follower(self.raft.term, message.sender).on_heartbeat(message)

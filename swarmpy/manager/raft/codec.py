@@ -15,7 +15,7 @@ from typing import Any
 from swarmpy.manager.raft.messages import (
     Append,
     AppendResponse,
-    Commit,
+    Decided,
     Entry,
     EntryKind,
     Heartbeat,
@@ -42,7 +42,7 @@ _PLAIN: dict[int, tuple[type[Any], struct.Struct]] = {
     1: (VoteRequest, struct.Struct("<QQ??")),
     2: (VoteResponse, struct.Struct("<??")),
     3: (AppendResponse, struct.Struct("<Q?QQ")),
-    4: (Commit, struct.Struct("<Q")),
+    4: (Decided, struct.Struct("<QQ")),
     5: (Heartbeat, struct.Struct("<QQ")),
     6: (HeartbeatResponse, struct.Struct("<Q")),
     7: (SnapshotResponse, struct.Struct("<QQ")),

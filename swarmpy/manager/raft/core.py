@@ -28,7 +28,7 @@ from swarmpy.manager.raft.membership import Change, Membership
 from swarmpy.manager.raft.messages import (
     Append,
     AppendResponse,
-    Commit,
+    Decided,
     Entry,
     EntryKind,
     HardState,
@@ -91,7 +91,7 @@ class Raft:
         self.vote = durable.hard_state.vote
         self.log = EntryLog(durable.snapshot, durable.offset, durable.offset_term, durable.entries)
         self.membership = Membership.decode(durable.snapshot.membership) if durable.snapshot else Membership()
-        self.removed = False                         # this member is out; it stays silent from now on
+        self.removed = False                         # this member is out; it takes no part from now on
         self.reads: list[ReadState] = []
         self._early: list[Message] = []
         self._after_disk: list[Message] = []
@@ -232,11 +232,14 @@ class Raft:
     def step(self, message: Message) -> None:
         """Take one message from another member."""
         if self.removed:
-            return
-        if isinstance(message, RemovedNotice):
+            self._step_removed(message)
+        elif isinstance(message, Decided):
+            if self.log.matches(message.index, message.index_term):
+                self.commit_to(message.index)
+        elif isinstance(message, RemovedNotice):
             self.removed = True
             self.become_follower(self.term, None)
-        elif message.sender in self.membership.removed:
+        elif message.sender in self.membership.removed and message.sender != self.leader:    # its last words count
             self.send(RemovedNotice(self.raft_id, message.sender, self.term))
         elif message.term == self.term:
             self._dispatch(message)
@@ -245,6 +248,13 @@ class Raft:
         else:
             self._step_older(message)
 
+    def _step_removed(self, message: Message) -> None:
+        """A voter may not know yet that this member is out, and wait for its vote. What is decided frees it."""
+        if isinstance(message, VoteRequest) and message.sender in self.membership.voters:
+            index, term = self.log.committed, self.log.term(self.log.committed)
+            if term is not None:
+                self.send(Decided(self.raft_id, message.sender, self.term, index, term))
+
     def _step_newer(self, message: Message) -> None:
         match message:
             case VoteRequest(forced=False) if self.role.in_lease:
@@ -252,7 +262,7 @@ class Raft:
             case VoteRequest(pre=True) | VoteResponse(pre=True, granted=True):
                 self._dispatch(message)    # speaks of a term that may never be
             case _:
-                from_leader = isinstance(message, Append | Heartbeat | Commit | SnapshotChunk)
+                from_leader = isinstance(message, Append | Heartbeat | SnapshotChunk)
                 self.become_follower(message.term, message.sender if from_leader else None)
                 self._dispatch(message)
 
@@ -271,8 +281,6 @@ class Raft:
                 role.on_append(message)
             case AppendResponse():
                 role.on_append_response(message)
-            case Commit():
-                role.on_commit(message)
             case Heartbeat():
                 role.on_heartbeat(message)
             case HeartbeatResponse():
@@ -316,14 +324,24 @@ class Raft:
         return self.role
 
     def campaign(self, kind: Campaign) -> None:
-        """Stand for election, if this member is a voter. A leader does not."""
-        if self.raft_id not in self.membership.voters or self.is_leader:
+        """Stand for election. A leader does not; one that is no voter only asks whether it is still a member."""
+        if self.is_leader:
+            return
+        if self.raft_id not in self.membership.voters:
+            self._ask_around()
             return
         if kind is not Campaign.PRE:
             self.term, self.vote = self.term + 1, self.raft_id
         candidate = Candidate(self, kind)
         self.role = candidate
         candidate.start()
+
+    def _ask_around(self) -> None:
+        """A pre-vote that this member has no use for: if it was removed, a RemovedNotice is the answer."""
+        log = self.log
+        for voter in sorted(self.membership.voters):
+            question = (self.term + 1, log.last_index, log.last_term)
+            self.send(VoteRequest(self.raft_id, voter, *question, pre=True, forced=False))
 
     def become_leader(self) -> None:
         if not isinstance(self.role, Candidate) or self.role.pre:
@@ -352,9 +370,9 @@ class Raft:
             self.role.membership_changed()
 
     def _leave(self) -> None:
-        """This member was voted out: tell the others what it still can, and be silent."""
+        """This member was voted out: a leader still hands over; then it takes no part any more."""
         self.role.membership_changed()
-        self.role.flush()
+        self.role.leave()
         self.removed = True
         self.become_follower(self.term, None)
 

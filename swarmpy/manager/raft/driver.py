@@ -202,6 +202,7 @@ class RaftLog:
         self._inbound: set[int] = set()                # peers with a stream to us
         self._inbox: list[Message] = []
         self._tick_due = False
+        self._farewell_ticks = 2 * ticks               # once removed: time to tell voters that wait for us
         self._durable = 0                              # number of the last Ready known durable
         self._proposals: list[tuple[bytes, asyncio.Future[object]]] = []
         self._waiters: dict[int, _Waiter] = {}         # by index
@@ -352,7 +353,7 @@ class RaftLog:
     def _wake(self) -> None:
         if not self._pump_scheduled and not self._closed:
             self._pump_scheduled = True
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._scheduled_pump)
 
     def _tick(self) -> None:
         """One tick per wake-up: a loop that was held up does not count the time it missed against its leader."""
@@ -362,9 +363,12 @@ class RaftLog:
         self._tick_due = True
         self._wake()
 
+    def _scheduled_pump(self) -> None:
+        self._pump_scheduled = False
+        self._pump()
+
     def _pump(self) -> None:
         """Give the core what has come in, and carry out one Ready."""
-        self._pump_scheduled = False
         if self._closed:
             return
         try:
@@ -373,7 +377,7 @@ class RaftLog:
             if ready is not None:
                 self._carry_out(ready)
                 self._wake()
-            elif self._core.removed:
+            elif self._farewell_ticks == 0:
                 self._end(Ended("this manager was removed from the swarm", removed=True))
         except Exception as error:  # noqa: BLE001 - a member whose state is in doubt must not go on, and says why
             _log.exception("raft member %d stops", self.raft_id)
@@ -395,6 +399,8 @@ class RaftLog:
             self._tick_due = False
             core.tick()
             self._reads.tick()
+            if core.removed:
+                self._farewell_ticks -= 1
         self._propose()
         self._reads.start(core.read)
 
@@ -442,7 +448,7 @@ class RaftLog:
     def _written(self, number: int) -> None:
         """The disk thread: Ready `number` and all before it are durable."""
         self._durable = max(self._durable, number)
-        self._wake()
+        self._pump()
 
     def _disk_failed(self, error: Exception) -> None:
         _log.error("raft member %d cannot write its log: %s", self.raft_id, error)

@@ -11,7 +11,6 @@ from swarmpy.manager.raft.membership import Membership
 from swarmpy.manager.raft.messages import (
     Append,
     AppendResponse,
-    Commit,
     Heartbeat,
     HeartbeatResponse,
     ReadRequest,
@@ -48,6 +47,7 @@ class Follower(Role):
         self.elapsed += 1
         if self.elapsed >= self.timeout:
             self.elapsed = 0
+            self.leader = None    # also in a learner, which cannot stand: it must be free to vote
             self.raft.campaign(Campaign.PRE)
 
     def vote_granted(self) -> None:
@@ -91,10 +91,6 @@ class Follower(Role):
         last = message.prev_index + len(message.entries)
         raft.commit_to(min(message.commit, last))
         raft.send(AppendResponse(raft.raft_id, message.sender, raft.term, last))
-
-    def on_commit(self, message: Commit) -> None:
-        self._heard(message.sender)
-        self.raft.commit_to(message.commit)
 
     def on_heartbeat(self, message: Heartbeat) -> None:
         self._heard(message.sender)

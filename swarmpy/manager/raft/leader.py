@@ -16,7 +16,6 @@ from swarmpy.manager.raft.membership import Change
 from swarmpy.manager.raft.messages import (
     Append,
     AppendResponse,
-    Commit,
     Entry,
     EntryKind,
     Heartbeat,
@@ -106,10 +105,6 @@ class Leader(Role):
             while progress.next <= self.raft.log.last_index and progress.can_append:
                 self._append(member, progress)
             self._send_chunks(member, progress)
-            commit = min(self.raft.log.committed, progress.match)
-            if commit > progress.sent_commit:
-                progress.told_commit(commit)
-                self.raft.send(Commit(self.raft.raft_id, member, self.raft.term, commit))
         self._start_round()
 
     def _append(self, member: int, progress: Progress) -> None:
@@ -126,7 +121,7 @@ class Leader(Role):
         entries = log.slice(progress.next, log.last_index, raft.config.max_append_bytes)
         size = sum(len(entry.data) for entry in entries)
         raft.send(Append(raft.raft_id, member, raft.term, prev_index, prev_term, log.committed, entries))
-        progress.appended(prev_index + len(entries), size, log.committed)
+        progress.appended(prev_index + len(entries), size)
 
     def _send_chunks(self, member: int, progress: Progress) -> None:
         raft, snapshot = self.raft, progress.snapshot
@@ -162,9 +157,9 @@ class Leader(Role):
         progress = self._heard(message.sender)
         if progress is None:
             return
-        progress.answered_heartbeat(message.read)
-        if progress.match < self.raft.log.last_index and progress.can_append:
-            self._append(message.sender, progress)    # possibly empty: its refusal tells that an append was lost
+        overdue = progress.answered_heartbeat(message.read)
+        if overdue and progress.match < self.raft.log.last_index:
+            self._append(message.sender, progress)    # possibly empty
         self._confirm_reads()
 
     def stable_moved(self) -> None:
@@ -253,6 +248,14 @@ class Leader(Role):
         return self._round if member == self.raft.raft_id else self.progress[member].acknowledged_read
 
     # Leadership transfer.
+
+    def leave(self) -> None:
+        """Out of the configuration: tell the rest that this is committed, and have the most up to date stand."""
+        self._heartbeat()
+        voters = [member for member in sorted(self.progress) if member in self.raft.membership.voters]
+        heir = max(voters, key=lambda member: self.progress[member].match, default=None)
+        if heir is not None:
+            self.raft.send(TimeoutNow(self.raft.raft_id, heir, self.raft.term))
 
     def transfer(self, member: int) -> None:
         """Stop taking proposals, bring `member` up to date and have it campaign; given up after an election timeout."""

@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 __all__ = [
     "Append",
     "AppendResponse",
-    "Commit",
+    "Decided",
     "Entry",
     "EntryKind",
     "HardState",
@@ -131,15 +131,12 @@ class AppendResponse(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Commit(Message):
-    """Entries the follower is known to hold are committed. Never answered; a heartbeat says it again."""
-
-    commit: int
-
-
-@dataclass(frozen=True, slots=True)
 class Heartbeat(Message):
-    """`commit` never passes what the follower is known to hold. `read` numbers the leader's read round."""
+    """`commit` never passes what the follower is known to hold. `read` numbers the leader's read round.
+
+    What is committed travels with the next append or heartbeat, and not by itself: a message of its own for each commit
+    would cost a third of the throughput. A read on a follower waits for no tick, since its round is a heartbeat.
+    """
 
     commit: int
     read: int
@@ -191,6 +188,14 @@ class TimeoutNow(Message):
 @dataclass(frozen=True, slots=True)
 class RemovedNotice(Message):
     """The receiver is no longer a member; raft ids are never used twice, so this cannot be outdated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Message):
+    """The entry at `index` of `index_term` is committed: true in every term, whoever says it (Log Matching)."""
+
+    index: int
+    index_term: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ from swarmpy.manager.raft.messages import Snapshot
 __all__ = ["Progress", "ProgressState", "Window"]
 
 
+_OVERDUE_TICKS = 2    # at least one whole tick
+
+
 class ProgressState(enum.Enum):
     PROBE = enum.auto()
     REPLICATE = enum.auto()
@@ -47,11 +50,11 @@ class Progress:
     next: int
     match: int = 0
     state: ProgressState = ProgressState.PROBE
-    sent_commit: int = 0
     acknowledged_read: int = 0            # the last read round it answered
     silent_ticks: int = 0                 # since it was last heard
     snapshot: Snapshot | None = None      # SNAPSHOT: what is being sent, pinned until done
     _paused: bool = False                 # PROBE: an append is under way
+    _quiet_ticks: int = 0                 # since an append was sent or answered
     _inflight: deque[tuple[int, int]] = field(default_factory=deque)    # REPLICATE: (last index, bytes)
     _inflight_bytes: int = 0
     _sent: int = 0                        # SNAPSHOT: bytes sent
@@ -71,18 +74,15 @@ class Progress:
 
     # What the leader did.
 
-    def appended(self, last_index: int, size: int, commit: int) -> None:
+    def appended(self, last_index: int, size: int) -> None:
         """An append ending at `last_index` was sent; an empty one ends at `next - 1`."""
-        self.sent_commit = max(self.sent_commit, min(commit, last_index))
+        self._quiet_ticks = 0
         if self.state is ProgressState.PROBE:
             self._paused = True
         elif last_index >= self.next:
             self.next = last_index + 1
             self._inflight.append((last_index, size))
             self._inflight_bytes += size
-
-    def told_commit(self, commit: int) -> None:
-        self.sent_commit = max(self.sent_commit, commit)
 
     def start_snapshot(self, snapshot: Snapshot) -> None:
         self._enter(ProgressState.SNAPSHOT)
@@ -108,6 +108,7 @@ class Progress:
     def accepted(self, index: int) -> bool:
         """The follower durably holds everything up to `index`. Returns whether that is news."""
         news = index > self.match
+        self._quiet_ticks = 0
         self.match = max(self.match, index)
         self.next = max(self.next, index + 1)
         match self.state:
@@ -133,12 +134,18 @@ class Progress:
                 return False
         return True
 
-    def answered_heartbeat(self, read: int) -> None:
-        """The path works: whatever waited for an answer that may be lost may be sent again."""
+    def answered_heartbeat(self, read: int) -> bool:
+        """The path works. Returns whether an append that went unanswered for a tick must be taken for lost.
+
+        Then there is room to send one: its refusal or acceptance tells where the follower stands.
+        """
         self.acknowledged_read = max(self.acknowledged_read, read)
+        if self._quiet_ticks < _OVERDUE_TICKS or self.state is ProgressState.SNAPSHOT:
+            return False
         self._paused = False
-        if self.state is ProgressState.REPLICATE and not self.can_append:
+        if not self.can_append:
             self._inflight_bytes -= self._inflight.popleft()[1]
+        return self.can_append
 
     def received_chunks(self, index: int, received: int) -> None:
         """The follower holds `received` bytes of the snapshot at `index`: fewer than before if it had to start over."""
@@ -159,6 +166,7 @@ class Progress:
     def tick(self, patience: int) -> None:
         """A snapshot without an answer for `patience` ticks is sent again from what is known to have arrived."""
         self.silent_ticks += 1
+        self._quiet_ticks += 1
         self._stalled_ticks += 1
         if self.state is ProgressState.SNAPSHOT and self._stalled_ticks >= patience:
             self._stalled_ticks = 0
@@ -168,6 +176,7 @@ class Progress:
         self.state = state
         self.next = self.match + 1
         self._paused = False
+        self._quiet_ticks = 0
         self._inflight.clear()
         self._inflight_bytes = 0
         self.snapshot = None

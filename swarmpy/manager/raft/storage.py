@@ -95,10 +95,11 @@ class Storage:
         directory.chmod(stat.S_IRWXU)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR))
         self.path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
             self._prepare()
         except sqlite3.DatabaseError as error:
+            self._db.close()
             if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                 raise Internal(f"the raft log {self.path} is in use by another process; stop that one first") from error
             raise Corrupt(self.path, f"SQLite says: {error}") from error

@@ -1,0 +1,259 @@
+"""Commits per second of the replicated log: three members in three processes on this machine, every write fsynced.
+
+Ours: the writers are coroutines in the leader's process, as the stages of a manager are. etcd's: its writers are
+clients on a connection to the leader, driven by the fastest client at hand: `wrk` against its gRPC gateway and its v2
+API (a C client, far cheaper than a Python one); the better of the two counts. Entries are 128 bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import grpc.aio
+
+from bench.harness import Row, compare
+from swarmpy.manager.raft import CHANNEL_OPTIONS, Network, Options, RaftLog, RaftService
+
+WRITERS = (1, 16, 64)
+ENTRY = bytes(range(128))
+SECONDS = 3.0
+
+
+class Count:
+    """A state machine that only counts."""
+
+    def __init__(self) -> None:
+        self.entries = 0
+
+    def apply(self, index: int, data: bytes) -> object:
+        self.entries += 1
+        return index
+
+    def snapshot(self) -> bytes:
+        return b"%d" % self.entries
+
+    def restore(self, index: int, data: bytes) -> None:
+        self.entries = int(data)
+
+
+async def member(directory: Path, raft_id: int, addrs: list[str]) -> None:
+    """One process: the first bootstraps, adds the others and measures; each ends when its input does."""
+    service = RaftService(lambda context: None)
+    server = grpc.aio.server(options=CHANNEL_OPTIONS[:2])
+    service.register(server)
+    server.add_insecure_port(addrs[raft_id - 1])
+    await server.start()
+    network = Network(service, lambda addr: grpc.aio.insecure_channel(addr, options=CHANNEL_OPTIONS))
+    make = RaftLog.bootstrap if raft_id == 1 else RaftLog.join
+    log = await make(
+        directory / str(raft_id), bytes(32), Count(), network,
+        raft_id=raft_id, node_id=f"n{raft_id}", addr=addrs[raft_id - 1], options=Options(),
+    )  # fmt: skip
+    print("up", flush=True)
+    if raft_id == 1:
+        led = asyncio.Event()
+        log.on_leadership(lambda leadership: led.set() if leadership.is_leader else None)
+        await led.wait()
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        command, *numbers = line.split()
+        if command == "add":
+            await log.add_member(int(numbers[0]), f"n{numbers[0]}", addrs[int(numbers[0]) - 1])
+            print("added", flush=True)
+        elif command == "write":
+            print(await measure_writers(log, int(numbers[0])), flush=True)
+    await log.close()
+    await server.stop(None)
+
+
+async def measure_writers(log: RaftLog, writers: int) -> float:
+    """Entries committed per second by this many writers, each waiting for its last entry before the next."""
+    end = time.monotonic() + SECONDS
+
+    async def write() -> int:
+        count = 0
+        while time.monotonic() < end:
+            await log.propose(ENTRY)
+            count += 1
+        return count
+
+    began = time.monotonic()
+    counts = await asyncio.gather(*(write() for _ in range(writers)))
+    return sum(counts) / (time.monotonic() - began)
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+class Ours:
+    """Three member processes, spoken to through their standard input and output."""
+
+    def __init__(self, directory: Path) -> None:
+        addrs = [f"127.0.0.1:{port}" for port in free_ports(3)]
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "bench.raft_commits", "member", str(directory), str(raft_id), *addrs],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for raft_id in (1, 2, 3)
+        ]
+        for process in self._processes:
+            self._line(process)
+        for raft_id in (2, 3):
+            self._ask(f"add {raft_id}")
+
+    def write(self, writers: int) -> float:
+        return float(self._ask(f"write {writers}"))
+
+    def _ask(self, command: str) -> str:
+        process = self._processes[0]
+        if process.stdin is None:
+            raise RuntimeError("a member has no standard input")
+        process.stdin.write(command + "\n")
+        process.stdin.flush()
+        return self._line(process)
+
+    @staticmethod
+    def _line(process: subprocess.Popen[str]) -> str:
+        line = process.stdout.readline() if process.stdout else ""
+        if not line:
+            raise RuntimeError("a member of the benchmark ended before it answered")
+        return line
+
+    def close(self) -> None:
+        for process in self._processes:
+            if process.stdin is not None:
+                process.stdin.close()
+        for process in self._processes:
+            process.wait(30)
+
+
+class Etcd:
+    """Three etcd processes with their own data directories; wrk writes to the leader."""
+
+    def __init__(self, directory: Path) -> None:
+        ports = free_ports(6)
+        self._directory = directory
+        self.urls = [f"http://127.0.0.1:{port}" for port in ports[:3]]
+        peers = [f"http://127.0.0.1:{port}" for port in ports[3:]]
+        cluster = ",".join(f"m{number}={peer}" for number, peer in enumerate(peers))
+        self._processes = [
+            subprocess.Popen(
+                [
+                    "etcd", "--name", f"m{number}", "--data-dir", str(directory / f"m{number}"), "--enable-v2",
+                    "--listen-client-urls", url, "--advertise-client-urls", url, "--log-level", "error",
+                    "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster,
+                ],
+                stderr=subprocess.DEVNULL,
+            )
+            for number, (url, peer) in enumerate(zip(self.urls, peers, strict=True))
+        ]  # fmt: skip
+        self._leader = self._find_leader()
+        self._scripts = {"v2": self._script_v2(), "v3": self._script_v3()}
+
+    def write(self, writers: int) -> float:
+        return max(self._wrk(api, writers) for api in self._scripts)
+
+    def _wrk(self, api: str, writers: int) -> float:
+        output = subprocess.run(
+            ["wrk", "-t1", f"-c{writers}", f"-d{SECONDS:g}s", "-s", str(self._scripts[api]), self._leader],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        found = re.search(r"Requests/sec:\s+([\d.]+)", output)
+        if found is None or "Non-2xx" in output:
+            raise RuntimeError(f"wrk against etcd failed:\n{output}")
+        return float(found[1])
+
+    def _script_v2(self) -> Path:
+        script = self._directory / "v2.lua"
+        value = "value=" + "x" * len(ENTRY)
+        script.write_text(
+            'wrk.method = "PUT"\nwrk.path = "/v2/keys/bench"\n'
+            'wrk.headers["Content-Type"] = "application/x-www-form-urlencoded"\n'
+            f'wrk.body = "{value}"\n'
+        )
+        return script
+
+    def _script_v3(self) -> Path:
+        script = self._directory / "v3.lua"
+        body = {"key": base64.b64encode(b"bench").decode(), "value": base64.b64encode(ENTRY).decode()}
+        script.write_text(
+            'wrk.method = "POST"\nwrk.path = "/v3/kv/put"\nwrk.headers["Content-Type"] = "application/json"\n'
+            f"wrk.body = '{json.dumps(body)}'\n"
+        )
+        return script
+
+    def _find_leader(self) -> str:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            for url in self.urls:
+                try:
+                    with urllib.request.urlopen(f"{url}/v2/stats/self", timeout=1) as answer:
+                        if json.load(answer)["state"] == "StateLeader":
+                            return url
+                except OSError:
+                    continue
+        raise RuntimeError("etcd elected no leader within 20 s")
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.wait(30)
+
+
+@contextmanager
+def running(kind: type[Ours] | type[Etcd]) -> Iterator[Ours | Etcd]:
+    with tempfile.TemporaryDirectory(prefix="bench-raft-", dir=".") as directory:
+        cluster = kind(Path(directory).absolute())
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+
+
+def measure(repeats: int) -> list[Row]:
+    ours: dict[int, list[float]] = {writers: [] for writers in WRITERS}
+    theirs: dict[int, list[float]] = {writers: [] for writers in WRITERS}
+    has_peer = shutil.which("etcd") is not None and shutil.which("wrk") is not None
+    for _ in range(repeats):
+        for kind, samples in ((Ours, ours), *(((Etcd, theirs),) if has_peer else ())):
+            with running(kind) as cluster:
+                for writers in WRITERS:
+                    samples[writers].append(cluster.write(writers))
+    peer = f"etcd {etcd_version()}" if has_peer else ""
+    return [
+        compare(f"raft commits, {writers} writers", "1/s", "more", ours[writers], theirs[writers], peer)
+        for writers in WRITERS
+    ]
+
+
+def etcd_version() -> str:
+    output = subprocess.run(["etcd", "--version"], check=True, capture_output=True, text=True).stdout
+    return output.split()[2]
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "member":
+        asyncio.run(member(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]))
