@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from swarmpy.errors import Conflict
+from swarmpy.errors import Conflict, Unavailable
+from swarmpy.manager.raft import Corrupt, Options
+from swarmpy.manager.raft.progress import Window
+from swarmpy.manager.raft.storage import Storage
 from swarmpy.manager.replicated_log import Leadership, NotLeader
-from tests.raft.cluster import Cluster, until
+from tests.raft.cluster import FAST, Cluster, until
 
 
 def run(scenario: Coroutine[None, None, None]) -> None:
@@ -73,5 +78,188 @@ def test_leadership_is_told_and_handed_over(tmp_path: Path) -> None:
             assert told[-1].leader_addr == heir.addr
             assert told[-1].term > told[0].term
             await heir.log.propose(b"from the heir")
+
+    run(scenario())
+
+
+def test_snapshots_bring_in_a_newcomer_and_shorten_a_restart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        options = replace(
+            FAST, snapshot_interval=100, log_entries_for_slow_followers=10, window=Window(chunk_bytes=1 << 10)
+        )
+        async with Cluster(tmp_path, options) as cluster:
+            leader = await cluster.grow(1)
+            await asyncio.gather(*(leader.log.propose(b"%0100d" % number) for number in range(1000)))
+            await cluster.grow(2)
+            newcomer = cluster.members[2]
+            await newcomer.log.read_barrier()
+            assert newcomer.journal.restored == 1
+            assert newcomer.journal.entries == leader.journal.entries
+            await newcomer.stop()
+            await newcomer.restart()
+            await until(lambda: newcomer.journal.entries == leader.journal.entries, "the restarted member")
+            assert newcomer.journal.restored == 1
+
+    run(scenario())
+
+
+def test_a_removed_member_learns_it_and_stops(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            leader = await cluster.grow(3)
+            await leader.log.remove_member(3)
+            ended = await asyncio.wait_for(cluster.members[3].log.ended, 10)
+            assert ended.removed
+            assert [member.raft_id for member in leader.log.members()] == [1, 2]
+            await leader.log.remove_member(3)    # again: nothing to do
+            with pytest.raises(Unavailable, match="was removed"):
+                await cluster.members[3].log.propose(b"x")
+            with pytest.raises(Conflict, match="new raft id"):
+                await leader.log.add_member(3, "node-3", cluster.members[3].addr)
+
+    run(scenario())
+
+
+def test_a_removed_member_that_was_down_learns_it_when_it_is_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            leader = await cluster.grow(3)
+            await cluster.members[3].stop()
+            await leader.log.remove_member(3)
+            await cluster.members[3].restart()
+            ended = await asyncio.wait_for(cluster.members[3].log.ended, 10)
+            assert ended.removed
+            assert leader.log.leadership.is_leader
+
+    run(scenario())
+
+
+def test_no_removal_that_leaves_no_majority(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            leader = await cluster.grow(3)
+            await cluster.members[3].stop()
+            await until(lambda: not leader.log.members()[2].reachable, "member 3 to be missed")
+            with pytest.raises(Conflict, match="no majority"):
+                await leader.log.remove_member(2)
+
+    run(scenario())
+
+
+def test_a_leader_can_be_removed_by_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            leader = await cluster.grow(3)
+            await leader.log.remove_member(1)
+            assert (await asyncio.wait_for(leader.log.ended, 10)).removed
+            await leader.stop()
+            heir = await cluster.leader()
+            await heir.log.propose(b"on we go")
+
+    run(scenario())
+
+
+def test_a_minority_accepts_no_write_and_answers_no_read(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Cluster(tmp_path, replace(FAST, read_timeout_s=0.5)) as cluster:
+            leader = await cluster.grow(3)
+            await asyncio.gather(cluster.members[2].stop(), cluster.members[3].stop())
+            with pytest.raises(NotLeader) as refused:
+                await leader.log.propose(b"lost?")
+            assert refused.value.lost
+            with pytest.raises(Unavailable, match="majority"):
+                await leader.log.read_barrier()
+
+    run(scenario())
+
+
+def test_force_new_cluster_goes_on_alone_with_all_data_and_keeps_the_old_ones_out(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            leader = await cluster.grow(3)
+            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(50)))
+            follower = cluster.members[2]
+            await follower.log.read_barrier()
+            await asyncio.gather(*(member.stop() for member in cluster.members.values()))
+            await follower.restart(force_new_cluster=True)
+            await until(lambda: follower.log.leadership.is_leader, "leadership of the new cluster")
+            assert follower.journal.entries == [b"%d" % number for number in range(50)]
+            assert [member.raft_id for member in follower.log.members()] == [2]
+            await follower.log.propose(b"alone")
+            await cluster.members[1].restart()
+            await cluster.members[3].restart()
+            await until(lambda: any(cluster.members[m].log.leadership.is_leader for m in (1, 3)), "the old majority")
+            assert follower.log.leadership.is_leader
+            newcomer = cluster.new(4)
+            await newcomer.join()
+            await follower.log.add_member(4, newcomer.node_id, newcomer.addr)
+            await newcomer.log.read_barrier()
+            assert newcomer.journal.entries == follower.journal.entries
+
+    run(scenario())
+
+
+def test_a_damaged_log_is_refused_with_advice(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            leader = await cluster.grow(1)
+            await leader.log.propose(b"x")
+            await leader.stop()
+            db = sqlite3.connect(tmp_path / "1" / "raft.db")
+            with db:
+                db.execute("UPDATE runs SET sealed = zeroblob(length(sealed)) WHERE last = (SELECT max(last) FROM runs)")
+            db.close()
+            with pytest.raises(Corrupt, match="join again"):
+                await leader.restart()
+            assert leader.server is not None
+            await leader.server.stop(None)
+            leader.server = None
+
+    run(scenario())
+
+
+def test_a_member_whose_disk_fails_stops_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            leader = await cluster.grow(1)
+
+            def full(self: Storage, writes: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            monkeypatch.setattr(Storage, "write", full)
+            with pytest.raises(Unavailable, match="No space left"):
+                await leader.log.propose(b"x")
+            assert not (await leader.log.ended).removed
+            assert not leader.log.leadership.is_leader
+
+    run(scenario())
+
+
+def test_a_directory_that_holds_a_log_is_not_founded_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            leader = await cluster.grow(1)
+            await leader.stop()
+            with pytest.raises(Conflict, match="already holds"):
+                await leader.bootstrap()
+            assert leader.server is not None
+            await leader.server.stop(None)
+            leader.server = None
+
+    run(scenario())
+
+
+def test_followers_elect_at_once_when_the_leaders_process_is_gone(tmp_path: Path) -> None:
+    """At the default ticks an election timeout is 1 to 2 s; a broken stream makes it a fraction of that."""
+
+    async def scenario() -> None:
+        async with Cluster(tmp_path, Options()) as cluster:
+            leader = await cluster.grow(3)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            await leader.stop()
+            heir = await cluster.leader()
+            await heir.log.propose(b"next")
+            assert loop.time() - began < 1.5
 
     run(scenario())

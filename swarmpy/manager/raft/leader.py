@@ -52,7 +52,7 @@ class Leader(Role):
         self._round = 0                               # of reads; each is confirmed by a majority's heartbeat answers
         self._asked: list[tuple[int, int]] = []       # reads in no round yet: (member, context)
         self._rounds: deque[tuple[int, int, list[tuple[int, int]]]] = deque()    # (round, commit index, reads)
-        self.membership_changed()
+        self._track_members()
 
     @property
     def in_lease(self) -> bool:
@@ -64,6 +64,11 @@ class Leader(Role):
         return log.term(log.committed) == self.raft.term
 
     def membership_changed(self) -> None:
+        """Until the others hear of it they count by the old configuration, so they hear at once."""
+        self._track_members()
+        self._heartbeat()
+
+    def _track_members(self) -> None:
         others = (self.raft.membership.voters | self.raft.membership.learners) - {self.raft.raft_id}
         for member in sorted(self.progress.keys() - others):
             del self.progress[member]
@@ -250,8 +255,7 @@ class Leader(Role):
     # Leadership transfer.
 
     def leave(self) -> None:
-        """Out of the configuration: tell the rest that this is committed, and have the most up to date stand."""
-        self._heartbeat()
+        """Out of the configuration, as the rest has just been told: have the most up to date stand."""
         voters = [member for member in sorted(self.progress) if member in self.raft.membership.voters]
         heir = max(voters, key=lambda member: self.progress[member].match, default=None)
         if heir is not None:
