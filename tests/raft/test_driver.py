@@ -207,7 +207,7 @@ def test_a_damaged_log_is_refused_with_advice(tmp_path: Path) -> None:
             await leader.stop()
             db = sqlite3.connect(tmp_path / "1" / "raft.db")
             with db:
-                db.execute("UPDATE runs SET sealed = zeroblob(length(sealed)) WHERE last = (SELECT max(last) FROM runs)")
+                db.execute("UPDATE runs SET sealed = zeroblob(99) WHERE last = (SELECT max(last) FROM runs)")
             db.close()
             with pytest.raises(Corrupt, match="join again"):
                 await leader.restart()
