@@ -23,7 +23,7 @@ from swarmpy.engine.engine import Engine
 from swarmpy.engine.events import Event, EventBus
 from swarmpy.engine.execs import ExecConfig, Execs
 from swarmpy.engine.filters import Filters
-from swarmpy.engine.live import LiveContainer, WaitResult
+from swarmpy.engine.live import LiveContainer
 from swarmpy.engine.logs import LogLine, LogOptions
 from swarmpy.engine.parts import EngineConfig
 from swarmpy.engine.record import ContainerRecord
@@ -31,6 +31,7 @@ from swarmpy.engine.runtime_errors import NotExecutable
 from swarmpy.engine.state import ContainerState, Health, Status
 from swarmpy.engine.view import network_id, summary
 from swarmpy.engine.volumes import Volume, Volumes
+from swarmpy.engine.waiting import WaitResult
 from swarmpy.runtime import Streams
 
 __all__ = [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -19,25 +18,22 @@ from typing import Any
 
 from swarmpy.engine import view
 from swarmpy.engine.bundles import log_path
-from swarmpy.engine.checks import check_container, check_resources, check_restart_policy
-from swarmpy.engine.config import ContainerConfig, EndpointConfig, HostConfig, LogConfig, NetworkingConfig
-from swarmpy.engine.endpoints import networks_of, wanted_ports
+from swarmpy.engine.checks import check_resources, check_restart_policy
+from swarmpy.engine.config import ContainerConfig, HostConfig, NetworkingConfig
+from swarmpy.engine.creation import Creator
 from swarmpy.engine.filters import Filters
-from swarmpy.engine.image_config import merge
 from swarmpy.engine.listing import select
-from swarmpy.engine.live import LiveContainer, WaitResult
+from swarmpy.engine.live import LiveContainer
 from swarmpy.engine.logs import LogLine, LogOptions, follow
-from swarmpy.engine.mounts import wanted_mounts
 from swarmpy.engine.names import check_name, pick_name
 from swarmpy.engine.parts import Parts
-from swarmpy.engine.record import ContainerRecord, VolumeMount
+from swarmpy.engine.record import ContainerRecord
 from swarmpy.engine.resources import host_device_number, oci_resources
 from swarmpy.engine.restart import after_daemon_start
-from swarmpy.engine.rootfs import mounted_overlay, open_in_root
 from swarmpy.engine.state import Status
-from swarmpy.engine.volumes import copy_tree, tree_size
+from swarmpy.engine.volumes import tree_size
+from swarmpy.engine.waiting import WaitResult
 from swarmpy.errors import Conflict, InvalidArgument, NotFound, SwarmpyError
-from swarmpy.image import Image
 from swarmpy.runtime import Container
 
 __all__ = ["Containers"]
@@ -57,6 +53,7 @@ class Containers:
         self._live: dict[str, LiveContainer] = {}
         self._names: dict[str, str] = {}
         self._closing = False
+        self._creator = Creator(parts, self.get)
 
     # -- adoption -----------------------------------------------------------------------------------------------------
 
@@ -176,24 +173,10 @@ class Containers:
         `NotFound` when there is no such image or network, `Conflict` when the name is in use, `InvalidArgument` and
         `NotSupported` for what cannot be.
         """
-        networking = networking or NetworkingConfig()
-        image = self._parts.images.resolve(config.image) if config.image else None
-        if image is None:
-            raise InvalidArgument("no image was named: Image must be set")
-        asked = config.image
-        config = merge(config, image.config.get("config") or {})
-        host = self._normal(host)
-        check_container(config, host, networking, self._parts.cpus)
         container_id = self._new_id()
         chosen = self._claim_name(name, container_id)
         try:
-            record = ContainerRecord(
-                container_id, chosen, self._parts.clock(), image.id, asked, config, host, networking
-            )
-            self._check_networks(record)
-            wanted_ports(record)
-            inherited = self._inherited_mounts(host)
-            record = replace(record, mounts=await self._mounts(record, inherited, image))
+            record = await self._creator.record(container_id, chosen, config, host, networking or NetworkingConfig())
             await asyncio.to_thread(self._parts.records.create, record)
         except BaseException:
             del self._names[chosen]
@@ -375,67 +358,6 @@ class Containers:
         self._names[chosen] = container_id
         return chosen
 
-    def _normal(self, host: HostConfig) -> HostConfig:
-        """`host` with what is left open filled in, and containers named by their whole id."""
-
-        def whole(mode: str) -> str:
-            if not mode.startswith("container:"):
-                return mode
-            return f"container:{self.live(mode.removeprefix('container:')).record.id}"
-
-        policy = host.restart_policy
-        return replace(
-            host,
-            network_mode="bridge" if host.network_mode in ("", "default") else whole(host.network_mode),
-            ipc_mode=whole(host.ipc_mode) or "private",
-            pid_mode=whole(host.pid_mode),
-            cgroupns_mode=host.cgroupns_mode or "private",
-            shm_size=host.shm_size or _DEFAULT_SHM_BYTES,
-            log_config=host.log_config if host.log_config.type else LogConfig("json-file", host.log_config.config),
-            restart_policy=policy if policy.name else replace(policy, name="no"),
-        )
-
-    def _check_networks(self, record: ContainerRecord) -> None:
-        mode = record.host.network_mode
-        for name in {*networks_of(record), *(() if mode.startswith("container:") else (mode,))}:
-            if name not in _NETWORKS:
-                raise NotFound(f"network {name} not found")
-        ingress: EndpointConfig | None = record.networking.endpoints.get("ingress")
-        if ingress is not None and not (ingress.ipam and ingress.ipam.ipv4_address):
-            raise InvalidArgument("a container joins network ingress only with the address its task was given")
-
-    def _inherited_mounts(self, host: HostConfig) -> tuple[VolumeMount, ...]:
-        """`--volumes-from NAME[:ro]`."""
-        mounts: dict[str, VolumeMount] = {}
-        for entry in host.volumes_from:
-            name, _, mode = entry.partition(":")
-            if mode not in ("", "ro", "rw"):
-                raise InvalidArgument(f"invalid mode '{mode}' in VolumesFrom '{entry}'")
-            for mount in self.get(name).mounts:
-                mounts[mount.target] = replace(mount, read_only=mount.read_only or mode == "ro", anonymous=False)
-        return tuple(mounts.values())
-
-    async def _mounts(
-        self, record: ContainerRecord, inherited: Sequence[VolumeMount], image: Image
-    ) -> tuple[VolumeMount, ...]:
-        """Make the volumes the container needs; an empty one gets what the image has at its place."""
-        wanted = wanted_mounts(record.config, record.host, inherited)
-        root = await self._parts.images.prepare(image, record.id)
-        layers = [Path(path) for path in root.lower]
-        return await asyncio.to_thread(self._make_volumes, wanted, layers)
-
-    def _make_volumes(self, wanted: Sequence[VolumeMount], layers: Sequence[Path]) -> tuple[VolumeMount, ...]:
-        out = []
-        for mount in wanted:
-            if mount.type != "volume":
-                out.append(mount)
-                continue
-            volume = self._parts.volumes.create(mount.name)
-            if not mount.no_copy and not any(volume.mountpoint.iterdir()):
-                _copy_up(layers, mount.target, volume.mountpoint)
-            out.append(replace(mount, name=volume.name, source=str(volume.mountpoint)))
-        return tuple(out)
-
     def list(
         self, filters: Filters | None = None, *, all: bool = True, limit: int | None = None
     ) -> list[ContainerRecord]:
@@ -450,16 +372,3 @@ class Containers:
         return select(
             self.records(), filters or Filters(), show_all=all, limit=limit, find=self.get, image_ids=image_ids
         )
-
-
-def _copy_up(layers: Sequence[Path], target: str, volume: Path) -> None:
-    """Copy the image's directory at `target`, if it has one, into an empty volume."""
-    with mounted_overlay(layers) as root:
-        try:
-            descriptor = open_in_root(root, target, os.O_RDONLY | os.O_DIRECTORY)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        try:
-            copy_tree(Path(f"/proc/self/fd/{descriptor}"), volume)
-        finally:
-            os.close(descriptor)

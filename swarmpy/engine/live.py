@@ -12,13 +12,12 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from swarmpy.engine import endpoints
 from swarmpy.engine.attachments import Attachments
-from swarmpy.engine.bundles import prepare_bundle, write_hosts
 from swarmpy.engine.health import HealthMonitor
+from swarmpy.engine.launching import clean_up, launch, take_down
 from swarmpy.engine.parts import Parts
 from swarmpy.engine.probes import run_probe
 from swarmpy.engine.record import ContainerRecord
@@ -26,23 +25,16 @@ from swarmpy.engine.restart import Decision, after_exit
 from swarmpy.engine.runtime_errors import start_failure, translated
 from swarmpy.engine.signals import parse_signal
 from swarmpy.engine.state import ContainerState, Status, move, require_running
+from swarmpy.engine.waiting import Waiters, WaitResult, resolved
 from swarmpy.errors import Conflict, Internal, SwarmpyError
 from swarmpy.runtime import Container, ExitStatus, RuntimeFailure, Streams
 
-__all__ = ["LiveContainer", "WaitResult"]
+__all__ = ["LiveContainer"]
 
 log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 10
 _UNKNOWN_EXIT = 255  # what Docker reports for a process whose end nobody saw
-
-
-@dataclass(frozen=True)
-class WaitResult:
-    """How a wait ended: the exit code, and an error of the engine when the container could not be started again."""
-
-    exit_code: int
-    error: str = ""
 
 
 class LiveContainer:
@@ -71,9 +63,7 @@ class LiveContainer:
         self._supervisor: asyncio.Task[None] | None = None
         self._backoff_ns = 0
         self._awake = asyncio.Event()
-        self._exits: set[asyncio.Future[WaitResult]] = set()
-        self._stops: set[asyncio.Future[WaitResult]] = set()
-        self._removals: set[asyncio.Future[WaitResult]] = set()
+        self._waiting = Waiters()
         self.removed = False
 
     # -- what is known ------------------------------------------------------------------------------------------------
@@ -143,52 +133,23 @@ class LiveContainer:
             code, reason = start_failure(error)
             status = Status.CREATED if self.state.status is Status.CREATED else Status.EXITED
             await self.save(state=replace(self.state, status=status, exit_code=code, error=str(reason), pid=0))
-            self._resolve_all(WaitResult(code, str(reason)))
+            self._waiting.stopped(WaitResult(code, str(reason)))
             return reason
         self._supervisor = asyncio.create_task(self._supervise(handle), name=f"container {self.display}")
         return None
 
     async def _launch(self) -> Container:
-        """Create the container in the runtime, join its networks, start its process; `SwarmpyError` leaves nothing."""
-        record, parts = self.record, self._parts
-        prepared = await prepare_bundle(parts, record, self._joined(record))
-        try:
-            handle = await parts.runtime.create(record.id, prepared.directory, prepared.io)
-        except RuntimeFailure as error:
-            self.attachments.abandon()
-            raise translated(error) from error
-        try:
-            attachment = await endpoints.attach(parts.network, record, handle.pid)
-            await asyncio.to_thread(write_hosts, prepared, record, attachment)
-            await self.attachments.connect(handle)
-            try:
-                await handle.start()
-            except RuntimeFailure as error:
-                raise translated(error) from error
-        except BaseException:
-            self.attachments.abandon()
-            await self._discard(handle)
-            raise
+        """Its process runs afterwards, and that is on disk; `SwarmpyError` leaves nothing behind."""
+        handle, attachment = await launch(self._parts, self.record, self._joined(self.record), self.attachments)
         self.handle = handle
         state = move(
-            self.state, Status.RUNNING, pid=handle.pid, started_ns=parts.clock(), exit_code=0, error="",
+            self.state, Status.RUNNING, pid=handle.pid, started_ns=self._parts.clock(), exit_code=0, error="",
             oom_killed=False, health=None,
         )  # fmt: skip
         await self.save(state=state, endpoints=attachment.endpoints, ports=attachment.ports)
         self.publish("start")
         self._watch_health()
         return handle
-
-    async def _discard(self, handle: Container) -> None:
-        """Undo a creation whose process never ran, or should not have."""
-        try:
-            if handle.status is None:
-                await handle.kill(signal.SIGKILL, everyone=True)
-                await handle.wait()
-            await handle.delete()
-        except RuntimeFailure as error:
-            log.error("container %s could not be taken down after a failed start: %s", self.record.id, error)
-        await endpoints.detach(self._parts.network, self.record)
 
     # -- adoption -----------------------------------------------------------------------------------------------------
 
@@ -200,7 +161,7 @@ class LiveContainer:
 
     async def discard(self, handle: Container) -> None:
         """End what an earlier daemon began and never told anyone of."""
-        await self._discard(handle)
+        await take_down(self._parts, self.record, handle)
 
     async def lost(self) -> None:
         """Record the end of a container that ran when the host went down."""
@@ -244,7 +205,7 @@ class LiveContainer:
             self.health = None
         final, _ = self._final(status)
         await asyncio.to_thread(self._parts.records.save_state, final)
-        await self._clean_up(handle)
+        await clean_up(self._parts, self.record, handle)
         self.handle = None
         final, decision = self._final(status)  # a stop may have come meanwhile
         self._backoff_ns = decision.backoff_ns
@@ -255,9 +216,10 @@ class LiveContainer:
         ran = _ran_ns(final.state)
         self.publish("die", exitCode=str(status.exit_code), execDuration=str(ran // 1_000_000_000))
         result = WaitResult(status.exit_code, status.error)
-        _resolve(self._exits, result)
         if final.state.status is Status.EXITED:
-            _resolve(self._stops, result)
+            self._waiting.stopped(result)
+        else:
+            self._waiting.exited(result)
         return decision
 
     def _final(self, status: ExitStatus) -> tuple[ContainerRecord, Decision]:
@@ -271,15 +233,6 @@ class LiveContainer:
             health=before.health and replace(before.health, status="unhealthy"), finished_ns=status.finished_ns,
         )  # fmt: skip
         return replace(self.record, state=state, endpoints=(), ports=()), decision
-
-    async def _clean_up(self, handle: Container) -> None:
-        """Networks, ports, cgroup and shim are given back. What cannot be is logged; the next daemon repairs it."""
-        detach = endpoints.detach(self._parts.network, self.record)
-        for what, act in (("its networks", detach), ("its cgroup or shim", handle.delete())):
-            try:
-                await act
-            except (SwarmpyError, RuntimeFailure, OSError) as error:
-                log.error("container %s ended, but %s could not be removed: %s", self.record.id, what, error)
 
     async def _again(self, decision: Decision) -> Container | None:
         """Start again after the back-off; None when a stop came in between or the start failed."""
@@ -299,7 +252,7 @@ class LiveContainer:
             except (SwarmpyError, OSError) as error:
                 code, reason = start_failure(error)
                 await self.save(state=move(self.state, Status.EXITED, exit_code=code, error=str(reason)))
-                self._resolve_all(WaitResult(code, str(reason)))
+                self._waiting.stopped(WaitResult(code, str(reason)))
                 return None
 
     async def _finished(self) -> None:
@@ -332,13 +285,13 @@ class LiveContainer:
         if self.state.status is Status.RESTARTING:
             await self.save(state=move(self.state, Status.EXITED, stopped_by_user=True))
             self._awake.set()
-            self._resolve_all(WaitResult(self.state.exit_code))
+            self._waiting.stopped(WaitResult(self.state.exit_code))
             self.publish("stop")
             return True
         if self.handle is None or not self.state.running:
             return False
         await self.save(state=replace(self.state, stopped_by_user=True))
-        stopped = self._until_stopped()
+        stopped = self._waiting.add("not-running")
         number = parse_signal(signal_name or self.record.config.stop_signal, signal.SIGTERM)
         await self._signal(number)
         configured = self.record.config.stop_timeout
@@ -363,7 +316,7 @@ class LiveContainer:
         final = number in (signal.SIGKILL, parse_signal(self.record.config.stop_signal, signal.SIGTERM))
         if final:
             await self.save(state=replace(self.state, stopped_by_user=True))
-        stopped = self._until_stopped() if number == signal.SIGKILL else None
+        stopped = self._waiting.add("not-running") if number == signal.SIGKILL else None
         await self._signal(number)
         if stopped is not None:
             await stopped
@@ -446,25 +399,9 @@ class LiveContainer:
 
     def wait(self, condition: str) -> asyncio.Future[WaitResult]:
         """A future of "not-running", "next-exit" or "removed". It is registered when this returns."""
-        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
-        if condition == "next-exit":
-            self._exits.add(future)
-        elif condition == "removed":
-            self._removals.add(future)
-        elif self.state.running:
-            self._stops.add(future)
-        else:
-            future.set_result(WaitResult(self.state.exit_code, self.state.error))
-        return future
-
-    def _until_stopped(self) -> asyncio.Future[WaitResult]:
-        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
-        self._stops.add(future)
-        return future
-
-    def _resolve_all(self, result: WaitResult) -> None:
-        _resolve(self._exits, result)
-        _resolve(self._stops, result)
+        if condition == "not-running" and not self.state.running:
+            return resolved(WaitResult(self.state.exit_code, self.state.error))
+        return self._waiting.add(condition)
 
     # -- removal ------------------------------------------------------------------------------------------------------
 
@@ -493,8 +430,7 @@ class LiveContainer:
             self.removed = True
         self.publish("destroy")
         result = WaitResult(self.state.exit_code)
-        self._resolve_all(result)
-        _resolve(self._removals, result)
+        self._waiting.removed(result)
         self.attachments.abandon()
 
     async def close(self) -> None:
@@ -504,8 +440,7 @@ class LiveContainer:
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
-        for future in (*self._exits, *self._stops, *self._removals):
-            future.cancel()
+        self._waiting.cancel()
 
     def _watch_health(self) -> None:
         health = self.record.config.healthcheck
@@ -516,10 +451,3 @@ class LiveContainer:
 
 def _ran_ns(state: ContainerState) -> int:
     return max(0, state.finished_ns - state.started_ns)
-
-
-def _resolve(futures: set[asyncio.Future[WaitResult]], result: WaitResult) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(result)
-    futures.clear()

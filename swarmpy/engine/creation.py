@@ -1,0 +1,137 @@
+"""Making the record of a new container: what the user asked, merged, checked, and with the volumes it needs.
+
+Source  Docker Engine API, `POST /containers/create`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from swarmpy.engine.checks import check_container
+from swarmpy.engine.config import ContainerConfig, EndpointConfig, HostConfig, LogConfig, NetworkingConfig
+from swarmpy.engine.endpoints import networks_of, wanted_ports
+from swarmpy.engine.image_config import merge
+from swarmpy.engine.mounts import wanted_mounts
+from swarmpy.engine.parts import Parts
+from swarmpy.engine.record import ContainerRecord, VolumeMount
+from swarmpy.engine.rootfs import mounted_overlay, open_in_root
+from swarmpy.engine.volumes import copy_tree
+from swarmpy.errors import InvalidArgument, NotFound
+from swarmpy.image import Image
+
+__all__ = ["Creator"]
+
+_NETWORKS = frozenset({"bridge", "host", "none", "ingress"})
+_DEFAULT_SHM_BYTES = 64 << 20
+
+
+class Creator:
+    """Makes records. `find` gives the record of another container, by name or id."""
+
+    def __init__(self, parts: Parts, find: Callable[[str], ContainerRecord]) -> None:
+        self._parts = parts
+        self._find = find
+
+    async def record(
+        self,
+        container_id: str,
+        name: str,
+        config: ContainerConfig,
+        host: HostConfig,
+        networking: NetworkingConfig,
+    ) -> ContainerRecord:
+        """The record of a container that does not run yet; its root file system and its volumes exist.
+
+        `NotFound` when there is no such image or network, `InvalidArgument` and `NotSupported` for what cannot be.
+        """
+        if not config.image:
+            raise InvalidArgument("no image was named: Image must be set")
+        image = self._parts.images.resolve(config.image)
+        merged = merge(config, image.config.get("config") or {})
+        host = self._normal(host)
+        check_container(merged, host, networking, self._parts.cpus)
+        record = ContainerRecord(
+            container_id, name, self._parts.clock(), image.id, config.image, merged, host, networking
+        )
+        self._check_networks(record)
+        wanted_ports(record)
+        inherited = self._inherited_mounts(host)
+        return replace(record, mounts=await self._mounts(record, inherited, image))
+
+    def _normal(self, host: HostConfig) -> HostConfig:
+        """`host` with what is left open filled in, and containers named by their whole id."""
+
+        def whole(mode: str) -> str:
+            if not mode.startswith("container:"):
+                return mode
+            return f"container:{self._find(mode.removeprefix('container:')).id}"
+
+        policy = host.restart_policy
+        return replace(
+            host,
+            network_mode="bridge" if host.network_mode in ("", "default") else whole(host.network_mode),
+            ipc_mode=whole(host.ipc_mode) or "private",
+            pid_mode=whole(host.pid_mode),
+            cgroupns_mode=host.cgroupns_mode or "private",
+            shm_size=host.shm_size or _DEFAULT_SHM_BYTES,
+            log_config=host.log_config if host.log_config.type else LogConfig("json-file", host.log_config.config),
+            restart_policy=policy if policy.name else replace(policy, name="no"),
+        )
+
+    def _check_networks(self, record: ContainerRecord) -> None:
+        mode = record.host.network_mode
+        for name in {*networks_of(record), *(() if mode.startswith("container:") else (mode,))}:
+            if name not in _NETWORKS:
+                raise NotFound(f"network {name} not found")
+        ingress: EndpointConfig | None = record.networking.endpoints.get("ingress")
+        if ingress is not None and not (ingress.ipam and ingress.ipam.ipv4_address):
+            raise InvalidArgument("a container joins network ingress only with the address its task was given")
+
+    def _inherited_mounts(self, host: HostConfig) -> tuple[VolumeMount, ...]:
+        """`--volumes-from NAME[:ro]`."""
+        mounts: dict[str, VolumeMount] = {}
+        for entry in host.volumes_from:
+            name, _, mode = entry.partition(":")
+            if mode not in ("", "ro", "rw"):
+                raise InvalidArgument(f"invalid mode '{mode}' in VolumesFrom '{entry}'")
+            for mount in self._find(name).mounts:
+                mounts[mount.target] = replace(mount, read_only=mount.read_only or mode == "ro", anonymous=False)
+        return tuple(mounts.values())
+
+    async def _mounts(
+        self, record: ContainerRecord, inherited: Sequence[VolumeMount], image: Image
+    ) -> tuple[VolumeMount, ...]:
+        """Make the volumes the container needs; an empty one gets what the image has at its place."""
+        wanted = wanted_mounts(record.config, record.host, inherited)
+        root = await self._parts.images.prepare(image, record.id)
+        layers = [Path(path) for path in root.lower]
+        return await asyncio.to_thread(self._make_volumes, wanted, layers)
+
+    def _make_volumes(self, wanted: Sequence[VolumeMount], layers: Sequence[Path]) -> tuple[VolumeMount, ...]:
+        out = []
+        for mount in wanted:
+            if mount.type != "volume":
+                out.append(mount)
+                continue
+            volume = self._parts.volumes.create(mount.name)
+            if not mount.no_copy and not any(volume.mountpoint.iterdir()):
+                _copy_up(layers, mount.target, volume.mountpoint)
+            out.append(replace(mount, name=volume.name, source=str(volume.mountpoint)))
+        return tuple(out)
+
+
+def _copy_up(layers: Sequence[Path], target: str, volume: Path) -> None:
+    """Copy the image's directory at `target`, if it has one, into an empty volume."""
+    with mounted_overlay(layers) as root:
+        try:
+            descriptor = open_in_root(root, target, os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            copy_tree(Path(f"/proc/self/fd/{descriptor}"), volume)
+        finally:
+            os.close(descriptor)
