@@ -11,8 +11,8 @@ from aiohttp import web
 
 from swarmpy.api.requests import query_flag
 from swarmpy.engine import Engine
-from swarmpy.engine.files import copy_in, copy_out, export, path_stat
-from swarmpy.errors import InvalidArgument, NotSupported
+from swarmpy.engine.files import changed_paths, copy_in, copy_out, export, path_stat
+from swarmpy.errors import InvalidArgument
 
 __all__ = ["routes"]
 
@@ -63,7 +63,7 @@ class ArchiveRoutes:
 
     async def changes(self, request: web.Request) -> web.Response:
         container = self._engine.containers.live(request.match_info["id"])
-        raise NotSupported(f"the changes of container {container.display} (docker diff) are not supported")
+        return web.json_response(await changed_paths(self._engine.parts, container) or None)
 
 
 async def _send(request: web.Request, pieces: AsyncIterator[bytes], headers: dict[str, str]) -> web.StreamResponse:

@@ -16,7 +16,7 @@ from swarmpy.api.requests import query_flag
 from swarmpy.api.versions import api_version
 from swarmpy.engine import Engine, LogLine, LogOptions, Streams
 from swarmpy.engine.times import format_rfc3339, parse_when
-from swarmpy.errors import InvalidArgument
+from swarmpy.errors import InvalidArgument, NotSupported
 
 __all__ = ["carry", "routes"]
 
@@ -60,7 +60,7 @@ class StreamRoutes:
     async def attach(self, request: web.Request) -> web.StreamResponse:
         container = self._engine.containers.live(request.match_info["id"])
         if query_flag(request, "logs"):
-            raise InvalidArgument("logs: replaying the log in attach is not supported; use GET /containers/{id}/logs")
+            raise NotSupported("logs: replaying the log in attach is not supported; use GET /containers/{id}/logs")
         wanted = {name for name in ("stdin", "stdout", "stderr") if query_flag(request, name)}
         if not query_flag(request, "stream"):
             wanted = set()

@@ -12,15 +12,17 @@ import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from swarmpy.engine import archive
+from swarmpy.engine.changes import changes
 from swarmpy.engine.live import LiveContainer
 from swarmpy.engine.parts import Parts
 from swarmpy.engine.rootfs import directory_root, mounted_overlay, running_root, writable_overlay
 from swarmpy.errors import Conflict
 from swarmpy.image import RootFS
 
-__all__ = ["copy_in", "copy_out", "export", "path_stat"]
+__all__ = ["changed_paths", "copy_in", "copy_out", "export", "path_stat"]
 
 _QUEUE = 16
 _SPOOL = 8 << 20
@@ -86,6 +88,17 @@ async def copy_in(
                 archive.extract(descriptor, inside, spool, keep_kinds=keep_kinds, keep_owners=keep_owners)
 
         await asyncio.to_thread(work)
+
+
+async def changed_paths(parts: Parts, container: LiveContainer) -> list[dict[str, Any]]:
+    """FilesystemChange of everything that the container added, changed or deleted."""
+    root = await _root_fs(parts, container)
+
+    def look() -> list[dict[str, Any]]:
+        with mounted_overlay([Path(layer) for layer in root.lower]) as lower:
+            return changes(Path(root.upper), lower)
+
+    return await asyncio.to_thread(look)
 
 
 async def _root_fs(parts: Parts, container: LiveContainer) -> RootFS:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tarfile
 from collections.abc import Iterator
 
+import aiohttp
 import docker
 import pytest
 
@@ -84,6 +86,19 @@ def test_docker_py(client: docker.DockerClient) -> None:
         client.containers.get("py2")
     with pytest.raises(docker.errors.ImageNotFound):
         client.images.get("no-such-image")
+
+
+def test_attach_over_a_websocket(host: Host) -> None:
+    async def scenario() -> bytes:
+        connector = aiohttp.UnixConnector(str(host.root / "api.sock"))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            async with session.ws_connect("http://x/containers/ws/attach/ws?stream=1&stdin=1&stdout=1") as socket:
+                await socket.send_bytes(b"hello\n")
+                return await socket.receive_bytes(timeout=10)
+
+    host.docker("run", "-d", "-i", "--name", "ws", "busybox", "cat")
+    assert asyncio.run(scenario()) == b"hello\n"
+    host.docker("rm", "-f", "ws")
 
 
 def test_docker_py_follows_events(client: docker.DockerClient) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import select
+import struct
 import subprocess
 import tarfile
+import termios
 from pathlib import Path
 
 import pytest
@@ -91,6 +97,37 @@ def test_a_terminal(host: Host) -> None:
     assert host.request("POST", "/containers/term/resize?h=40&w=100")[0] == 200
     assert host.out("exec", "term", "stty", "-F", "/dev/pts/0", "size") == "40 100"
     host.docker("rm", "-f", "term")
+
+
+def test_a_person_at_a_terminal(host: Host) -> None:
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    person = subprocess.Popen(
+        [host.docker_binary, "-H", host.address, "run", "-it", "--rm", "busybox", "sh"], stdin=there, stdout=there,
+        stderr=there, start_new_session=True,
+    )  # fmt: skip
+    os.close(there)
+    seen = b""
+
+    def shows(text: bytes) -> bool:
+        nonlocal seen
+        if select.select([here], [], [], 0.05)[0]:
+            seen += os.read(here, 4096)
+        return text in seen
+
+    try:
+        until("a prompt", lambda: shows(b"# "))
+        until("the size of the window arrives", lambda: os.write(here, b"stty size\n") and shows(b"33 77"))
+        os.write(here, b"sleep 50\n")
+        until("it is typed", lambda: shows(b"sleep 50"))
+        os.write(here, b"\x03")
+        os.write(here, b"echo $((6*7)); exit 5\n")
+        until("the interrupt reached the program", lambda: shows(b"42"))
+        assert person.wait(10) == 5
+    finally:
+        person.kill()
+        person.wait()
+        os.close(here)
 
 
 def test_logs(host: Host) -> None:
@@ -256,6 +293,15 @@ def test_copying(host: Host, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "all.tar") as exported:
         assert {"bin/busybox", "tmp/later", "tmp/in/file"} <= set(exported.getnames())
     host.docker("rm", "box")
+
+
+def test_what_a_container_changed(host: Host) -> None:
+    script = "echo x > /new; rm /etc/group; rm -r /var/www; mkdir /var/www; echo y >> /etc/passwd"
+    host.docker("run", "--name", "diff", "busybox", "sh", "-c", script)
+    seen = set(host.out("diff", "diff").splitlines())
+    assert {"A /new", "D /etc/group", "C /etc/passwd", "C /var/www", "D /var/www/index.html"} <= seen
+    assert not any("busybox" in line for line in seen)
+    host.docker("rm", "diff")
 
 
 def test_events_tell_a_life(host: Host) -> None:
