@@ -26,6 +26,7 @@ from swarmpy.api import (
 )
 from swarmpy.api import swarm as swarm_routes
 from swarmpy.api.failures import errors_as_answers, name_the_server
+from swarmpy.api.leaving import finish_what_was_begun
 from swarmpy.api.versions import VersionedRoutes
 from swarmpy.engine import Engine
 
@@ -36,7 +37,7 @@ _MOST_BODY = 16 << 20
 
 def create_app(engine: Engine, swarm: swarm_node.SwarmNode) -> web.Application:
     """The whole API. JSON bodies may have 16 MiB; archives are streamed and have no limit."""
-    app = web.Application(middlewares=[errors_as_answers], client_max_size=_MOST_BODY)
+    app = web.Application(middlewares=[finish_what_was_begun, errors_as_answers], client_max_size=_MOST_BODY)
     app.on_response_prepare.append(name_the_server)
     app.router.register_resource(
         VersionedRoutes(

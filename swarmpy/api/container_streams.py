@@ -20,6 +20,8 @@ from swarmpy.errors import InvalidArgument, NotSupported
 
 __all__ = ["carry", "routes"]
 
+_LOOK_S = 1.0
+
 
 def routes(engine: Engine) -> list[web.RouteDef]:
     noun = StreamRoutes(engine)
@@ -108,6 +110,9 @@ async def carry(streams: Streams, raw: RawStream, *, tty: bool, stdin: bool, out
                 await streams.write(data)
         if stdin:
             await streams.close_stdin()
+        while not raw.hung_up():  # a client that has ended its input may yet go away while nothing is written to it
+            await asyncio.sleep(_LOOK_S)
+        await streams.close()
 
     feeding = asyncio.create_task(feed())
     try:

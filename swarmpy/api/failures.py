@@ -41,10 +41,11 @@ def error_body(message: str, status: int) -> web.Response:
     return web.json_response({"message": message}, status=status)
 
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
 @web.middleware
-async def errors_as_answers(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def errors_as_answers(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every answer names the API version; every failure is an ErrorResponse."""
     try:
         response = await handler(request)

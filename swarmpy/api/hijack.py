@@ -11,6 +11,7 @@ aiohttp closes a connection whose peer has shut down its half, so the transport 
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -43,6 +44,15 @@ class RawStream:
             return await self._reader.read(1 << 16)
         except ConnectionError:
             return b""
+
+    def hung_up(self) -> bool:
+        """Whether the client is gone for good, and has not just ended its input: POLLHUP of poll(2)."""
+        connection = self._writer.get_extra_info("socket")
+        if self._writer.is_closing() or connection is None or connection.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(connection.fileno(), 0)
+        return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
 
     async def write(self, data: bytes) -> None:
         """Send to the client; ConnectionError when it is gone."""

@@ -24,7 +24,9 @@ class ApiServer:
 
     def __init__(self, app: web.Application, config: Config) -> None:
         self._config = config
-        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=SHUTDOWN_S)
+        self._runner = web.AppRunner(
+            app, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S
+        )
         self._sockets: list[Path] = []
 
     async def start(self) -> None:

@@ -8,14 +8,15 @@ Source  Docker Engine API, `GET /events` and definition EventMessage.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from swarmpy.engine.filters import Filters
 
-__all__ = ["Event", "EventBus"]
+__all__ = ["Event", "EventBus", "Subscription"]
 
 _KEPT = 256  # as many as Docker replays
 _QUEUE = 4096
@@ -57,7 +58,7 @@ class EventBus:
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
         self._recent: deque[Event] = deque(maxlen=_KEPT)
-        self._subscribers: set[asyncio.Queue[Event]] = set()
+        self._subscribers: weakref.WeakSet[Subscription] = weakref.WeakSet()
 
     @property
     def listeners(self) -> int:
@@ -70,36 +71,66 @@ class EventBus:
         """Tell everyone; the time is now. Must be called in the event loop."""
         event = Event(type, action, actor_id, dict(attributes or {}), scope, self._clock())
         self._recent.append(event)
-        for queue in self._subscribers:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(event)
+        for subscription in self._subscribers:
+            subscription.put(event)
 
-    async def subscribe(
+    def subscribe(
         self, *, since_ns: int | None = None, until_ns: int | None = None, filters: Filters | None = None
-    ) -> AsyncGenerator[Event]:
-        """Events from `since_ns` (None: from now) to `until_ns` (None: for ever), in order, none twice."""
-        queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
-        self._subscribers.add(queue)
+    ) -> Subscription:
+        """Events from `since_ns` (None: from now) to `until_ns` (None: for ever), in order, none twice.
+
+        What is published after this returns is not missed, however late the first one is awaited.
+        """
+        past = [] if since_ns is None else [event for event in self._recent if event.time_ns >= since_ns]
+        subscription = Subscription(self._clock, past, until_ns, filters)
+        self._subscribers.add(subscription)
+        return subscription
+
+
+class Subscription:
+    """An async iterator of events. It ends at its time limit, or with `aclose`; one that is dropped is forgotten."""
+
+    def __init__(
+        self, clock: Callable[[], int], past: Sequence[Event], until_ns: int | None, filters: Filters | None
+    ) -> None:
+        self._clock = clock
+        self._until_ns = until_ns
+        self._filters = filters
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
+        self._open = True
+        for event in past:
+            self.put(event)
+
+    def put(self, event: Event) -> None:
+        """Take an event if it is wanted. When nobody has read for long the oldest one goes."""
+        if not self._open or not _matches(event, self._filters):
+            return
+        if self._queue.full():
+            self._queue.get_nowait()
+        self._queue.put_nowait(event)
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Event:
+        if not self._open:
+            raise StopAsyncIteration
+        limit = self._until_ns
+        wait_s = None if limit is None else max(0.0, (limit - self._clock()) / 1e9)
         try:
-            past = [] if since_ns is None else [event for event in self._recent if event.time_ns >= since_ns]
-            for event in past:
-                if (until_ns is None or event.time_ns <= until_ns) and _matches(event, filters):
-                    yield event
-            while True:
-                wait_s = None if until_ns is None else (until_ns - self._clock()) / 1e9
-                if wait_s is not None and wait_s <= 0 and queue.empty():
-                    return
-                try:
-                    event = await asyncio.wait_for(queue.get(), wait_s)
-                except TimeoutError:
-                    return
-                if until_ns is not None and event.time_ns > until_ns:
-                    return
-                if _matches(event, filters):
-                    yield event
-        finally:
-            self._subscribers.discard(queue)
+            event = self._queue.get_nowait() if not self._queue.empty() else await self._next(wait_s)
+        except TimeoutError:
+            raise StopAsyncIteration from None
+        if limit is not None and event.time_ns > limit:
+            raise StopAsyncIteration
+        return event
+
+    async def _next(self, wait_s: float | None) -> Event:
+        return await asyncio.wait_for(self._queue.get(), wait_s)
+
+    async def aclose(self) -> None:
+        """No more events."""
+        self._open = False
 
 
 def _matches(event: Event, filters: Filters | None) -> bool:

@@ -22,7 +22,7 @@ from tests.api.shapes import (
     VOLUME,
     complaints,
 )
-from tests.engine.host import DEADLINE_S, Host
+from tests.engine.host import DEADLINE_S, Host, until
 
 pytestmark = [pytest.mark.root, pytest.mark.cluster]
 
@@ -200,6 +200,17 @@ def test_an_exec_that_cannot_be_executed_says_why(host: Host, container: str) ->
         ((kind, data),) = raw.frames()
     assert kind == 1 and b"not found" in data
     assert host.request("GET", f"/exec/{made}/json")[1]["ExitCode"] == 127
+
+
+def test_who_follows_for_nobody_is_let_go(host: Host, container: str) -> None:
+    before = host.request("GET", "/info")[1]["NEventsListener"]
+    for path in ("/events", f"/containers/{container}/logs?stdout=1&follow=1"):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(host.root / "api.sock"))
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+        client.close()
+    until("nobody listens", lambda: host.request("GET", "/info")[1]["NEventsListener"] == before)
 
 
 def test_a_client_that_goes_away_leaves_the_process_alone(host: Host, container: str) -> None:

@@ -59,7 +59,8 @@ async def serve(root: Path, prefix: str) -> None:
     config = EngineConfig(data, state, "test-host", cgroup_parent=f"/{prefix}", labels=("a=b",))
     engine = Engine(config, runtime, images, network)
     await engine.start()
-    runner = web.AppRunner(create_app(engine, Alone()), handle_signals=False, shutdown_timeout=1)
+    app = create_app(engine, Alone())
+    runner = web.AppRunner(app, handle_signals=False, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()
     socket = root / "api.sock"
     with contextlib.suppress(FileNotFoundError):

@@ -141,13 +141,19 @@ def test_events_are_replayed_then_followed_and_none_twice() -> None:
         seen: list[str] = []
         wanted = Filters({"type": ("container",), "event": ("start", "die")})
         events = bus.subscribe(since_ns=2, filters=wanted)
+        late = bus.subscribe()
         seen += [(await anext(events)).actor_id, (await anext(events)).actor_id]
         now = 4
         bus.publish("image", "pull", "i")
         bus.publish("container", "exec_start: sh", "c4")
         bus.publish("container", "die", "c5")
+        assert (await anext(late)).actor_id == "i", "nothing is missed before the first await"
+        del late
         seen.append((await anext(events)).actor_id)
         await events.aclose()
+        bus.publish("container", "start", "c6")
+        assert [event async for event in events] == []
+        del events
         assert bus.listeners == 0
         past = [event.actor_id async for event in bus.subscribe(since_ns=0, until_ns=2)]
         assert past == ["c1", "c2"]
