@@ -14,7 +14,7 @@ ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "rpc": set(),
     "runtime": set(),
-    "cli": {"lab"},
+    "cli": {"errors", "lab"},
     "image": {"errors"},
     "network": {"errors"},
     "identity": {"errors", "rpc"},

@@ -95,12 +95,13 @@ def split_host(arguments: list[str]) -> list[str]:
 
 def run(app: object, arguments: list[str]) -> None:
     from swarmpy.cli.client import ApiError, Unreachable
+    from swarmpy.errors import SwarmpyError
 
     try:
         app(args=arguments, prog_name="swarmpy")  # type: ignore[operator]  # typer's app is callable; kept untyped here
     except ApiError as error:
         fail(f"Error response from daemon: {error}", 1)
-    except (Unreachable, ValueError) as error:
+    except (Unreachable, SwarmpyError, ValueError) as error:
         fail(str(error), 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

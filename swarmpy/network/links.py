@@ -32,6 +32,7 @@ __all__ = [
     "mtu_towards",
     "ports_of",
     "routed_networks",
+    "without_ipv6",
 ]
 
 NTF_SELF, NTF_MASTER = 0x02, 0x04  # include/uapi/linux/neighbour.h
@@ -65,6 +66,7 @@ def ensure_bridge(handles: Handles, name: str, address: IPv4Interface, mtu: int)
         links.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
     links.link("set", index=index, address=mac, mtu=mtu, state="up")
     write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+    without_ipv6(name)
     return index
 
 
@@ -141,6 +143,7 @@ def make_veth(
     delete_link(handles, host_name)
     inside = {"ifname": end.interface, "net_ns_fd": netns_fd, "address": mac, "mtu": mtu}
     links.link("add", ifname=host_name, kind="veth", master=bridge_index, mtu=mtu, state="up", peer=inside)
+    without_ipv6(host_name)
     index = handles.index_of(host_name)
     # With br_netfilter loaded the bridge itself carries out the translation, and a container that calls its own
     # published port is answered through the very port the packet came from.
@@ -158,7 +161,7 @@ def configure_inside(end: VethEnd) -> None:
         links.link("set", index=1, state="up")
         index = links.link_lookup(ifname=end.interface)[0]
         links.addr("add", index=index, address=str(end.address.ip), prefixlen=end.address.network.prefixlen)
-        _without_ipv6(end.interface)
+        without_ipv6(end.interface)
         links.link("set", index=index, state="up")
         if end.gateway is not None:
             links.route("replace", dst="default", gateway=str(end.gateway), oif=index)
@@ -175,8 +178,8 @@ def ensure_loopback() -> None:
         links.close()
 
 
-def _without_ipv6(interface: str) -> None:
-    """No IPv6 address appears by itself on a network that has none to give."""
+def without_ipv6(interface: str) -> None:
+    """No IPv6 address appears by itself on a network that has none to give: it would be a way past rules for IPv4."""
     try:
         write_sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", "1")
     except Exception as error:

@@ -23,6 +23,7 @@ from swarmpy.network.links import (
     ensure_bridge,
     ignoring,
     mtu_towards,
+    without_ipv6,
 )
 from swarmpy.network.mesh_links import EntryChange, LinkState
 from swarmpy.network.view import IngressNetwork
@@ -46,6 +47,7 @@ def ensure_devices(handles: Handles, names: OverlayNames, ingress: IngressNetwor
     address = IPv4Interface(f"{ingress.address.ip}/{ingress.subnet.prefixlen}")
     bridge = ensure_bridge(handles, names.bridge, address, mtu)
     _ensure_vxlan(handles, names.vxlan, ingress, mtu)
+    without_ipv6(names.vxlan)
     index = handles.index_of(names.vxlan)
     handles.links.link("set", index=index, mtu=mtu, master=bridge, state="up")
     handles.links.brport("set", index=index, learning=0, unicast_flood=0)
