@@ -63,7 +63,7 @@ class Malformed(Exception):
 
 
 class Codec:
-    """The encoding side; `remember` batches of entries are kept so that disk and followers share one encoding."""
+    """One member's; `remember` batches of entries are kept so that disk and followers share one encoding."""
 
     def __init__(self, remember: int = 16) -> None:
         self._remember = remember
@@ -74,10 +74,22 @@ class Codec:
         key = (entries[0].index, entries[-1].index, entries[-1].term)
         found = self._batches.get(key)
         if found is None:
-            found = self._batches[key] = encode_entries(entries)
-            if len(self._batches) > self._remember:
-                self._batches.popitem(last=False)
+            found = encode_entries(entries)
+            self._keep(key, found)
         return found
+
+    def decode_message(self, data: bytes) -> Message:
+        """Like the function; the entries of an append are remembered as they came, for the disk. Raises Malformed."""
+        message = decode_message(data)
+        if isinstance(message, Append) and message.entries:
+            entries = message.entries
+            self._keep((entries[0].index, entries[-1].index, entries[-1].term), data[_HEAD.size + _APPEND_HEAD.size :])
+        return message
+
+    def _keep(self, key: tuple[int, int, int], encoded: bytes) -> None:
+        self._batches[key] = encoded
+        if len(self._batches) > self._remember:
+            self._batches.popitem(last=False)
 
     def encode_message(self, message: Message) -> bytes:
         kind = type(message)

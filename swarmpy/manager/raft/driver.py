@@ -21,7 +21,7 @@ from random import Random, SystemRandom
 import grpc.aio
 
 from swarmpy.errors import Conflict, SwarmpyError, Unavailable
-from swarmpy.manager.raft.codec import Codec, Malformed, decode_message
+from swarmpy.manager.raft.codec import Codec, Malformed
 from swarmpy.manager.raft.core import Config, Durable, Raft, Refused
 from swarmpy.manager.raft.disk import Disk
 from swarmpy.manager.raft.leader import Leader
@@ -630,13 +630,13 @@ class RaftLog:
     def received(self, sender: int, messages: Sequence[bytes]) -> None:
         for data in messages:
             try:
-                message = decode_message(data)
+                message = self._codec.decode_message(data)
             except Malformed as error:
                 _log.warning("dropped what raft member %d sent: %s", sender, error)
                 continue
             if message.sender == sender and message.to == self.raft_id:
                 self._inbox.append(message)
-        self._wake()
+        self._pump()
 
     def disconnected(self, sender: int) -> None:
         """A peer's stream to us broke. When it was the leader's process that died, the next election need not wait."""
