@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import stat
 import tempfile
@@ -133,6 +134,61 @@ def test_every_flipped_byte_of_the_file_is_noticed_or_harmless(tmp_path: Path) -
         finally:
             storage.close()
     assert noticed > 3
+
+
+def crashed(directory: Path) -> Path:
+    """A log as a killed process leaves it: all of it in the journal, which is copied before it is closed."""
+    source, target = directory / "source", directory / "target"
+    storage = Storage(source, KEY)
+    storage.load()
+    storage._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for index in range(1, 9):
+        storage.write([Write(HardState(1, 1, index - 1), (normal(index, 1, b"entry %d" % index),))])
+    shutil.copytree(source, target)
+    storage.close()
+    return target
+
+
+def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
+    storage = Storage(crashed(tmp_path), KEY)
+    assert len(storage.load().entries) == 8
+    storage.close()
+
+
+def test_a_write_cut_short_by_a_crash_is_dropped_alone(tmp_path: Path) -> None:
+    directory = crashed(tmp_path)
+    journal = directory / "raft.db-wal"
+    with journal.open("r+b") as file:
+        file.truncate(journal.stat().st_size - 3000)
+    storage = Storage(directory, KEY)
+    assert [entry.index for entry in storage.load().entries] == [1, 2, 3, 4, 5, 6, 7]
+    storage.close()
+
+
+def test_a_flipped_bit_in_the_journal_is_no_end_of_history(tmp_path: Path) -> None:
+    """SQLite by itself opens such a log, shorter."""
+    directory = crashed(tmp_path)
+    journal = directory / "raft.db-wal"
+    whole = journal.read_bytes()
+    last_transaction = len(whole) - 4 * 4120
+    for at in (3, 40, *range(60, last_transaction, 3001)):
+        journal.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(Corrupt, match=r"raft\.db-wal is damaged: (frame|the header)"):
+            Storage(directory, KEY)
+
+
+def test_what_an_earlier_round_left_in_the_journal_is_no_damage(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "source", KEY)
+    storage.load()
+    for index in range(1, 20):
+        if index == 15:
+            storage._db.execute("PRAGMA wal_checkpoint(RESTART)")
+        storage.write([Write(HardState(1, 1, index - 1), (normal(index, 1),))])
+    shutil.copytree(tmp_path / "source", tmp_path / "target")
+    storage.close()
+    storage = Storage(tmp_path / "target", KEY)
+    assert len(storage.load().entries) == 19
+    storage.close()
 
 
 def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from swarmpy.manager.raft.codec import Malformed, decode_entries, encode_entries
 from swarmpy.manager.raft.core import Durable
 from swarmpy.manager.raft.messages import Entry, HardState, Snapshot
 from swarmpy.manager.raft.seal import BrokenSeal, Sealer
+from swarmpy.manager.raft.wal import damaged_frame
 
 __all__ = ["Corrupt", "Identity", "Storage", "Write"]
 
@@ -95,6 +96,7 @@ class Storage:
         directory.chmod(stat.S_IRWXU)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR))
         self.path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        self._check_journal()
         self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             self._prepare()
@@ -103,6 +105,14 @@ class Storage:
             if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                 raise Internal(f"the raft log {self.path} is in use by another process; stop that one first") from error
             raise Corrupt(self.path, f"SQLite says: {error}") from error
+
+    def _check_journal(self) -> None:
+        """SQLite would silently drop what follows a damaged frame, and with it what this member has promised."""
+        journal = self.path.with_name(FILE_NAME + "-wal")
+        frame = damaged_frame(journal.read_bytes()) if journal.exists() else None
+        if frame is not None:
+            where = f"frame {frame}" if frame else "the header"
+            raise Corrupt(journal, f"{where} was changed after it had been written, and entries would be lost with it")
 
     def _prepare(self) -> None:
         execute = self._db.execute

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from random import Random
 
 from swarmpy.manager.raft.core import Durable
@@ -16,12 +17,17 @@ class Disk:
     """What is durable, and what was handed over and is not."""
 
     def __init__(self, hard_state: HardState | None = None, entries: tuple[Entry, ...] = ()) -> None:
+        self._stored: Callable[[int, tuple[Entry, ...]], None] = lambda before, entries: None
         self.hard_state = hard_state or HardState()
         self.snapshot: Snapshot | None = None
         self.offset = 0
         self.offset_term = 0
         self.entries = list(entries)
         self.under_way: deque[Ready] = deque()
+
+    def watch(self, stored: Callable[[int, tuple[Entry, ...]], None]) -> None:
+        """Have `stored(term of the predecessor, entries)` called for all that becomes durable."""
+        self._stored = stored
 
     def submit(self, ready: Ready) -> None:
         self.under_way.append(ready)
@@ -30,6 +36,8 @@ class Disk:
         """The oldest write under way becomes durable."""
         ready = self.under_way.popleft()
         self._write(ready)
+        if ready.entries:
+            self._stored(self.term(ready.entries[0].index - 1), ready.entries)
         return ready
 
     def crash(self, random: Random) -> None:
@@ -37,6 +45,9 @@ class Disk:
         for _ in range(random.randint(0, len(self.under_way))):
             self.sync()
         self.under_way.clear()
+
+    def term(self, index: int) -> int:
+        return self.offset_term if index == self.offset else self.entries[index - self.offset - 1].term
 
     def load(self) -> Durable:
         return Durable(self.hard_state, self.snapshot, self.offset, self.offset_term, tuple(self.entries))

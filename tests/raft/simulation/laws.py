@@ -23,7 +23,7 @@ class Broken(AssertionError):
 @dataclass
 class Laws:
     leaders: dict[int, int] = field(default_factory=dict)                        # term -> member
-    seen: dict[tuple[int, int], tuple[int | None, bytes]] = field(default_factory=dict)
+    seen: dict[tuple[int, int], tuple[int, bytes]] = field(default_factory=dict)
     committed: dict[int, tuple[int, bytes]] = field(default_factory=dict)        # index -> term, data
     last_committed: int = 0
     states: dict[int, bytes] = field(default_factory=dict)                       # applied index -> digest
@@ -43,15 +43,17 @@ class Laws:
         if core.log.last_index < self.last_committed:
             raise Broken(f"leader {member} ends at {core.log.last_index}, committed is {self.last_committed}")
 
-    def stored(self, member: int, core: Raft, entries: tuple[Entry, ...]) -> None:
-        """Log Matching, by induction: an index and term name one entry and one predecessor, on every member."""
+    def exist(self, member: int, before: int, entries: tuple[Entry, ...]) -> None:
+        """Log Matching, by induction: an index and term name one entry and one predecessor, on every member.
+
+        `before` is the predecessor's term. Entries exist once they are durable or were sent; those that a crash took
+        from a member before it had told anyone never did.
+        """
         for entry in entries:
-            before = core.log.term(entry.index - 1)
-            if before is None:
-                continue
             known = self.seen.setdefault((entry.index, entry.term), (before, entry.data))
             if known != (before, entry.data):
                 raise Broken(f"member {member} holds another entry {entry.index} of term {entry.term} than was seen")
+            before = entry.term
 
     def decided(self, member: int, entry: Entry) -> None:
         """State Machine Safety: one entry per index, for ever."""

@@ -8,7 +8,7 @@ from random import Random
 
 from swarmpy.manager.raft.core import Config, Raft, Refused
 from swarmpy.manager.raft.membership import Change
-from swarmpy.manager.raft.messages import Entry, Message, Ready, Snapshot
+from swarmpy.manager.raft.messages import Append, Entry, Message, Ready, Snapshot
 from swarmpy.manager.raft.progress import Window
 from tests.raft.simulation.disk import Disk
 from tests.raft.simulation.laws import Laws, digest_after
@@ -36,6 +36,7 @@ class Member:
         self._laws = laws
         self._random = random
         self._send = send
+        disk.watch(lambda before, entries: laws.exist(raft_id, before, entries))
         self.start()
 
     def start(self) -> None:
@@ -100,9 +101,7 @@ class Member:
         ready = core.ready()
         if ready is None:
             return False
-        self._laws.stored(self.raft_id, core, ready.entries)
-        for message in ready.early:
-            self._send(message)
+        self._tell(ready.early)
         if ready.must_write or self.disk.under_way:
             self.disk.submit(ready)
         else:
@@ -125,9 +124,14 @@ class Member:
             self._release(ready)
 
     def _release(self, ready: Ready) -> None:
-        for message in ready.messages:
-            self._send(message)
+        self._tell(ready.messages)
         self.core.advance(ready.number)
+
+    def _tell(self, messages: tuple[Message, ...]) -> None:
+        for message in messages:
+            if isinstance(message, Append):
+                self._laws.exist(self.raft_id, message.prev_term, message.entries)
+            self._send(message)
 
     def _note_election(self) -> None:
         if self.core.is_leader and self._led_term != self.core.term:
