@@ -19,6 +19,7 @@ from swarmpy.image import Image
 
 __all__ = ["image_summary", "routes", "with_tag"]
 
+_NAMELESS = ("",)  # so that without the filter an image without names passes
 _FILTERS = ("before", "dangling", "label", "reference", "since", "until")
 _LINE = {"Content-Type": "application/json"}
 
@@ -49,7 +50,7 @@ class ImageRoutes:
         return (
             (dangling is None or dangling == (not image.references))
             and filters.labels_match("label", labels)
-            and filters.any("reference", lambda pattern: any(_refers(pattern, ref) for ref in image.references))
+            and any(_wanted(filters, name) for name in (*image.references, *image.digests, *_NAMELESS))
             and all(image.created_ns < limit for limit in (*before, *until))
             and all(image.created_ns > limit for limit in since)
         )
@@ -113,7 +114,11 @@ class ImageRoutes:
         filters = Filters.parse(request.query.get("filters"), _FILTERS)
         used = self._engine.containers.images_in_use()
         chosen = [image for image in self._engine.images.list() if self._matches(image, filters)]
-        return web.json_response([image_summary(image, used) for image in chosen])
+        out = [image_summary(image, used) for image in chosen]
+        for item in out if filters.get("reference") else ():
+            item["RepoTags"] = [name for name in item["RepoTags"] if _wanted(filters, name)]
+            item["RepoDigests"] = [name for name in item["RepoDigests"] if _wanted(filters, name)]
+        return web.json_response(out)
 
     def _event(self, action: str, image_id: str, name: str) -> None:
         self._engine.events.publish("image", action, image_id, {"name": name})
@@ -163,7 +168,7 @@ def with_tag(name: str, tag: str) -> str:
     return f"{name}@{tag}" if ":" in tag else f"{name}:{tag}"
 
 
-def _refers(pattern: str, reference: str) -> bool:
-    """`reference=` filter: a name, a name and tag, or a pattern of either."""
-    name = reference.rpartition(":")[0]
-    return fnmatchcase(reference, pattern) or fnmatchcase(name, pattern)
+def _wanted(filters: Filters, reference: str) -> bool:
+    """The filter `reference`: a name, a name with its tag, or a pattern of either. Nothing has no name."""
+    name = reference.partition("@")[0] if "@" in reference else reference.rpartition(":")[0]
+    return filters.any("reference", lambda text: fnmatchcase(reference, text) or fnmatchcase(name, text))
