@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from swarmpy.runtime import capabilities, uapi
 from swarmpy.runtime.failure import FailureKind, RuntimeFailure, describe
@@ -143,16 +142,18 @@ HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", 
 PROPAGATIONS = ("", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable")
 
 
-def load_bundle(path: Path) -> Bundle:
-    """Read and check `path`/config.json. Raises RuntimeFailure naming the file or the field."""
-    file = path / "config.json"
+def load_bundle(path: str) -> tuple[Bundle, bytes]:
+    """Read and check `path`/config.json; its text too. Raises RuntimeFailure naming the file or the field."""
+    file = f"{path}/config.json"
     try:
-        value = json.loads(file.read_bytes())
+        with open(file, "rb") as stream:
+            text = stream.read()
+        value = json.loads(text)
     except OSError as error:
         raise RuntimeFailure(describe(error), FailureKind.INVALID) from None
     except (ValueError, RecursionError) as error:
         raise RuntimeFailure(f"{file} is not valid JSON: {error}", FailureKind.INVALID) from None
-    return parse_bundle(value, str(path))
+    return parse_bundle(value, path), text
 
 
 def parse_bundle(value: object, path: str) -> Bundle:

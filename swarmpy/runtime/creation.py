@@ -14,36 +14,24 @@ import stat
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from swarmpy.runtime import seccomp, uapi
+from swarmpy.runtime.birth import Host, Newborn, bear
 from swarmpy.runtime.bundle import Bundle, IdMap, load_bundle
-from swarmpy.runtime.cgroups import Cgroup, Layout
+from swarmpy.runtime.cgroups import Cgroup
 from swarmpy.runtime.failure import FailureKind, RuntimeFailure, describe
+from swarmpy.runtime.handover import Handover, send_handover
 from swarmpy.runtime.hooks import hook_state, run_hooks
-from swarmpy.runtime.init import InitSetup, run_init
+from swarmpy.runtime.init import run_init
 from swarmpy.runtime.json_log import JsonLog
 from swarmpy.runtime.kernel import LinuxKernel
 from swarmpy.runtime.plan import build_plan
 from swarmpy.runtime.process_setup import SeccompFilter
 from swarmpy.runtime.rootfs import open_sources
-from swarmpy.runtime.spawn import spawn
 from swarmpy.runtime.state import StateDirectory, process_start
 from swarmpy.runtime.stdio import make_pipes
 
-__all__ = ["Created", "Host", "Request", "create_container"]
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """What the launcher found out once for all containers."""
-
-    state: str
-    cgroup_parent: str
-    layout: Layout
-    last_capability: int
-    blank: int | None  # the mount namespace that containers start from (blank_namespace.py)
-    own_mounts: int  # our own mount namespace, to come back to
+__all__ = ["Created", "Request", "create_container"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +70,8 @@ class Created:
     created_ns: int
 
 
-def create_container(kernel: LinuxKernel, host: Host, request: Request) -> Created:
-    """Raises RuntimeFailure; nothing of the container exists then."""
+def create_container(kernel: LinuxKernel, host: Host, request: Request, spare: Newborn | None) -> Created:
+    """Raises RuntimeFailure; nothing of the container exists then. Makes use of `spare` or discards it."""
     state = StateDirectory(f"{host.state}/containers", request.container_id)
     try:
         os.mkdir(state.path, 0o700)
@@ -91,22 +79,35 @@ def create_container(kernel: LinuxKernel, host: Host, request: Request) -> Creat
         raise RuntimeFailure("already exists", FailureKind.CONFLICT) from None
     with ExitStack() as undo:
         undo.callback(state.remove)
-        bundle = load_bundle(Path(request.bundle))
+        bundle, config = load_bundle(request.bundle)
         if bundle.process.terminal != request.terminal:
             raise RuntimeFailure(
                 f"config.json: process.terminal is {bundle.process.terminal}, and the request says {request.terminal}",
                 FailureKind.INVALID,
             )
         cgroup = Cgroup(host.layout, _cgroup_path(bundle, host, request.container_id))
-        state.write(
-            "shim.json", {"pid": os.getpid(), "start": process_start(os.getpid()), "cgroup": cgroup.path}
-        )
-        filter_ = None if bundle.seccomp is None else seccomp.compiled(bundle.seccomp, Path(host.state) / "seccomp")
+        state.write("shim.json", {"pid": os.getpid(), "start": process_start(os.getpid()), "cgroup": cgroup.path})
+        filter_ = None if bundle.seccomp is None else seccomp.compiled(bundle.seccomp, f"{host.state}/seccomp")
         cgroup.create(bundle.resources)
         undo.callback(cgroup.remove)
-        created = _start_init(kernel, host, request, bundle, cgroup, state, filter_, undo)
+        log = _open_log(request)
+        join = _open_namespaces(bundle)
+        init = _init_for(kernel, host, bundle, cgroup, join, spare)
+        undo.callback(_reap, init)
+        if bundle.namespaces.get("user") == "":
+            _write_id_maps(init.pid, bundle)
+        pipes = _hand_over(kernel, host, request, bundle, config, cgroup, filter_, join, init)
+        console = _see_it_ready(request, bundle, init)
+        created_ns = time.time_ns()
+        state.write(
+            "container.json",
+            {
+                "pid": init.pid, "start": process_start(init.pid), "bundle": bundle.path, "created_ns": created_ns,
+                "terminal": request.terminal,
+            },
+        )  # fmt: skip
         undo.pop_all()
-        return created
+        return Created(bundle, cgroup, state, filter_, init.pid, init.channel, pipes, console, log, created_ns)
 
 
 def _cgroup_path(bundle: Bundle, host: Host, container_id: str) -> str:
@@ -114,70 +115,66 @@ def _cgroup_path(bundle: Bundle, host: Host, container_id: str) -> str:
     return path if path.startswith("/") else f"{host.cgroup_parent}/{path}"
 
 
-def _start_init(
-    kernel: LinuxKernel, host: Host, request: Request, bundle: Bundle, cgroup: Cgroup, state: StateDirectory,
-    filter_: SeccompFilter | None, undo: ExitStack,
-) -> Created:  # fmt: skip
-    log = _open_log(request)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    owner = bundle.host_owner(bundle.process)
-    child_pipes, our_pipes = (None, None) if request.terminal else make_pipes(request.stdin, owner)
-    undo.callback(ours.close)
-    blank = None if bundle.hooks["createContainer"] else host.blank
-    plan = build_plan(bundle, *cgroup.shown())
-    sources = open_sources(kernel, plan.sources)
-    join = _open_namespaces(bundle)
-    setup = InitSetup(
-        container_id=request.container_id,
-        bundle=bundle,
-        plan=plan,
-        sources=sources,
-        cgroup_files=cgroup.open_for_joining(),
-        join=[entry for entry in join if entry[1] not in BORN_IN],
-        stdio=child_pipes,
-        channel=theirs.fileno(),
-        seccomp=filter_,
-        last_capability=host.last_capability,
-        null="/null" if blank is not None else "/dev/null",
-        staging="/root" if blank is not None else state.path,
-        whole_mount_table=blank is None,
-    )
-    clone_into = cgroup.open_for_clone()
+def _init_for(
+    kernel: LinuxKernel, host: Host, bundle: Bundle, cgroup: Cgroup, join: list[tuple[int, int]],
+    spare: Newborn | None,
+) -> Newborn:  # fmt: skip
+    """The spare one when it was born as this bundle wants it, else one of its own."""
     flags = bundle.new_namespaces() & ~uapi.CLONE_NEWCGROUP
-    if blank is not None:
-        kernel.set_namespace(blank, uapi.CLONE_NEWNS)
+    blank = not bundle.hooks["createContainer"]  # which is to run with the host's files, in the new namespace
+    born_in = [entry for entry in join if entry[1] in BORN_IN]
+    clone_into = cgroup.open_for_clone()
+    if spare is not None:
+        fits = spare.flags == flags and spare.blank == blank and not born_in and clone_into is None
+        if spare.alive() and fits:
+            return spare
+        spare.discard()
     try:
-        pid = spawn(
-            kernel, lambda: run_init(kernel, setup), keep=setup.descriptors(), flags=flags, cgroup=clone_into,
-            join=[entry for entry in join if entry[1] in BORN_IN],
+        return bear(
+            kernel, host, lambda channel: run_init(kernel, channel),
+            flags=flags, blank=blank, join=born_in, cgroup=clone_into,
         )  # fmt: skip
     finally:
-        if blank is not None:
-            kernel.set_namespace(host.own_mounts, uapi.CLONE_NEWNS)
-        theirs.close()
-        for descriptor in (*setup.descriptors(), *([] if clone_into is None else [clone_into]), *(d for d, _ in join)):
-            if descriptor != setup.channel:
-                _close(descriptor)
-    undo.callback(_reap, pid)
-    console = _see_it_ready(request, bundle, pid, ours)
-    created_ns = time.time_ns()
-    start = process_start(pid)
-    state.write(
-        "container.json",
-        {"pid": pid, "start": start, "bundle": bundle.path, "created_ns": created_ns, "terminal": request.terminal},
+        if clone_into is not None:
+            os.close(clone_into)
+
+
+def _hand_over(
+    kernel: LinuxKernel, host: Host, request: Request, bundle: Bundle, config: bytes, cgroup: Cgroup,
+    filter_: SeccompFilter | None, join: list[tuple[int, int]], init: Newborn,
+) -> tuple[int, int, int] | None:  # fmt: skip
+    """Open what init needs and give it away. Returns our ends of the pipes, if there are any."""
+    shown = cgroup.shown()
+    theirs: tuple[int, ...] = ()
+    ours = None
+    if not request.terminal:
+        theirs, ours = make_pipes(request.stdin, bundle.host_owner(bundle.process))
+    handover = Handover(
+        container_id=request.container_id,
+        bundle=bundle.path,
+        config=config,
+        shown=shown,
+        seccomp=filter_,
+        last_capability=host.last_capability,
+        whole_mount_table=not init.blank,
+        null="/null" if init.blank else "/dev/null",
+        staging="/root" if init.blank else f"{host.state}/containers/{request.container_id}",
+        sources=open_sources(kernel, build_plan(bundle, *shown).sources),
+        cgroup_files=cgroup.open_for_joining(),
+        join=[entry for entry in join if entry[1] not in BORN_IN],
+        stdio=theirs,
     )
-    return Created(bundle, cgroup, state, filter_, pid, ours, our_pipes, console, log, created_ns)
+    try:
+        send_handover(init.channel, handover)
+    except BrokenPipeError:
+        raise RuntimeFailure("init ended while it was being set up") from None
+    for descriptor in {*handover.descriptors(), *(descriptor for descriptor, _ in join)}:
+        os.close(descriptor)
+    return ours
 
 
 BORN_IN = (uapi.CLONE_NEWPID, uapi.CLONE_NEWUSER)
 """Namespaces that a process is in from birth (spawn.py); others it joins itself."""
-
-
-def _close(descriptor: int) -> None:
-    try:
-        os.close(descriptor)
-    except OSError:  # named twice in the list
-        return
 
 
 def _open_log(request: Request) -> JsonLog | None:
@@ -202,14 +199,11 @@ def _open_namespaces(bundle: Bundle) -> list[tuple[int, int]]:
     return opened
 
 
-def _see_it_ready(request: Request, bundle: Bundle, pid: int, channel: socket.socket) -> int | None:
-    """Give init what it waits for until it is ready. Returns the terminal's master."""
-    if bundle.namespaces.get("user") == "":
-        _write_id_maps(pid, bundle)
-        channel.send(b"mapped")
+def _see_it_ready(request: Request, bundle: Bundle, init: Newborn) -> int | None:
+    """Follow init until it waits for start. Returns the terminal's master."""
     console: int | None = None
     while True:
-        data, descriptors, _, _ = socket.recv_fds(channel, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+        data, descriptors, _, _ = socket.recv_fds(init.channel, 65536, 1, socket.MSG_CMSG_CLOEXEC)
         if not data:
             raise RuntimeFailure("init ended while it was being set up")
         message = json.loads(data)
@@ -217,8 +211,8 @@ def _see_it_ready(request: Request, bundle: Bundle, pid: int, channel: socket.so
             raise RuntimeFailure.from_json(message)
         if "namespaces" in message:
             for kind in ("prestart", "createRuntime"):
-                run_hooks(kind, bundle.hooks[kind], hook_state(request.container_id, "creating", pid, bundle))
-            channel.send(b"go")
+                run_hooks(kind, bundle.hooks[kind], hook_state(request.container_id, "creating", init.pid, bundle))
+            init.channel.send(b"go")
         if "console" in message:
             console = _checked_terminal(descriptors[0])
         if "ready" in message:
@@ -250,10 +244,11 @@ def _line(entry: IdMap) -> str:
     return f"{entry.container_id} {entry.host_id} {entry.size}\n"
 
 
-def _reap(pid: int) -> None:
+def _reap(init: Newborn) -> None:
     """Init of a failed creation: killed, whatever state it is in, and waited for."""
+    init.channel.close()
     try:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
+        os.kill(init.pid, 9)
+        os.waitpid(init.pid, 0)
     except (ProcessLookupError, ChildProcessError):
         return

@@ -1,6 +1,6 @@
 """A container's first process, from its birth to execve.
 
-In      an `InitSetup` and a channel to the shim (SOCK_SEQPACKET). Runs in the new namespaces, as root of them.
+In      a channel to the shim (SOCK_SEQPACKET), and on it a handover. Runs in the new namespaces, as root of them.
 Out     on the channel: {"namespaces"} when hooks wait for them, {"ready"} with the terminal's master, {"error"}. The
         channel closes by execve: that is how the shim knows that the user's program runs.
 Order   cgroups before the cgroup namespace, whose root is what the process is in then (cgroup_namespaces(7));
@@ -15,93 +15,76 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from swarmpy.runtime import process_setup, uapi
-from swarmpy.runtime.bundle import Bundle, Hook
+from swarmpy.runtime.bundle import Bundle, parse_bundle
 from swarmpy.runtime.failure import FailureKind, RuntimeFailure, describe
+from swarmpy.runtime.handover import Handover, receive_handover
 from swarmpy.runtime.hooks import hook_state, run_hooks
 from swarmpy.runtime.kernel import LinuxKernel
-from swarmpy.runtime.plan import Plan
-from swarmpy.runtime.process_setup import SeccompFilter
+from swarmpy.runtime.plan import build_plan
 from swarmpy.runtime.rootfs import Builder
 
-__all__ = ["InitSetup", "join_cgroups", "report", "run_init", "take_stdio"]
+__all__ = ["join_cgroups", "report", "run_init", "take_stdio", "take_terminal", "unexpected"]
 
 
-@dataclass(frozen=True, slots=True)
-class InitSetup:
-    """All that init is given. Numbers are descriptors."""
+def run_init(kernel: LinuxKernel, channel: socket.socket) -> None:
+    """Wait for the bundle, build the container, wait for start, become the user's program.
 
-    container_id: str
-    bundle: Bundle
-    plan: Plan
-    sources: Sequence[int]
-    cgroup_files: Sequence[int]
-    join: Sequence[tuple[int, int]]  # namespaces by path: descriptor, clone flag
-    stdio: tuple[int, int, int] | None  # None with a terminal
-    channel: int
-    seccomp: SeccompFilter | None
-    last_capability: int
-    null: str
-    staging: str
-    whole_mount_table: bool  # the mount namespace is a copy of the host's, and must not propagate to it
-
-    def descriptors(self) -> list[int]:
-        joined = [descriptor for descriptor, _ in self.join]
-        return [*self.sources, *self.cgroup_files, *joined, *(self.stdio or ()), self.channel]
-
-
-def run_init(kernel: LinuxKernel, setup: InitSetup) -> None:
-    """Build the container, wait for start, become the user's program. Returns when that failed, having said so."""
-    channel = socket.socket(fileno=setup.channel)
+    Returns when that failed, having said so, or when the shim ends without a use for it.
+    """
     try:
-        _run(kernel, setup, channel)
+        handover = receive_handover(channel)
+        if handover is not None:
+            _run(kernel, handover, channel)
     except RuntimeFailure as failure:
         report(channel, failure)
     except OSError as error:
         report(channel, RuntimeFailure(describe(error)))
+    except Exception as error:  # noqa: BLE001  a fault of ours still has to reach the caller
+        report(channel, unexpected(error))
 
 
-def _run(kernel: LinuxKernel, setup: InitSetup, channel: socket.socket) -> None:
-    bundle = setup.bundle
+def _run(kernel: LinuxKernel, handover: Handover, channel: socket.socket) -> None:
+    bundle = parse_bundle(json.loads(handover.config), handover.bundle)
     process = bundle.process
-    join_cgroups(setup.cgroup_files)
-    if bundle.namespaces.get("user") is not None:
-        if bundle.namespaces["user"] == "":
-            _await(channel, b"mapped")
+    join_cgroups(handover.cgroup_files)
+    if "user" in bundle.namespaces:  # whose map is written before the handover is sent
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         kernel.prctl(uapi.PR_SET_DUMPABLE, 0)  # the change of user set it
-    for descriptor, flag in setup.join:
+    for descriptor, flag in handover.join:
         kernel.set_namespace(descriptor, flag)
+        os.close(descriptor)
     if bundle.namespaces.get("cgroup") == "":
         kernel.unshare(uapi.CLONE_NEWCGROUP)
     os.setsid()
     os.umask(0)
-    if setup.whole_mount_table:
+    if handover.whole_mount_table:
         kernel.set_propagation("/", uapi.MS_REC | uapi.MS_SLAVE)
     apparmor = process_setup.set_host_attributes(process)
-    _run_creation_hooks(setup, channel)
-    builder = Builder(kernel, setup.sources, null=setup.null, staging=setup.staging)
-    builder.run(setup.plan.steps)
+    _run_creation_hooks(handover.container_id, bundle, channel)
+    builder = Builder(kernel, handover.sources, null=handover.null, staging=handover.staging)
+    builder.run(build_plan(bundle, *handover.shown).steps)
     os.umask(0o022)
-    for source in setup.sources:
+    for source in handover.sources:
         os.close(source)
-    _open_stdio(setup, builder, channel)
+    _open_stdio(handover, builder, bundle, channel)
     process_setup.enter_directory(process.cwd, create=True)
     process_setup.become_user(
-        kernel, process, last_capability=setup.last_capability, apparmor=apparmor, seccomp=setup.seccomp
+        kernel, process, last_capability=handover.last_capability, apparmor=apparmor, seccomp=handover.seccomp
     )
     process_setup.die_with_parent(kernel)
     program = process_setup.find_program(process)
     channel.send(b'{"ready":true}')
     _await(channel, b"start")
     if bundle.hooks["startContainer"]:
-        state = hook_state(setup.container_id, "created", os.getpid(), bundle)
-        run_hooks("startContainer", bundle.hooks["startContainer"], state)
+        run_hooks(
+            "startContainer", bundle.hooks["startContainer"],
+            hook_state(handover.container_id, "created", os.getpid(), bundle),
+        )  # fmt: skip
     process_setup.reset_signals()
-    process_setup.execute(kernel, process, program, setup.seccomp)
+    process_setup.execute(kernel, process, program, handover.seccomp)
 
 
 def join_cgroups(files: Sequence[int]) -> None:
@@ -114,26 +97,26 @@ def join_cgroups(files: Sequence[int]) -> None:
         os.close(descriptor)
 
 
-def _run_creation_hooks(setup: InitSetup, channel: socket.socket) -> None:
+def _run_creation_hooks(container_id: str, bundle: Bundle, channel: socket.socket) -> None:
     """The shim runs prestart and createRuntime outside; then createContainer runs here, before pivot_root."""
-    hooks = setup.bundle.hooks
-    if hooks["prestart"] or hooks["createRuntime"]:
+    if bundle.hooks["prestart"] or bundle.hooks["createRuntime"]:
         channel.send(b'{"namespaces":true}')
         _await(channel, b"go")
-    inside: tuple[Hook, ...] = hooks["createContainer"]
+    inside = bundle.hooks["createContainer"]
     if inside:
-        run_hooks("createContainer", inside, hook_state(setup.container_id, "creating", os.getpid(), setup.bundle))
+        run_hooks("createContainer", inside, hook_state(container_id, "creating", os.getpid(), bundle))
 
 
-def _open_stdio(setup: InitSetup, builder: Builder, channel: socket.socket) -> None:
+def _open_stdio(handover: Handover, builder: Builder, bundle: Bundle, channel: socket.socket) -> None:
     if builder.console is None:
-        take_stdio(setup.stdio or (0, 1, 2))
+        take_stdio(handover.stdio)
+        for descriptor in handover.stdio:
+            os.close(descriptor)
         return
     master, slave = builder.console
     socket.send_fds(channel, [b'{"console":true}'], [master])
     os.close(master)
-    size = setup.bundle.process.console_size
-    take_terminal(slave, size, setup.bundle.process.uid)
+    take_terminal(slave, bundle.process.console_size, bundle.process.uid)
 
 
 def take_terminal(slave: int, size: tuple[int, int] | None, uid: int) -> None:
@@ -147,7 +130,7 @@ def take_terminal(slave: int, size: tuple[int, int] | None, uid: int) -> None:
     os.close(slave)
 
 
-def take_stdio(stdio: tuple[int, int, int]) -> None:
+def take_stdio(stdio: Sequence[int]) -> None:
     for number, descriptor in enumerate(stdio):
         os.dup2(descriptor, number)
 

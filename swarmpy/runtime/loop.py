@@ -42,11 +42,18 @@ class Loop:
     def run(self) -> None:
         """Until `running` is false."""
         while self.running:
-            for descriptor, events in self._epoll.poll(self._timeout()):
-                callback = self._callbacks.get(descriptor)  # an earlier callback of this round may have removed it
-                if callback is not None:
-                    callback(events)
-            self._run_timers()
+            self.turn()
+
+    def turn(self) -> None:
+        """Wait for events, once, and handle them."""
+        for descriptor, events in self._epoll.poll(self._timeout()):
+            callback = self._callbacks.get(descriptor)  # an earlier callback of this round may have removed it
+            if callback is not None:
+                callback(events)
+        self._run_timers()
+
+    def close(self) -> None:
+        self._epoll.close()
 
     def _timeout(self) -> float | None:
         if not self._timers:

@@ -74,7 +74,7 @@ class Leftovers:
         written = state.read("shim.json")
         if written is None:
             return
-        cgroup = Cgroup(self._find_layout(), str(written["cgroup"]))
+        cgroup = Cgroup.existing(self._find_layout(), str(written["cgroup"]))
         cgroup.kill_all()
         cgroup.remove()
 

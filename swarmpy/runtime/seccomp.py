@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import json
 import os
+import zlib
 from functools import cache
-from pathlib import Path
 
 from swarmpy.runtime import uapi
 from swarmpy.runtime.failure import FailureKind, RuntimeFailure
@@ -49,7 +48,7 @@ class _Comparison(ctypes.Structure):
     ]  # fmt: skip
 
 
-def compiled(section: dict[str, object], directory: Path) -> SeccompFilter:
+def compiled(section: dict[str, object], directory: str) -> SeccompFilter:
     """The filter for a `linux.seccomp` section, from the cache in `directory` when it was compiled before."""
     fields = Fields(section, "config.json: linux.seccomp")
     flags = 0
@@ -57,18 +56,26 @@ def compiled(section: dict[str, object], directory: Path) -> SeccompFilter:
         if name not in FLAGS:
             raise RuntimeFailure(f"{fields.at('flags')}: {name} is not supported", FailureKind.INVALID)
         flags |= FLAGS[name]
-    key = hashlib.sha256(json.dumps([uapi.MACHINE, section]).encode()).hexdigest()
-    file = f"{directory}/{key}.bpf"
-    try:
-        with open(file, "rb") as cached:
-            return SeccompFilter(cached.read(), flags)
-    except FileNotFoundError:
+    profile = json.dumps([uapi.MACHINE, section]).encode()
+    # A checksum finds the file, and the profile in it says whether it is the one: hashlib would load libcrypto here.
+    file = f"{directory}/{zlib.crc32(profile):08x}-{len(profile)}"
+    program = _cached(file, profile)
+    if program is None:
         program = compile_profile(fields)
-    os.makedirs(directory, 0o700, exist_ok=True)
-    with open(f"{file}.{os.getpid()}", "wb") as new:
-        new.write(program)
-    os.replace(f"{file}.{os.getpid()}", file)
+        os.makedirs(directory, 0o700, exist_ok=True)
+        with open(f"{file}.{os.getpid()}", "wb") as new:
+            new.write(profile + program)
+        os.replace(f"{file}.{os.getpid()}", file)
     return SeccompFilter(program, flags)
+
+
+def _cached(file: str, profile: bytes) -> bytes | None:
+    try:
+        with open(file, "rb", buffering=0) as cached:
+            content = cached.read()
+    except FileNotFoundError:
+        return None
+    return content[len(profile) :] if content.startswith(profile) else None
 
 
 def compile_profile(fields: Fields) -> bytes:

@@ -19,15 +19,17 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from swarmpy.runtime import uapi
-from swarmpy.runtime.creation import Created, Host, Request, create_container
+from swarmpy.runtime.birth import USUAL_NAMESPACES, Host, Newborn, bear
+from swarmpy.runtime.creation import Created, Request, create_container
 from swarmpy.runtime.executions import Executions, exit_numbers
 from swarmpy.runtime.failure import FailureKind, RuntimeFailure, describe
 from swarmpy.runtime.hooks import hook_state, run_hooks
-from swarmpy.runtime.init import unexpected
+from swarmpy.runtime.init import run_init, unexpected
 from swarmpy.runtime.kernel import LinuxKernel
 from swarmpy.runtime.loop import READ, Loop
 from swarmpy.runtime.peer import Peer
 from swarmpy.runtime.reader import Fields
+from swarmpy.runtime.rehearsal import rehearse_init, rehearse_shim
 from swarmpy.runtime.state import ExitStatus
 from swarmpy.runtime.stdio import ProcessStreams
 from swarmpy.runtime.wire import Kind, json_frame
@@ -39,15 +41,38 @@ GRACE_S = 60.0
 Reply = Callable[[dict[str, object]], None]
 
 
-def run_shim(kernel: LinuxKernel, host: Host, request: Request, answer: socket.socket) -> None:
-    """Create the container, say so on `answer`, and keep it. Returns when the container is over and done with."""
+def run_shim(kernel: LinuxKernel, host: Host, requests: socket.socket) -> None:
+    """Get ready, wait for the request of a container, create it, and keep it.
+
+    The request comes with the socket to answer on. Returns when the container is over and done with, or when
+    `requests` ends without one.
+    """
     os.setsid()
+    kernel.set_process_name(b"swarmpy-shim")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # whoever wants the container to end says so to the container
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     kernel.prctl(uapi.PR_SET_CHILD_SUBREAPER, 1)
+    spare = bear(kernel, host, lambda channel: _run_spare_init(kernel, channel), flags=USUAL_NAMESPACES, blank=True)
+    rehearse_shim(host)
+    data, descriptors, _, _ = socket.recv_fds(requests, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+    requests.close()
+    if not data:
+        spare.discard()
+        return
+    _keep_container(kernel, host, Request.from_json(json.loads(data)), socket.socket(fileno=descriptors[0]), spare)
+
+
+def _run_spare_init(kernel: LinuxKernel, channel: socket.socket) -> None:
+    rehearse_init()
+    run_init(kernel, channel)
+
+
+def _keep_container(
+    kernel: LinuxKernel, host: Host, request: Request, answer: socket.socket, spare: Newborn
+) -> None:
     try:
-        created = create_container(kernel, host, request)
+        created = create_container(kernel, host, request, spare)
     except RuntimeFailure as failure:
         _refuse(answer, failure)
         return
@@ -342,6 +367,7 @@ class Shim:
         try:
             self._cgroup.kill_all()
             self._cgroup.remove()
+            os.unlink(f"{self._created.state.path}/shim.json")  # which says that there is something to clean
         except (RuntimeFailure, OSError) as error:
             self._complain(f"cgroup is left behind: {error}")
         self._run_late_hooks("poststop", "stopped")

@@ -91,11 +91,11 @@ def test_null_is_absent() -> None:
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(RuntimeFailure, match=r"config\.json: ENOENT"):
-        load_bundle(tmp_path)
+        load_bundle(str(tmp_path))
     for content, text in (("{", "not valid JSON"), ("[]", "expected an object"), ("[" * 100_000, "not valid JSON")):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(RuntimeFailure, match=text):
-            load_bundle(tmp_path)
+            load_bundle(str(tmp_path))
 
 
 JSON = st.recursive(

@@ -100,11 +100,15 @@ class Cgroup:
         self.layout = layout
         self.path = "/" + path.strip("/")
         self._files = files or HostFiles()
-        self._used: tuple[Hierarchy, ...] = tuple(h for h in layout.hierarchies if self._has(h))
+        self._used: tuple[Hierarchy, ...] = ()
         self._device_program: int | None = None
 
-    def _has(self, hierarchy: Hierarchy) -> bool:
-        return self._files.exists(self.directory(hierarchy))
+    @classmethod
+    def existing(cls, layout: Layout, path: str) -> Cgroup:
+        """One that another process has made, with whatever of it is there."""
+        cgroup = cls(layout, path)
+        cgroup._used = tuple(h for h in layout.hierarchies if cgroup._files.exists(cgroup.directory(h)))
+        return cgroup
 
     def directory(self, hierarchy: Hierarchy) -> str:
         return f"{hierarchy.mount}{self.path}"
