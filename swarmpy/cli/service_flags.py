@@ -176,12 +176,12 @@ def mode(spec: JSON, text: str) -> None:
 
 
 def health_command(spec: JSON, command: str) -> None:
-    into(spec, "TaskTemplate", "ContainerSpec", "HealthCheck")["Test"] = ["CMD-SHELL", command]
+    into(spec, "TaskTemplate", "ContainerSpec", "Healthcheck")["Test"] = ["CMD-SHELL", command]
 
 
 def no_healthcheck(spec: JSON, off: bool) -> None:
     if off:
-        into(spec, "TaskTemplate", "ContainerSpec")["HealthCheck"] = {"Test": ["NONE"]}
+        into(spec, "TaskTemplate", "ContainerSpec")["Healthcheck"] = {"Test": ["NONE"]}
 
 
 def duration(flag: str) -> Callable[[str], int]:
@@ -274,21 +274,21 @@ SHARED: tuple[Flag, ...] = (
         "health-interval",
         str,
         "Time between checks",
-        sets(*C, "HealthCheck", "Interval", as_=duration("health-interval")),
+        sets(*C, "Healthcheck", "Interval", as_=duration("health-interval")),
     ),
     Flag(
         "health-timeout",
         str,
         "A check may take this long",
-        sets(*C, "HealthCheck", "Timeout", as_=duration("health-timeout")),
+        sets(*C, "Healthcheck", "Timeout", as_=duration("health-timeout")),
     ),
     Flag(
         "health-start-period",
         str,
         "Failures before this do not count",
-        sets(*C, "HealthCheck", "StartPeriod", as_=duration("health-start-period")),
+        sets(*C, "Healthcheck", "StartPeriod", as_=duration("health-start-period")),
     ),
-    Flag("health-retries", int, "Failures in a row that make it unhealthy", sets(*C, "HealthCheck", "Retries")),
+    Flag("health-retries", int, "Failures in a row that make it unhealthy", sets(*C, "Healthcheck", "Retries")),
     Flag("no-healthcheck", bool, "Ignore the image's health check", no_healthcheck),
     *update_flags("update", "UpdateConfig"),
     *update_flags("rollback", "RollbackConfig"),

@@ -32,7 +32,7 @@ WEB: dict[str, Any] = {
                  "BindOptions": {"Propagation": "rprivate"}},
                 {"Type": "tmpfs", "Target": "/tmp", "TmpfsOptions": {"SizeBytes": 65536, "Mode": 448}},
             ],
-            "HealthCheck": {"Test": ["CMD", "true"], "Interval": SECOND, "Retries": 3},
+            "Healthcheck": {"Test": ["CMD", "true"], "Interval": SECOND, "Retries": 3},
             "Hosts": ["10.1.1.1 db"], "DNSConfig": {"Nameservers": ["10.0.0.53"], "Search": ["example"]},
             "Sysctls": {"net.core.somaxconn": "1024"}, "CapabilityAdd": ["CAP_NET_RAW"],
             "Ulimits": [{"Name": "nofile", "Soft": 100, "Hard": 200}],
@@ -137,3 +137,21 @@ def test_a_scaled_service_is_an_event_and_its_bookkeeping_is_not() -> None:
     new.spec.mode.replicated.replicas = 10
     (event,) = swarm_events(Event(EventKind.UPDATE, "services", new, old, 9))
     assert event.attributes == {"name": "web", "replicas.old": "3", "replicas.new": "10"}
+
+
+def test_what_a_service_shows_reads_back_to_the_same_tasks() -> None:
+    """`docker service scale` sends back what it was shown; tasks must not be replaced for that."""
+    sent = {
+        "Name": "web",
+        "TaskTemplate": {
+            "ContainerSpec": {
+                "Image": "busybox", "Init": False, "DNSConfig": {}, "Healthcheck": {"Test": ["CMD", "x"]},
+            },
+            "Resources": {"Limits": {}, "Reservations": {}}, "Placement": {}, "ForceUpdate": 0,
+        },
+        "Mode": {"Replicated": {"Replicas": 3}},
+    }  # fmt: skip
+    spec = service_spec_from_json(sent)
+    assert list(spec.task.container.healthcheck.test) == ["CMD", "x"]
+    again = service_spec_from_json(service_spec_to_json(spec))
+    assert again.task.SerializeToString(deterministic=True) == spec.task.SerializeToString(deterministic=True)

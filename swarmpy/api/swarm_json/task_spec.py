@@ -84,7 +84,7 @@ def container_from_json(fields: Fields) -> ContainerSpec:
         capability_add=fields.texts("CapabilityAdd"),
         capability_drop=fields.texts("CapabilityDrop"),
         oom_score_adj=fields.integer("OomScoreAdj", least=-1000, most=1000),
-        isolation=fields.text("Isolation"),
+        isolation=fields.text("Isolation").replace("default", ""),  # what is shown reads back as what was stored
         ulimits=[
             Ulimit(name=item.text("Name"), soft=item.integer("Soft"), hard=item.integer("Hard"))
             for item in fields.each("Ulimits")
@@ -94,8 +94,9 @@ def container_from_json(fields: Fields) -> ContainerSpec:
         container.stop_grace_period_ns = fields.integer("StopGracePeriod", least=0)
     if fields.has("Init"):
         container.init = fields.flag("Init")
-    if fields.has("HealthCheck"):
-        container.healthcheck.CopyFrom(healthcheck_from_json(fields.inner("HealthCheck")))
+    for name in ("Healthcheck", "HealthCheck"):  # as clients write it, and as the specification does
+        if fields.has(name):
+            container.healthcheck.CopyFrom(healthcheck_from_json(fields.inner(name)))
     if fields.has("DNSConfig"):
         dns = fields.inner("DNSConfig")
         container.dns.CopyFrom(
@@ -256,7 +257,7 @@ def container_to_json(container: ContainerSpec) -> JSON:
         result["Init"] = container.init
     if container.HasField("healthcheck"):
         check = container.healthcheck
-        result["HealthCheck"] = compact(
+        result["Healthcheck"] = compact(
             {
                 "Test": list(check.test),
                 "Interval": check.interval_ns,
