@@ -429,6 +429,20 @@ class TestPreVoteAndCheckQuorum:
         cores.settle(2)
         assert not cores.take(VoteResponse)
 
+    def test_a_learner_does_not_keep_a_silent_leader_in_office(self) -> None:
+        """It may have been promoted without knowing: then its vote is needed."""
+        cores = Cores.of(2, learners=1)
+        leader = cores.elect(1)
+        cores.tick(1)
+        cores.deliver()
+        cores.tick(3, times=ELECTION_TICKS + 2)
+        cores.take(VoteRequest)
+        cores[3].step(VoteRequest(2, 3, leader.term + 1, leader.log.last_index, leader.term, pre=False, forced=False))
+        cores.settle(3)
+        (vote,) = cores.take(VoteResponse)
+        assert isinstance(vote, VoteResponse)
+        assert vote.granted
+
     def test_a_leader_without_a_majority_steps_down(self) -> None:
         cores = Cores.of(3)
         leader = cores.elect(1)

@@ -38,6 +38,7 @@ class World:
         self._clients = True
         self._contexts = 0
         self._pumping: set[Member] = set()
+        self._stopped_until: dict[Member, int] = {}
         self._syncing: set[Member] = set()
         self.network = Network(self._weather(), self.random)
         self.members: dict[int, Member] = {}
@@ -109,7 +110,7 @@ class World:
         """Clocks run at slightly different rates, and sometimes a member is held up."""
         held_up = 0 if self._calm or self.random.random() > 0.01 else self.random.randint(0, 12) * TICK
         self._at(self.now + self.random.randint(TICK - 5, TICK + 5) + held_up, lambda: self._tick(member))
-        if member.up:
+        if member.up and self.now >= self._stopped_until.get(member, 0):
             member.core.tick()
             self._pump_soon(member)
 
@@ -187,7 +188,7 @@ class World:
         deeds = (
             (3, self._crash), (4, self._restart), (2, self._partition), (2, self._cut_one_way), (4, self._heal),
             (2, self._transfer), (2, self._add_learner), (2, self._promote), (1, self._remove), (2, self._break_stream),
-            (2, self._cut_power),
+            (2, self._cut_power), (2, self._strand_leader),
         )  # fmt: skip
         deed = self.random.choices([deed for _, deed in deeds], [weight for weight, _ in deeds])[0]
         deed()
@@ -226,6 +227,13 @@ class World:
         both_ways = self.random.random() < 0.7
         self.say(f"partition {ids[:at]} | {ids[at:]}, both ways: {both_ways}")
         self.network.partition(set(ids[:at]), set(ids[at:]), both_ways=both_ways)
+
+    def _strand_leader(self) -> None:
+        """Cut a leader off and stop its clock, so that it goes on believing; clients still ask it."""
+        for leader in self._leaders():
+            self.say(f"strand {leader.raft_id}")
+            self.network.partition({leader.raft_id}, set(self.members) - {leader.raft_id}, both_ways=True)
+            self._stopped_until[leader] = self.now + 30 * TICK
 
     def _cut_one_way(self) -> None:
         self.network.cut(self.random.choice(list(self.members)), self.random.choice(list(self.members)))
@@ -289,6 +297,7 @@ class World:
         self.say("calm")
         self._calm = True
         self.network.heal()
+        self._stopped_until.clear()
         self.network.weather = Weather(loss=0, duplication=0, max_delay=5, in_order=True)
         for member in self.members.values():
             if not member.up:
