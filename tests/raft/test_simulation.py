@@ -1,4 +1,4 @@
-"""Some seeds of the simulation; `make simulate SEEDS=N` runs more. What it found is told in test_paper.py, by itself."""
+"""Some seeds of the simulation; `make simulate SEEDS=N` runs more. What it found has tests in test_paper.py."""
 
 from __future__ import annotations
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Follower"]
 
+_STAGGER_TICKS = 2
+
 
 class Follower(Role):
     name = "follower"
@@ -54,12 +56,16 @@ class Follower(Role):
         self.elapsed = 0
 
     def leader_unreachable(self) -> None:
-        """The connection to the leader broke: forget it and ask the others soon. Those it still reaches say no."""
+        """The connection to the leader broke: forget it and ask the others soon. Those it still reaches say no.
+
+        All of its followers may notice at the same moment, so they stand one after the other.
+        """
         if self.leader is None:
             return
+        others = sorted(self.raft.membership.voters - {self.leader})
         self.leader = None
-        spread = self.raft.config.election_timeout() - self.raft.config.election_ticks
-        self.timeout = self.elapsed + 1 + spread // 4
+        if self.raft.raft_id in others:
+            self.timeout = self.elapsed + 1 + _STAGGER_TICKS * others.index(self.raft.raft_id)
 
     def read(self, context: int) -> None:
         if self.leader is not None:
