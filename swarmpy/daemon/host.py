@@ -27,9 +27,7 @@ class Host:
         self._network = HostNetwork(config.network_prefix, config.exec_root / "network")
         engine_config = EngineConfig(
             data_root=config.data_root,
-            exec_root=config.exec_root,
             name=config.node_name,
-            cgroup_parent=config.cgroup_parent,
             labels=tuple(f"{key}={value}" for key, value in config.labels),
         )
         self.engine = Engine(engine_config, self._runtime, self._images, self._network)

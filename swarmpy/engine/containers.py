@@ -61,10 +61,13 @@ class Containers:
         """Take over what is on disk and what runs, then start what its restart policy brings back.
 
         A process nobody was told of (its start never finished) is ended. One that ended while no daemon ran is handled
-        exactly as if it ended now.
+        exactly as if it ended now. A container whose files cannot be read is left alone, running or not.
         """
-        handles = {handle.id: handle for handle in running}
-        for record in await asyncio.to_thread(self._parts.records.load):
+        loaded = await asyncio.to_thread(self._parts.records.load)
+        for container_id, reason in loaded.unreadable.items():
+            log.error("container %s cannot be read and is left alone: %s", container_id, reason)
+        handles = {handle.id: handle for handle in running if handle.id not in loaded.unreadable}
+        for record in loaded.records:
             self._names[record.name] = record.id
             self._live[record.id] = self._container(record)
         for container in list(self._live.values()):
@@ -73,7 +76,8 @@ class Containers:
         for handle in handles.values():
             log.warning("container %s is running and unknown; it is ended", handle.id)
             await self._orphan(handle)
-        await self._parts.network.repair([c.record.id for c in self._live.values() if c.handle is not None])
+        adopted = [container.record.id for container in self._live.values() if container.handle is not None]
+        await self._parts.network.repair([*adopted, *loaded.unreadable])
         for container in list(self._live.values()):
             await self._bring_back(container)
 

@@ -19,13 +19,11 @@ __all__ = ["EngineConfig", "Parts"]
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Settings of one daemon. Several daemons share a machine when their directories and cgroup parents differ."""
+    """Settings of one daemon. `data_root` is its own: `containers/` and `volumes/` lie there."""
 
     data_root: Path
-    exec_root: Path
     name: str
     """The host's name, as `docker info` shows it."""
-    cgroup_parent: str = "/swarmpy"
     labels: tuple[str, ...] = field(default=())
     """"key=value", the engine labels that placement constraints see."""
 

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from typing import Any
 from swarmpy.engine.config import ContainerConfig, HostConfig, NetworkingConfig
 from swarmpy.engine.schema import read, write
 from swarmpy.engine.state import ContainerState, Health, HealthResult, Status
+from swarmpy.errors import SwarmpyError
 
-__all__ = ["ContainerRecord", "Endpoint", "RecordStore", "VolumeMount", "replace_file"]
+__all__ = ["ContainerRecord", "Endpoint", "Loaded", "RecordStore", "VolumeMount", "replace_file"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,15 @@ class ContainerRecord:
         return dict(self.config.labels)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What was on disk. A container whose files cannot be read (a newer version wrote them) is left as it is."""
+
+    records: tuple[ContainerRecord, ...]
+    unreadable: Mapping[str, str]
+    """Why, by container id."""
+
+
 class RecordStore:
     """The containers' directories. Methods touch the disk: call them off the event loop."""
 
@@ -119,16 +130,19 @@ class RecordStore:
         (directory / "config.json").unlink(missing_ok=True)
         shutil.rmtree(directory, ignore_errors=False) if directory.exists() else None
 
-    def load(self) -> list[ContainerRecord]:
+    def load(self) -> Loaded:
         """Every container that was completely created; what is left of others is removed."""
         self.root.mkdir(mode=0o710, parents=True, exist_ok=True)
-        records = []
+        records, unreadable = [], {}
         for directory in sorted(self.root.iterdir()):
-            if (directory / "config.json").exists():
-                records.append(_load(directory))
-            else:
+            if not (directory / "config.json").exists():
                 shutil.rmtree(directory)
-        return records
+                continue
+            try:
+                records.append(_load(directory))
+            except (OSError, ValueError, KeyError, TypeError, SwarmpyError) as error:
+                unreadable[directory.name] = f"{type(error).__name__}: {error}"
+        return Loaded(tuple(records), unreadable)
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:

@@ -56,7 +56,7 @@ async def serve(root: Path, prefix: str) -> None:
     await runtime.start()
     await images.start()
     await network.start()
-    config = EngineConfig(data, state, "test-host", cgroup_parent=f"/{prefix}", labels=("a=b",))
+    config = EngineConfig(data, "test-host", labels=("a=b",))
     engine = Engine(config, runtime, images, network)
     await engine.start()
     app = create_app(engine, Alone())

@@ -81,6 +81,24 @@ def test_policies_when_the_daemon_starts(own_host: Host) -> None:
     assert running.split() == ["always"]
 
 
+def test_a_container_that_cannot_be_read_is_left_alone(own_host: Host) -> None:
+    host = own_host
+    container = host.out("run", "-d", "--name", "odd", "busybox", "sleep", "99")
+    pid = host.inspect("odd")["State"]["Pid"]
+    host.kill()
+    config = host.root / "data/containers" / container / "config.json"
+    written = config.read_text()
+    config.write_text(written.replace('"Hostname"', '"FromTheFuture": "x", "Hostname"'))
+    host.start()
+    assert host.out("ps", "-aq") == ""
+    assert Path(f"/proc/{pid}").exists()
+    assert "is left alone" in host.log.read_text()
+    host.kill()
+    config.write_text(written)
+    host.start()
+    assert host.inspect("odd")["State"]["Pid"] == pid
+
+
 def test_an_orderly_end_leaves_containers_alone(own_host: Host) -> None:
     host = own_host
     host.docker("run", "-d", "--name", "stays", "busybox", "sleep", "99")

@@ -59,7 +59,7 @@ async def engine_at(root: Path, prefix: str) -> AsyncIterator[Engine]:
     await images.start()
     await network.start()
     engine = Engine(
-        EngineConfig(data_root=data, exec_root=state, name="h1", cgroup_parent=f"/{prefix}"), runtime, images, network
+        EngineConfig(data_root=data, name="h1"), runtime, images, network
     )
     await engine.start()
     try:
