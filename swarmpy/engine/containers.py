@@ -270,7 +270,7 @@ class Containers:
             raise InvalidArgument("Renaming a container with the same name as its current name")
         new = self._claim_name(name, container.record.id)
         try:
-            await container.save_asked(replace(container.record, name=new))
+            await container.save_asked(name=new)
         except BaseException:
             del self._names[new]
             raise
@@ -284,7 +284,7 @@ class Containers:
         check_resources(host, self._parts.cpus)
         check_restart_policy(host)
         resources = await asyncio.to_thread(oci_resources, host, host_device_number)
-        await container.change(replace(container.record, host=host), resources)
+        await container.change(host, resources)
 
     async def resize(self, reference: str, height: int, width: int) -> None:
         """Set its terminal's size; `Conflict` unless it runs."""

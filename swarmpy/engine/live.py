@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from swarmpy.engine.attachments import Attachments
+from swarmpy.engine.config import HostConfig
 from swarmpy.engine.health import HealthMonitor
 from swarmpy.engine.launching import clean_up, launch, take_down
 from swarmpy.engine.parts import Parts
@@ -62,7 +63,8 @@ class LiveContainer:
         self._operation = asyncio.Lock()
         self._supervisor: asyncio.Task[None] | None = None
         self._backoff_ns = 0
-        self._awake = asyncio.Event()
+        self._backing_off = False
+        self._saving = asyncio.Lock()
         self._waiting = Waiters()
         self.removed = False
 
@@ -91,15 +93,31 @@ class LiveContainer:
         self._parts.events.publish("container", action, record.id, {**common, **attributes})
 
     async def save(self, **changes: Any) -> None:
-        """Change the record and persist what was observed."""
+        """Change the record and persist what was observed. `Internal` when the disk does not take it."""
         self.record = replace(self.record, **changes)
         if not self.removed:
-            await asyncio.to_thread(self._parts.records.save_state, self.record)
+            await self._write(lambda: self._parts.records.save_state(self.record))
 
-    async def save_asked(self, record: ContainerRecord) -> None:
+    async def save_asked(self, *, name: str | None = None, host: HostConfig | None = None) -> None:
         """Change what was asked (rename, update) and persist it."""
-        await asyncio.to_thread(self._parts.records.save_config, record)
-        self.record = replace(record, state=self.record.state)
+
+        def changed() -> ContainerRecord:
+            return replace(self.record, name=name or self.record.name, host=host or self.record.host)
+
+        await self._write(lambda: self._parts.records.save_config(changed()))
+        self.record = changed()
+
+    async def _write(self, write: Callable[[], None]) -> None:
+        """One write after the other, so that the last is the newest; one that has begun is finished."""
+        async with self._saving:
+            writing = asyncio.ensure_future(asyncio.to_thread(write))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                await asyncio.wait([writing])
+                raise
+            except OSError as error:
+                raise Internal(f"container {self.display} cannot be written to disk: {error}") from error
 
     # -- start --------------------------------------------------------------------------------------------------------
 
@@ -141,12 +159,18 @@ class LiveContainer:
     async def _launch(self) -> Container:
         """Its process runs afterwards, and that is on disk; `SwarmpyError` leaves nothing behind."""
         handle, attachment = await launch(self._parts, self.record, self._joined(self.record), self.attachments)
-        self.handle = handle
         state = move(
             self.state, Status.RUNNING, pid=handle.pid, started_ns=self._parts.clock(), exit_code=0, error="",
             oom_killed=False, health=None,
         )  # fmt: skip
-        await self.save(state=state, endpoints=attachment.endpoints, ports=attachment.ports)
+        self.handle = handle
+        try:
+            await self.save(state=state, endpoints=attachment.endpoints, ports=attachment.ports)
+        except BaseException:
+            self.handle = None
+            self.record = replace(self.record, endpoints=(), ports=())
+            await take_down(self._parts, self.record, handle)
+            raise
         self.publish("start")
         self._watch_health()
         return handle
@@ -204,13 +228,13 @@ class LiveContainer:
             await self.health.stop()
             self.health = None
         final, _ = self._final(status)
-        await asyncio.to_thread(self._parts.records.save_state, final)
+        await self._write_or_log(final)
         await clean_up(self._parts, self.record, handle)
         self.handle = None
         final, decision = self._final(status)  # a stop may have come meanwhile
         self._backoff_ns = decision.backoff_ns
         self.record = final
-        await self.save()
+        await self._write_or_log(final)
         if status.oom_killed:
             self.publish("oom")
         ran = _ran_ns(final.state)
@@ -221,6 +245,13 @@ class LiveContainer:
         else:
             self._waiting.exited(result)
         return decision
+
+    async def _write_or_log(self, record: ContainerRecord) -> None:
+        """An end is an end, also when the disk is full: then the next daemon learns of it from the runtime."""
+        try:
+            await self._write(lambda: self._parts.records.save_state(record))
+        except Internal as error:
+            log.error("%s", error)
 
     def _final(self, status: ExitStatus) -> tuple[ContainerRecord, Decision]:
         """The record after the end, and what follows."""
@@ -235,15 +266,19 @@ class LiveContainer:
         return replace(self.record, state=state, endpoints=(), ports=()), decision
 
     async def _again(self, decision: Decision) -> Container | None:
-        """Start again after the back-off; None when a stop came in between or the start failed."""
+        """Start again after the back-off; None when a stop came before it or the start failed.
+
+        A stop that comes during the back-off cancels it, and with it the supervising task.
+        """
+        if self.state.status is not Status.RESTARTING:
+            return None
+        self._backing_off = True
         try:
-            await asyncio.wait_for(self._awake.wait(), (decision.wait_ns or 0) / 1e9)
-        except TimeoutError:
-            pass
-        self._awake.clear()
-        async with self._operation:
-            if self.state.status is not Status.RESTARTING:
-                return None
+            await asyncio.sleep((decision.wait_ns or 0) / 1e9)
+            await self._operation.acquire()
+        finally:
+            self._backing_off = False
+        try:
             self.record = replace(
                 self.record, state=replace(self.state, restart_count=self.state.restart_count + 1)
             )
@@ -254,6 +289,8 @@ class LiveContainer:
                 await self.save(state=move(self.state, Status.EXITED, exit_code=code, error=str(reason)))
                 self._waiting.stopped(WaitResult(code, str(reason)))
                 return None
+        finally:
+            self._operation.release()
 
     async def _finished(self) -> None:
         if self.record.host.auto_remove and self.state.status is Status.EXITED and not self._starts_again:
@@ -284,7 +321,8 @@ class LiveContainer:
     async def _stop(self, timeout_s: float | None, signal_name: str | None) -> bool:
         if self.state.status is Status.RESTARTING:
             await self.save(state=move(self.state, Status.EXITED, stopped_by_user=True))
-            self._awake.set()
+            if self._backing_off and self._supervisor is not None:
+                self._supervisor.cancel()
             self._waiting.stopped(WaitResult(self.state.exit_code))
             self.publish("stop")
             return True
@@ -359,7 +397,7 @@ class LiveContainer:
             await self.save(state=move(self.state, to))
             self.publish(action)
 
-    async def change(self, record: ContainerRecord, resources: dict[str, object]) -> None:
+    async def change(self, host: HostConfig, resources: dict[str, object]) -> None:
         """Take over new limits and a new restart policy; the limits count at once when it runs."""
         async with self._operation:
             if self.handle is not None and resources:
@@ -367,7 +405,7 @@ class LiveContainer:
                     await self.handle.update(resources)
                 except RuntimeFailure as error:
                     raise translated(error) from error
-            await self.save_asked(record)
+            await self.save_asked(host=host)
             self.publish("update")
 
     # -- streams and probes -------------------------------------------------------------------------------------------

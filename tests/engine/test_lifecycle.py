@@ -264,6 +264,13 @@ def test_restart_policies(host: Host) -> None:
     host.docker("stop", "-t", "0", "always")
     assert host.inspect("always")["State"]["Status"] == "exited"
     host.docker("rm", "always")
+    host.docker("run", "-d", "--name", "loop", "--restart", "always", "busybox", "false")
+    until("it waits for its next start", lambda: host.inspect("loop")["State"]["Status"] == "restarting")
+    host.docker("restart", "-t", "0", "loop")
+    until("it waits again", lambda: host.inspect("loop")["State"]["Status"] == "restarting")
+    host.docker("stop", "loop")
+    assert host.inspect("loop")["State"]["Status"] == "exited"
+    host.docker("rm", "loop")
 
 
 def test_health(host: Host) -> None:
