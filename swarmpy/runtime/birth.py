@@ -45,6 +45,7 @@ class Newborn:
     channel: socket.socket
     flags: int
     blank: bool
+    in_cgroup: bool  # born in the container's cgroup v2 directory
 
     def alive(self) -> bool:
         return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
@@ -75,4 +76,4 @@ def bear(
         if blank:
             kernel.set_namespace(host.own_mounts, uapi.CLONE_NEWNS)
         theirs.close()
-    return Newborn(pid, ours, flags, blank)
+    return Newborn(pid, ours, flags, blank, in_cgroup=cgroup is not None)

@@ -20,7 +20,7 @@ from swarmpy.runtime.birth import Host, Newborn, bear
 from swarmpy.runtime.bundle import Bundle, IdMap, load_bundle
 from swarmpy.runtime.cgroups import Cgroup
 from swarmpy.runtime.failure import FailureKind, RuntimeFailure, describe
-from swarmpy.runtime.handover import Handover, send_handover
+from swarmpy.runtime.handover import Handover, send_bundle, send_handover
 from swarmpy.runtime.hooks import hook_state, run_hooks
 from swarmpy.runtime.init import run_init
 from swarmpy.runtime.json_log import JsonLog
@@ -70,7 +70,7 @@ class Created:
     created_ns: int
 
 
-def create_container(kernel: LinuxKernel, host: Host, request: Request, spare: Newborn | None) -> Created:
+def create_container(kernel: LinuxKernel, host: Host, request: Request, spare: Newborn) -> Created:
     """Raises RuntimeFailure; nothing of the container exists then. Makes use of `spare` or discards it."""
     state = StateDirectory(f"{host.state}/containers", request.container_id)
     try:
@@ -85,18 +85,24 @@ def create_container(kernel: LinuxKernel, host: Host, request: Request, spare: N
                 f"config.json: process.terminal is {bundle.process.terminal}, and the request says {request.terminal}",
                 FailureKind.INVALID,
             )
+        join = _open_namespaces(bundle)
         cgroup = Cgroup(host.layout, _cgroup_path(bundle, host, request.container_id))
+        undo.callback(cgroup.remove)  # after init is gone: what is done last is undone first
+        init = _usable(spare, bundle, join, host)
+        if init is not None:
+            undo.callback(_reap, init)
+            _send_bundle(init, bundle, config)
         state.write("shim.json", {"pid": os.getpid(), "start": process_start(os.getpid()), "cgroup": cgroup.path})
         filter_ = None if bundle.seccomp is None else seccomp.compiled(bundle.seccomp, f"{host.state}/seccomp")
         cgroup.create(bundle.resources)
-        undo.callback(cgroup.remove)
         log = _open_log(request)
-        join = _open_namespaces(bundle)
-        init = _init_for(kernel, host, bundle, cgroup, join, spare)
-        undo.callback(_reap, init)
+        if init is None:
+            init = _born_for(kernel, host, bundle, cgroup, join)
+            undo.callback(_reap, init)
+            _send_bundle(init, bundle, config)
         if bundle.namespaces.get("user") == "":
             _write_id_maps(init.pid, bundle)
-        pipes = _hand_over(kernel, host, request, bundle, config, cgroup, filter_, join, init)
+        pipes = _hand_over(kernel, host, request, bundle, cgroup, filter_, join, init)
         console = _see_it_ready(request, bundle, init)
         created_ns = time.time_ns()
         state.write(
@@ -115,32 +121,54 @@ def _cgroup_path(bundle: Bundle, host: Host, container_id: str) -> str:
     return path if path.startswith("/") else f"{host.cgroup_parent}/{path}"
 
 
-def _init_for(
-    kernel: LinuxKernel, host: Host, bundle: Bundle, cgroup: Cgroup, join: list[tuple[int, int]],
-    spare: Newborn | None,
-) -> Newborn:  # fmt: skip
-    """The spare one when it was born as this bundle wants it, else one of its own."""
-    flags = bundle.new_namespaces() & ~uapi.CLONE_NEWCGROUP
-    blank = not bundle.hooks["createContainer"]  # which is to run with the host's files, in the new namespace
-    born_in = [entry for entry in join if entry[1] in BORN_IN]
+def _usable(spare: Newborn, bundle: Bundle, join: list[tuple[int, int]], host: Host) -> Newborn | None:
+    """The spare init, when it was born as this bundle wants it and still lives."""
+    unified = all(hierarchy.version == 2 for hierarchy in host.layout.hierarchies)
+    fits = (
+        spare.flags == _new_namespaces(bundle)
+        and spare.blank == _from_blank(bundle)
+        and not any(flag in BORN_IN for _, flag in join)
+        and not unified  # there a birth inside the cgroup is cheaper than a move into it
+    )
+    if spare.alive() and fits:
+        return spare
+    spare.discard()
+    return None
+
+
+def _born_for(
+    kernel: LinuxKernel, host: Host, bundle: Bundle, cgroup: Cgroup, join: list[tuple[int, int]]
+) -> Newborn:
     clone_into = cgroup.open_for_clone()
-    if spare is not None:
-        fits = spare.flags == flags and spare.blank == blank and not born_in and clone_into is None
-        if spare.alive() and fits:
-            return spare
-        spare.discard()
     try:
         return bear(
-            kernel, host, lambda channel: run_init(kernel, channel),
-            flags=flags, blank=blank, join=born_in, cgroup=clone_into,
+            kernel, host, lambda channel: run_init(kernel, channel), flags=_new_namespaces(bundle),
+            blank=_from_blank(bundle), join=[entry for entry in join if entry[1] in BORN_IN], cgroup=clone_into,
         )  # fmt: skip
     finally:
         if clone_into is not None:
             os.close(clone_into)
 
 
+def _new_namespaces(bundle: Bundle) -> int:
+    """The cgroup namespace is made by init itself, once it is in its cgroup."""
+    return bundle.new_namespaces() & ~uapi.CLONE_NEWCGROUP
+
+
+def _from_blank(bundle: Bundle) -> bool:
+    """createContainer hooks are to run with the host's files, in the new mount namespace."""
+    return not bundle.hooks["createContainer"]
+
+
+def _send_bundle(init: Newborn, bundle: Bundle, config: bytes) -> None:
+    try:
+        send_bundle(init.channel, bundle.path, config)
+    except BrokenPipeError:
+        raise RuntimeFailure(ENDED_EARLY) from None
+
+
 def _hand_over(
-    kernel: LinuxKernel, host: Host, request: Request, bundle: Bundle, config: bytes, cgroup: Cgroup,
+    kernel: LinuxKernel, host: Host, request: Request, bundle: Bundle, cgroup: Cgroup,
     filter_: SeccompFilter | None, join: list[tuple[int, int]], init: Newborn,
 ) -> tuple[int, int, int] | None:  # fmt: skip
     """Open what init needs and give it away. Returns our ends of the pipes, if there are any."""
@@ -151,8 +179,6 @@ def _hand_over(
         theirs, ours = make_pipes(request.stdin, bundle.host_owner(bundle.process))
     handover = Handover(
         container_id=request.container_id,
-        bundle=bundle.path,
-        config=config,
         shown=shown,
         seccomp=filter_,
         last_capability=host.last_capability,
@@ -160,19 +186,20 @@ def _hand_over(
         null="/null" if init.blank else "/dev/null",
         staging="/root" if init.blank else f"{host.state}/containers/{request.container_id}",
         sources=open_sources(kernel, build_plan(bundle, *shown).sources),
-        cgroup_files=cgroup.open_for_joining(),
+        cgroup_files=cgroup.open_for_joining(born_inside=init.in_cgroup),
         join=[entry for entry in join if entry[1] not in BORN_IN],
         stdio=theirs,
     )
     try:
         send_handover(init.channel, handover)
     except BrokenPipeError:
-        raise RuntimeFailure("init ended while it was being set up") from None
+        raise RuntimeFailure(ENDED_EARLY) from None
     for descriptor in {*handover.descriptors(), *(descriptor for descriptor, _ in join)}:
         os.close(descriptor)
     return ours
 
 
+ENDED_EARLY = "init ended while it was being set up"
 BORN_IN = (uapi.CLONE_NEWPID, uapi.CLONE_NEWUSER)
 """Namespaces that a process is in from birth (spawn.py); others it joins itself."""
 
@@ -205,7 +232,7 @@ def _see_it_ready(request: Request, bundle: Bundle, init: Newborn) -> int | None
     while True:
         data, descriptors, _, _ = socket.recv_fds(init.channel, 65536, 1, socket.MSG_CMSG_CLOEXEC)
         if not data:
-            raise RuntimeFailure("init ended while it was being set up")
+            raise RuntimeFailure(ENDED_EARLY)
         message = json.loads(data)
         if "error" in message:
             raise RuntimeFailure.from_json(message)

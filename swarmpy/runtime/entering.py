@@ -53,8 +53,9 @@ def enter(
         flags |= uapi.NAMESPACE_FLAGS[kind]
     init = kernel.open_process(init_pid)
     clone_into = cgroup.open_for_clone()
+    cgroup_files = cgroup.open_for_joining(born_inside=clone_into is not None)
     entry = Entry(
-        process, init, flags & ~uapi.CLONE_NEWPID, "user" in bundle.namespaces, cgroup.open_for_joining(), stdio,
+        process, init, flags & ~uapi.CLONE_NEWPID, "user" in bundle.namespaces, cgroup_files, stdio,
         theirs.fileno(), seccomp, last_capability,
     )  # fmt: skip
     try:

@@ -1,6 +1,7 @@
 """A container's first process, from its birth to execve.
 
-In      a channel to the shim (SOCK_SEQPACKET), and on it a handover. Runs in the new namespaces, as root of them.
+In      a channel to the shim (SOCK_SEQPACKET), and on it a bundle and a handover. Runs in the new namespaces, as their
+        root.
 Out     on the channel: {"namespaces"} when hooks wait for them, {"ready"} with the terminal's master, {"error"}. The
         channel closes by execve: that is how the shim knows that the user's program runs.
 Order   cgroups before the cgroup namespace, whose root is what the process is in then (cgroup_namespaces(7));
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from swarmpy.runtime import process_setup, uapi
 from swarmpy.runtime.bundle import Bundle, parse_bundle
 from swarmpy.runtime.failure import FailureKind, RuntimeFailure, describe
-from swarmpy.runtime.handover import Handover, receive_handover
+from swarmpy.runtime.handover import Handover, receive_bundle, receive_handover
 from swarmpy.runtime.hooks import hook_state, run_hooks
 from swarmpy.runtime.kernel import LinuxKernel
 from swarmpy.runtime.plan import build_plan
@@ -34,9 +35,10 @@ def run_init(kernel: LinuxKernel, channel: socket.socket) -> None:
     Returns when that failed, having said so, or when the shim ends without a use for it.
     """
     try:
-        handover = receive_handover(channel)
-        if handover is not None:
-            _run(kernel, handover, channel)
+        received = receive_bundle(channel)
+        if received is not None:
+            path, config = received
+            _run(kernel, parse_bundle(json.loads(config), path), channel)
     except RuntimeFailure as failure:
         report(channel, failure)
     except OSError as error:
@@ -45,8 +47,10 @@ def run_init(kernel: LinuxKernel, channel: socket.socket) -> None:
         report(channel, unexpected(error))
 
 
-def _run(kernel: LinuxKernel, handover: Handover, channel: socket.socket) -> None:
-    bundle = parse_bundle(json.loads(handover.config), handover.bundle)
+def _run(kernel: LinuxKernel, bundle: Bundle, channel: socket.socket) -> None:
+    handover = receive_handover(channel)
+    if handover is None:
+        return
     process = bundle.process
     join_cgroups(handover.cgroup_files)
     if "user" in bundle.namespaces:  # whose map is written before the handover is sent

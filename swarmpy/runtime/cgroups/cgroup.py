@@ -266,8 +266,8 @@ class Cgroup:
 
     # -- joining -------------------------------------------------------------------------------------------------
 
-    def open_for_joining(self) -> list[int]:
-        """Descriptors into which a process of one thread writes 0 to join.
+    def open_for_joining(self, *, born_inside: bool) -> list[int]:
+        """Descriptors into which a process of one thread writes 0 to join; one that was born inside is in v2's already.
 
         v1's `tasks` is used, not `cgroup.procs`: for the writing task alone the kernel does not stop all forks and
         exits of the host, which costs milliseconds (kernel/cgroup/cgroup.c, cgroup_procs_write_start).
@@ -275,12 +275,9 @@ class Cgroup:
         opened = []
         for hierarchy in self._used:
             file = "tasks" if hierarchy.version == 1 else "cgroup.procs"
-            if hierarchy.version == 1 or not self._starts_inside():
+            if hierarchy.version == 1 or not born_inside:
                 opened.append(os.open(f"{self.directory(hierarchy)}/{file}", os.O_WRONLY | os.O_CLOEXEC))
         return opened
-
-    def _starts_inside(self) -> bool:
-        return any(hierarchy.version == 2 for hierarchy in self._used)
 
     def open_for_clone(self) -> int | None:
         """The v2 directory, for CLONE_INTO_CGROUP; None when no v2 hierarchy is used."""
