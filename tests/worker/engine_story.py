@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import io
 import logging
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -114,6 +116,12 @@ class Story:
         status = self.runners[task_id].status
         assert status.state == state, f"{task_id}: {status}"
         return status
+
+    async def started(self, task_id: str) -> None:
+        """The task's container runs, whether or not the task does."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not self.engine.containers.get(f"web.1.{task_id}").state.running:
+                await asyncio.sleep(0.01)
 
     async def lines(self, order: Order, *, until: bytes = b"") -> list[bytes]:
         """What the task has written; with `until`, as soon as that is among it."""
@@ -223,8 +231,15 @@ async def health(story: Story) -> None:
     check.interval_ns, check.timeout_ns, check.retries = 100_000_000, 5_000_000_000, 1
     spec.container.stop_grace_period_ns = 100_000_000
     check.start_period_ns, check.start_interval_ns = 20_000_000_000, 100_000_000
-    story.task("w1", "sh", "-c", "sleep 0.3; touch /tmp/well; sleep 1; rm /tmp/well; sleep 60", spec=spec)
+    moody = "trap 'touch /tmp/well' USR1; trap 'rm -f /tmp/well' USR2; echo up; while :; do sleep 0.05; done"
+    order = story.task("w1", "sh", "-c", moody, spec=spec)
+    await story.reaches("w1", STARTING)
+    await story.started("w1")
+    await story.lines(order, until=b"up")
+    assert story.runners["w1"].status.state == STARTING
+    await story.engine.containers.kill("web.1.w1", "SIGUSR1")
     await story.reaches("w1", RUNNING)
+    await story.engine.containers.kill("web.1.w1", "SIGUSR2")
     failed = await story.reaches("w1", FAILED)
     assert failed.error == "task: unhealthy container", failed
 
@@ -291,17 +306,18 @@ async def main(root: Path, prefix: str) -> None:
                 await asyncio.gather(ends(story), missing(story), stops(story), host_ports(story), health(story))
                 await mesh(story, prefix)
                 kept = story.task("k1", "sh", "-c", "echo one; sleep 60")
-                brief = story.task("k2", "sh", "-c", "sleep 0.2; exit 5")
+                brief = story.task("k2", "sleep", "60")
                 running = [await story.reaches(key, RUNNING) for key in ("k1", "k2")]
             finally:
                 await story.stop()
+        os.kill(running[1].container.pid, signal.SIGKILL)
         async with engine_at(root, prefix) as engine:
             story = Story(engine)
             try:
                 for order, status in zip((kept, brief), running, strict=True):
                     story.task(order.task.id, status=status)
                 ended = await story.reaches("k2", FAILED)
-                assert ended.error == "task: non-zero exit (5)"
+                assert ended.error == "task: non-zero exit (137)"
                 assert await story.lines(kept, until=b"one") == [b"one\n"]
                 assert story.runners["k1"].status.state == RUNNING
                 await story.executor.sweep(["k1"])
