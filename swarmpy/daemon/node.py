@@ -240,7 +240,8 @@ class Node:
     async def _settled(self, member: Member) -> None:
         """Wait until the member has taken up its role, or as long as a client waits."""
         try:
-            await asyncio.wait_for(member.settle(), SETTLE_PATIENCE_S)
+            async with asyncio.timeout(SETTLE_PATIENCE_S):
+                await member.settle()
         except TimeoutError:
             reason = f" ({member.error})" if member.error else ""
             raise Unavailable(

@@ -126,7 +126,8 @@ class Subscription:
         return event
 
     async def _next(self, wait_s: float | None) -> Event:
-        return await asyncio.wait_for(self._queue.get(), wait_s)
+        async with asyncio.timeout(wait_s):
+            return await self._queue.get()
 
     async def aclose(self) -> None:
         """No more events."""

@@ -35,7 +35,8 @@ async def run_probe(
         raise failure from error
     output = bytearray()
     try:
-        code = await asyncio.wait_for(_finish(running, output), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            code = await _finish(running, output)
     except TimeoutError:
         await running.kill(signal.SIGKILL)
         await running.wait()

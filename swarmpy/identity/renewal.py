@@ -50,7 +50,8 @@ class Renewer:
         while True:
             wait_s = max(due_ns - self._clock(), 0) / 1e9
             try:
-                await asyncio.wait_for(self._wanted.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._wanted.wait()
             except TimeoutError:
                 pass                            # the usual case: time to renew
             self._wanted.clear()

@@ -159,7 +159,8 @@ class Manager:
         if not self._log.leadership.is_leader:
             return
         try:
-            await asyncio.wait_for(self._log.transfer_leadership(), HAND_OVER_PATIENCE_S)
+            async with asyncio.timeout(HAND_OVER_PATIENCE_S):
+                await self._log.transfer_leadership()
         except (TimeoutError, SwarmpyError) as failure:
             log.warning("could not hand over the lead: %s", str(failure) or "no other manager took it in time")
 
@@ -168,7 +169,8 @@ class Manager:
         leads = asyncio.Event()
         self._log.on_leadership(lambda leadership: leads.set() if leadership.is_leader else leads.clear())
         try:
-            await asyncio.wait_for(leads.wait(), patience_s)
+            async with asyncio.timeout(patience_s):
+                await leads.wait()
         except TimeoutError:
             raise Unavailable(f"this manager did not come to lead within {patience_s:.0f} s") from None
 

@@ -157,7 +157,8 @@ class Agent:
             wait_s = await self._attempt(addr)
             if wait_s and not self._reconnect.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._reconnect.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await self._reconnect.wait()
 
     async def close(self) -> None:
         """The daemon ends: tasks and mesh go on without it. `run` has been cancelled."""

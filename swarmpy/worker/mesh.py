@@ -145,7 +145,8 @@ class MeshKeeper:
         """Apply views until cancelled."""
         while True:
             try:
-                await asyncio.wait_for(self._wake.wait(), AUDIT_S)
+                async with asyncio.timeout(AUDIT_S):
+                    await self._wake.wait()
             except TimeoutError:
                 await self._audit()
                 continue
@@ -177,6 +178,7 @@ class MeshKeeper:
     async def _pause(self) -> None:
         """Wait before the same view is tried again; a newer one is tried at once."""
         try:
-            await asyncio.wait_for(self._wake.wait(), RETRY_S)
+            async with asyncio.timeout(RETRY_S):
+                await self._wake.wait()
         except TimeoutError:
             self._wake.set()

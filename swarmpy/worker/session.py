@@ -114,7 +114,8 @@ class Session:
         while True:
             try:
                 pause_s = self._period_s * self._rng.uniform(EARLIEST, 1.0)
-                await asyncio.wait_for(self._wake.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
             except TimeoutError:
                 await self._call.write(FromAgent(heartbeat=Heartbeat()))
                 continue

@@ -188,7 +188,8 @@ class Control:
             self._peer = (addr, self._channel(addr))
         channel = self._peer[1]
         try:
-            await asyncio.wait_for(channel.channel_ready(), max(timeout_s, 0.1))
+            async with asyncio.timeout(max(timeout_s, 0.1)):
+                await channel.channel_ready()
         except TimeoutError:
             raise NotLeader(None) from None      # never reached: certainly not carried out
         try:
@@ -204,7 +205,8 @@ class Control:
         while self._log.leadership == seen:
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), max(min(timeout_s, 0.25), 0.01))
+                async with asyncio.timeout(max(min(timeout_s, 0.25), 0.01)):
+                    await self._changed.wait()
             except TimeoutError:
                 return
 

@@ -215,7 +215,8 @@ class Dispatcher:
         if self._store.nodes.get(node_id) is None:
             raise NotFound(f"node {node_id} is not part of this swarm: it was removed, or never joined")
         try:
-            first = await asyncio.wait_for(context.read(), HELLO_S)
+            async with asyncio.timeout(HELLO_S):
+                first = await context.read()
         except TimeoutError:
             raise InvalidArgument(f"node {node_id} opened a session and said nothing for {HELLO_S:.0f} s") from None
         if not isinstance(first, FromAgent) or first.WhichOneof("message") != "hello":

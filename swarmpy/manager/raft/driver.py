@@ -252,7 +252,8 @@ class RaftLog:
         future = self._reads.ask(self._loop)
         self._wake()
         try:
-            await asyncio.wait_for(future, self._options.read_timeout_s)
+            async with asyncio.timeout(self._options.read_timeout_s):
+                await future
         except TimeoutError:
             raise Unavailable(
                 f"no leader confirmed a read within {self._options.read_timeout_s:g} s: "
@@ -505,7 +506,8 @@ class RaftLog:
         waiting = (condition, future)
         self._conditions.append(waiting)
         try:
-            await asyncio.wait_for(future, self._options.change_timeout_s)
+            async with asyncio.timeout(self._options.change_timeout_s):
+                await future
         except TimeoutError:
             raise Unavailable(otherwise) from None
         finally:
