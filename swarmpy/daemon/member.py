@@ -26,7 +26,7 @@ from swarmpy.identity.renewal import Renewer
 from swarmpy.manager.ca import granted_role
 from swarmpy.manager.manager import Manager, ManagerAddresses
 from swarmpy.manager.store import Store, Transaction
-from swarmpy.rpc.types_pb2 import Node, NodeRole
+from swarmpy.rpc.types_pb2 import Node, NodeRole, RaftConfig
 
 __all__ = ["Member"]
 
@@ -225,19 +225,28 @@ class Member:
         if not self.state.raft_id:
             await self.save(raft_id=self._random.randint(1, MAX_RAFT_ID), voter=False)
         store = Store(self._clock)
-        replicated_log, serve = await self._parts.open_log(
+        opened = await self._parts.open_log(
             store, self.identity, self.state, self.raft_dir, start, self._on_log_end
         )
-        store.bind(replicated_log)
+        store.bind(opened.log)
         addresses = ManagerAddresses(self.state.listen_addr, self.state.advertise_addr)
-        manager = Manager(self.identity, addresses, store, replicated_log, serve, self._random, self._clock)
+        manager = Manager(self.identity, addresses, store, opened.log, opened.serve, self._random, self._clock)
         try:
             await manager.start()
         except BaseException:
             await manager.close()
             raise
         self.manager = manager
-        self._following = asyncio.create_task(self._parts.follow(store), name="swarm events")
+        self._following = asyncio.create_task(self._follow(store, opened.configure), name="swarm changes")
+
+    async def _follow(self, store: Store, configure: Callable[[RaftConfig], None]) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._parts.follow(store))
+            with store.watch("cluster") as watch:
+                while True:
+                    if store.cluster is not None:
+                        configure(store.cluster.spec.raft)
+                    await anext(watch)
 
     async def _stop_manager(self, *, hand_over: bool) -> None:
         if self.manager is not None:

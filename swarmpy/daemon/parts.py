@@ -14,11 +14,19 @@ from swarmpy.daemon.swarm_state import SwarmState
 from swarmpy.identity import NodeIdentity
 from swarmpy.manager.replicated_log import ReplicatedLog
 from swarmpy.manager.store import Store
-from swarmpy.rpc.types_pb2 import Node
+from swarmpy.rpc.types_pb2 import Node, RaftConfig
 
-__all__ = ["AgentNews", "LogStart", "Parts", "ServeLog", "SwarmAgent"]
+__all__ = ["AgentNews", "LogStart", "OpenLog", "Parts", "SwarmAgent"]
 
-ServeLog = Callable[[grpc.aio.Server], None]    # puts the log's own service on a manager's server
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLog:
+    """A manager's replicated log, and what only its maker knows of it."""
+
+    log: ReplicatedLog
+    serve: Callable[[grpc.aio.Server], None]    # puts the log's own service on a manager's server
+    configure: Callable[[RaftConfig], None]     # what the swarm's spec says of it; may change at any time
 
 
 class LogStart(Enum):
@@ -61,7 +69,7 @@ class Parts(Protocol):
         directory: Path,
         start: LogStart,
         on_end: Callable[[str, bool], None],
-    ) -> tuple[ReplicatedLog, ServeLog]:
+    ) -> OpenLog:
         """The replicated log under `directory`, driving `store`.
 
         `on_end` is told when this member stops by itself: why, and whether it is because it was removed.

@@ -11,13 +11,13 @@ from typing import Any
 
 import grpc.aio
 
-from swarmpy.daemon.parts import LogStart, ServeLog
+from swarmpy.daemon.parts import LogStart, OpenLog
 from swarmpy.daemon.swarm_state import SwarmState
 from swarmpy.identity import NodeIdentity, peer_of
 from swarmpy.identity.durable_file import write_durably
-from swarmpy.manager.raft import CHANNEL_OPTIONS, Ended, Network, RaftLog, RaftService
-from swarmpy.manager.replicated_log import ReplicatedLog
+from swarmpy.manager.raft import CHANNEL_OPTIONS, Ended, Network, Options, RaftLog, RaftService
 from swarmpy.manager.store import Store
+from swarmpy.rpc.types_pb2 import RaftConfig
 
 __all__ = ["open_raft"]
 
@@ -32,7 +32,7 @@ async def open_raft(
     directory: Path,
     start: LogStart,
     on_end: Callable[[str, bool], None],
-) -> tuple[ReplicatedLog, ServeLog]:
+) -> OpenLog:
     """See `Parts.open_log`. Raises Corrupt when what is on the disk is damaged."""
     service = RaftService(_managers_only)
     network = Network(service, lambda addr: identity.channel(addr, CHANNEL_OPTIONS))
@@ -47,7 +47,15 @@ async def open_raft(
     else:
         log = await RaftLog.join(directory, key, store, network, raft_id=raft_id, node_id=node_id, addr=addr)
     log.ended.add_done_callback(lambda ended: _tell(ended, on_end))
-    return log, service.register
+    return OpenLog(log, service.register, lambda config: _configure(log, config))
+
+
+def _configure(log: RaftLog, config: RaftConfig) -> None:
+    defaults = Options()
+    log.set_snapshots(
+        config.snapshot_interval or defaults.snapshot_interval,
+        config.log_entries_for_slow_followers or defaults.log_entries_for_slow_followers,
+    )
 
 
 def _managers_only(context: grpc.aio.ServicerContext[Any, Any]) -> None:

@@ -24,11 +24,10 @@ from swarmpy.daemon.config import Config
 from swarmpy.daemon.host import Host
 from swarmpy.daemon.interfaces import host_interfaces
 from swarmpy.daemon.node import Node
-from swarmpy.daemon.parts import AgentNews, LogStart, ServeLog
+from swarmpy.daemon.parts import AgentNews, LogStart, OpenLog
 from swarmpy.daemon.raft_log import open_raft
 from swarmpy.daemon.swarm_state import SwarmState
 from swarmpy.identity import NodeIdentity
-from swarmpy.manager.replicated_log import ReplicatedLog
 from swarmpy.manager.store import Store
 from swarmpy.network import Mesh
 from swarmpy.rpc.dispatcher_pb2 import NodeState
@@ -68,7 +67,7 @@ class EngineParts:
         directory: Path,
         start: LogStart,
         on_end: Callable[[str, bool], None],
-    ) -> tuple[ReplicatedLog, ServeLog]:
+    ) -> OpenLog:
         return await open_raft(store, identity, state, directory, start, on_end)
 
     async def start_agent(self, identity: NodeIdentity, state: SwarmState, news: AgentNews) -> EngineAgent:

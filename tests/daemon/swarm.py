@@ -15,14 +15,13 @@ import grpc.aio
 
 from swarmpy.api.swarm_node import InitRequest, JoinRequest, LocalState, SwarmManager
 from swarmpy.daemon.node import Node
-from swarmpy.daemon.parts import AgentNews, LogStart, ServeLog
+from swarmpy.daemon.parts import AgentNews, LogStart, OpenLog
 from swarmpy.daemon.raft_log import open_raft
 from swarmpy.daemon.swarm_state import SwarmState
 from swarmpy.errors import Conflict
 from swarmpy.identity import NodeIdentity
 from swarmpy.identity.joining import leader_of
 from swarmpy.manager.manager import Manager
-from swarmpy.manager.replicated_log import ReplicatedLog
 from swarmpy.manager.store import Store
 from swarmpy.rpc.control_pb2 import UpdateNodeRequest
 from swarmpy.rpc.dispatcher_pb2 import FromAgent, Heartbeat, Hello
@@ -108,7 +107,7 @@ class BareParts:
         directory: Path,
         start: LogStart,
         on_end: Callable[[str, bool], None],
-    ) -> tuple[ReplicatedLog, ServeLog]:
+    ) -> OpenLog:
         return await open_raft(store, identity, state, directory, start, on_end)
 
     async def start_agent(

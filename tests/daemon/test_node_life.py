@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import grpc.aio
 import pytest
 
-from swarmpy.errors import Conflict, Forbidden, InvalidArgument, Unavailable
+from swarmpy.errors import Conflict, Forbidden, InvalidArgument, NotSupported, Unavailable
 from swarmpy.manager.store import Transaction
 from swarmpy.rpc.control_pb2 import RemoveNodeRequest, UpdateClusterRequest
 from swarmpy.rpc.control_pb2_grpc import ControlStub
-from swarmpy.rpc.types_pb2 import Node, NodeRole, NodeStatus
+from swarmpy.rpc.types_pb2 import ClusterSpec, Node, NodeRole, NodeStatus, RaftConfig
 from tests.daemon.swarm import Host, hosts, until
 
 WORKER, MANAGER = NodeRole.WORKER, NodeRole.MANAGER
@@ -264,5 +266,45 @@ def test_the_store_decides_over_an_old_manager_certificate(tmp_path: Path) -> No
             async with identity.channel(a.addr) as channel:
                 with pytest.raises(grpc.aio.AioRpcError, match="is a worker; only managers may do this"):
                     await ControlStub(channel).RemoveNode(RemoveNodeRequest(id=b.id))
+
+    asyncio.run(scenario())
+
+
+def test_the_swarms_snapshot_interval_takes_effect_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 1, 55) as (a,):
+            await a.init()
+
+            async def snapshots() -> int:
+                """How many the log has on the disk, which its owner has locked while it is open."""
+                await a.stop()
+                with closing(sqlite3.connect(a.directory / "raft" / "raft.db")) as database:
+                    found = int(database.execute("SELECT count(*) FROM snapshot").fetchone()[0])
+                await a.restart()
+                await until(lambda: a.leads and a.active, "the manager is back")
+                return found
+
+            assert await snapshots() == 0
+            cluster = a.manager.store.cluster
+            assert cluster is not None
+            spec = ClusterSpec()
+            spec.CopyFrom(cluster.spec)
+            spec.raft.snapshot_interval = 1
+            await a.manager.control.update_cluster(UpdateClusterRequest(version=cluster.meta.version, spec=spec))
+            await a.update(a, MANAGER)          # any other write
+            assert await snapshots() == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [(RaftConfig(election_tick=3), "ElectionTick"), (RaftConfig(keep_old_snapshots=2), "KeepOldSnapshots")],
+)
+def test_what_raft_cannot_be_told_yet_is_refused(tmp_path: Path, change: RaftConfig, told: str) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 1, 56) as (a,):
+            with pytest.raises(NotSupported, match=told):
+                await a.init(spec=ClusterSpec(raft=change))
 
     asyncio.run(scenario())

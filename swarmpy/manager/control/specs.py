@@ -161,6 +161,9 @@ def check_node(spec: NodeSpec) -> None:
         check_name("Name", spec.annotations.name)
 
 
+ELECTION_TICK, HEARTBEAT_TICK = 10, 1            # of RaftConfig: what Docker's defaults are
+
+
 def check_cluster(spec: ClusterSpec) -> None:
     """The name of a cluster is fixed: `default`, as with Docker."""
     if spec.annotations.name not in ("", "default"):
@@ -175,5 +178,10 @@ def check_cluster(spec: ClusterSpec) -> None:
         raise NotSupported("EncryptionConfig.AutoLockManagers is not supported yet")
     if spec.ca.signing_cert_pem or spec.ca.signing_key_pem:
         raise NotSupported("CAConfig.SigningCACert and SigningCAKey are not supported yet")
+    raft = spec.raft
+    if raft.election_tick not in (0, ELECTION_TICK) or raft.heartbeat_tick not in (0, HEARTBEAT_TICK):
+        raise NotSupported(f"Raft.ElectionTick, HeartbeatTick: {ELECTION_TICK} and {HEARTBEAT_TICK} are fixed for now")
+    if raft.keep_old_snapshots:
+        raise NotSupported("Raft.KeepOldSnapshots: old snapshots are not kept yet; leave it at 0")
     if spec.ca.force_rotate:
         raise NotSupported("CAConfig.ForceRotate: rotating the root is not supported yet")

@@ -224,6 +224,12 @@ class RaftLog:
             self._core.campaign(Campaign.PRE)          # nobody else could
         self._wake()
 
+    def set_snapshots(self, interval: int, kept_entries: int) -> None:
+        """From now on, a snapshot every `interval` entries, after which `kept_entries` stay for slow followers."""
+        self._options = replace(
+            self._options, snapshot_interval=interval, log_entries_for_slow_followers=kept_entries
+        )
+
     # ReplicatedLog.
 
     @property
