@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmpy.runtime import RuntimeFailure
+from swarmpy.runtime import ExecProcess, RuntimeFailure
 from swarmpy.runtime.cgroups import Cgroup, Layout, block_io, cpu, detect_layout, device_program, memory
 from swarmpy.runtime.cgroups.cgroup import load_device_program
 from swarmpy.runtime.cgroups.devices import DeviceRule, parse_rules
@@ -257,12 +257,13 @@ def test_controllers_that_the_host_lacks() -> None:
     assert "pids" not in cgroup.stats()
 
 
-def test_v2_enables_controllers_down_the_path() -> None:
+def test_v2_enables_controllers_down_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cgroup, "_attach_program", lambda self, directory, program: None)
     layout = LAYOUTS["v2"]
     files = MemoryFiles(layout)
-    Cgroup(layout, "/a/b/c", files)._make(layout.hierarchies[0])
+    Cgroup(layout, "/a/b/c", files).create({"cpu": {"cpus": "0"}})
     for directory in ("/sys/fs/cgroup", "/sys/fs/cgroup/a", "/sys/fs/cgroup/a/b"):
-        assert "memory" in files.files[f"{directory}/cgroup.subtree_control"]
+        assert files.files[f"{directory}/cgroup.subtree_control"] == "cpu cpuset io memory pids"
     assert files.files["/sys/fs/cgroup/a/b/c/cgroup.subtree_control"] == ""
 
 
@@ -435,5 +436,26 @@ def test_it_sees_its_own_cgroups_alone(with_host: WithHost) -> None:
         _, output = await host.sh("cat /proc/self/cgroup; ls /sys/fs/cgroup; touch /sys/fs/cgroup/x")
         assert host.cgroup_parent not in output
         assert "Read-only file system" in output
+
+    with_host(test)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("birth", ["moved", "born inside"])
+def test_a_unified_hierarchy_at_work(with_host: WithHost, unified_cgroup: Path, birth: str) -> None:
+    """An init that was ready moves into the v2 cgroup; one with unusual namespaces is born there."""
+
+    async def test(host: Host) -> None:
+        config = host.config("sleep", "1000")
+        config["linux"]["resources"]["unified"] = {"cgroup.max.depth": "7"}
+        if birth == "born inside":
+            config["linux"]["namespaces"] = [n for n in config["linux"]["namespaces"] if n["type"] != "ipc"]
+        container = await host.create(config)
+        await container.start()
+        process = await container.exec(ExecProcess(["sleep", "1000"], env=["PATH=/bin"]))
+        directory = Path(f"{unified_cgroup.parent}{host.cgroup_parent}/{container.id}")
+        assert (directory / "cgroup.max.depth").read_text() == "7\n"
+        members = {int(line) for line in (directory / "cgroup.procs").read_text().split()}
+        assert members == {container.pid, process.pid}
 
     with_host(test)

@@ -122,7 +122,7 @@ class Cgroup:
         made: list[Hierarchy] = []
         try:
             for hierarchy in self._used:
-                self._make(hierarchy)
+                self._make(hierarchy, fields)
                 made.append(hierarchy)
             self._apply(fields)
             self._limit_devices(fields)
@@ -137,7 +137,7 @@ class Cgroup:
         for hierarchy in self._needed(fields):
             if hierarchy in self._used or hierarchy.version == 2:
                 continue
-            self._make(hierarchy)
+            self._make(hierarchy, fields)
             for pid in self.processes():
                 self._files.write(f"{self.directory(hierarchy)}/cgroup.procs", str(pid))
             self._used = (*self._used, hierarchy)
@@ -167,10 +167,10 @@ class Cgroup:
                 return hierarchy
         raise RuntimeFailure(f"{field}: this host has no cgroup v2 hierarchy", FailureKind.INVALID)
 
-    def _make(self, hierarchy: Hierarchy) -> None:
+    def _make(self, hierarchy: Hierarchy, resources: Fields) -> None:
         directory = self.directory(hierarchy)
         if hierarchy.version == 2:
-            self._enable_controllers(hierarchy)
+            self._enable_controllers(hierarchy, resources)
         try:
             self._files.make(directory)
         except FileNotFoundError:
@@ -193,10 +193,11 @@ class Cgroup:
             except FileExistsError:
                 pass
 
-    def _enable_controllers(self, hierarchy: Hierarchy) -> None:
+    def _enable_controllers(self, hierarchy: Hierarchy, resources: Fields) -> None:
         """cgroup-v2.rst, "Enabling and Disabling": a child has the controllers its parent's subtree_control names."""
         self._make_parents(hierarchy)
-        wanted = hierarchy.controllers & {"cpu", "cpuset", "memory", "pids", "io", "hugetlb", "rdma"}
+        names = {name for names, _, asked in DRIVERS if asked(resources) for name in names}
+        wanted = hierarchy.controllers & ({"cpu", "memory", "pids", "io"} | names)
         for directory in [hierarchy.mount, *self._parents(hierarchy)]:
             file = f"{directory}/cgroup.subtree_control"
             missing = wanted - set(self._files.read(file).split())
