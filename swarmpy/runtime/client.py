@@ -7,10 +7,8 @@ Owns    the launcher process and the connections to shims. All that is true abou
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from swarmpy.runtime.connection import Control, Streams, lost, open_connection, read_json
-from swarmpy.runtime.failure import FailureKind, RuntimeFailure, describe
+from swarmpy.runtime.failure import FailureKind, RuntimeFailure
 from swarmpy.runtime.recovery import Found, Leftovers, survey
-from swarmpy.runtime.sealed import start_sealed
+from swarmpy.runtime.shims import Shims
 from swarmpy.runtime.state import ExitStatus, StateDirectory
 from swarmpy.runtime.wire import json_frame
 
@@ -84,52 +82,19 @@ class Runtime:
         self, state_dir: Path, *, cgroup_parent: str, log: Callable[[str], None] = lambda message: None
     ) -> None:
         self._state = state_dir
-        self._cgroup_parent = "/" + cgroup_parent.strip("/")
         self._log = log
-        self._launcher: subprocess.Popen[bytes] | None = None
-        self._channel: socket.socket | None = None
-        self._starting = asyncio.Lock()
-        self._leftovers = Leftovers(state_dir / "containers", self._cgroup_parent)
+        parent = "/" + cgroup_parent.strip("/")
+        self._shims = Shims(state_dir, parent, log)
+        self._leftovers = Leftovers(state_dir / "containers", parent)
 
     async def start(self) -> None:
         """The launcher is up afterwards. Containers of an earlier daemon are untouched; `adopt` finds them."""
-        async with self._starting:
-            if self._channel is None:
-                await asyncio.to_thread(self._start_launcher)
-
-    def _start_launcher(self) -> None:
-        (self._state / "containers").mkdir(mode=0o700, parents=True, exist_ok=True)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log = os.open(self._state / "launcher.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            arguments = [str(theirs.fileno()), str(self._state.absolute()), self._cgroup_parent]
-            process = start_sealed("swarmpy.runtime.launcher", arguments, [theirs.fileno()], log)
-        except OSError as error:
-            ours.close()
-            raise RuntimeFailure(f"start launcher: {describe(error)}") from None
-        finally:
-            theirs.close()
-            os.close(log)
-        if ours.recv(16) != b"ready":
-            ours.close()
-            code = process.wait()
-            raise RuntimeFailure(f"launcher ended at once with code {code}; see {self._state}/launcher.log")
-        ours.setblocking(False)
-        self._launcher, self._channel = process, ours
+        await self._shims.start()
 
     async def close(self) -> None:
         """The launcher ends. Shims and containers stay; handles given out must not be used any more."""
-        async with self._starting:
-            await self._end_launcher()
+        await self._shims.close()
         await asyncio.to_thread(self._leftovers.remove_parent)
-
-    async def _end_launcher(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-        if self._launcher is not None:
-            await asyncio.to_thread(self._launcher.wait)
-            self._launcher = None
 
     async def adopt(self) -> list[Container]:
         """Every container that is known under the state directory: running, ended, or lost with its shim.
@@ -166,19 +131,12 @@ class Runtime:
     async def create(self, container_id: str, bundle: Path, io: ContainerIO) -> Container:
         """OCI "created" afterwards: namespaces exist, the user's process does not yet run."""
         _check_id(container_id)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         request = {**asdict(io), "container_id": container_id, "bundle": _absolute(bundle)}
         request["log_path"] = None if io.log_path is None else _absolute(io.log_path)
-        try:
-            await self._send(json.dumps(request).encode(), theirs.fileno())
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
+        shim = await self._shims.take()
         container = Container(container_id, 0, self._leftovers)
         try:
-            await container._connect(ours)
+            await container._connect(shim, request)
         except RuntimeFailure as failure:
             if failure.kind is FailureKind.LOST:
                 await asyncio.to_thread(self._leftovers.settle, container_id)
@@ -186,37 +144,9 @@ class Runtime:
                     f"container {container_id[:12]}: its shim was killed while it was being created", FailureKind.LOST
                 ) from None
             raise
+        finally:
+            self._shims.ask_ahead()
         return container
-
-    async def _send(self, message: bytes, descriptor: int) -> None:
-        """To the launcher; a launcher that died is replaced once."""
-        for attempt in (1, 2):
-            await self.start()
-            assert self._channel is not None
-            try:
-                await self._send_once(self._channel, message, descriptor)
-                return
-            except ConnectionError:
-                async with self._starting:
-                    await self._end_launcher()
-                if attempt == 2:
-                    raise RuntimeFailure("launcher ends as soon as it is started") from None
-                self._log("launcher was gone; started again")
-
-    @staticmethod
-    async def _send_once(channel: socket.socket, message: bytes, descriptor: int) -> None:
-        while True:
-            try:
-                socket.send_fds(channel, [message], [descriptor])
-                return
-            except BlockingIOError:
-                writable = asyncio.Event()
-                loop = asyncio.get_running_loop()
-                loop.add_writer(channel.fileno(), writable.set)
-                try:
-                    await writable.wait()
-                finally:
-                    loop.remove_writer(channel.fileno())
 
 
 def _absolute(path: Path) -> str:
@@ -249,9 +179,12 @@ class Container:
         """How it ended; None while it has not."""
         return self._status
 
-    async def _connect(self, connection: socket.socket) -> None:
+    async def _connect(self, connection: socket.socket, request: dict[str, object] | None = None) -> None:
+        """Take `connection` as this container's controller; `request` makes the container first."""
         reader, writer = await open_connection(connection)
         try:
+            if request is not None:
+                writer.write(json_frame(request))
             hello = await read_json(reader, self.id)
         except RuntimeFailure:
             writer.close()

@@ -24,12 +24,13 @@ from swarmpy.runtime.handover import Handover, receive_bundle, receive_handover
 from swarmpy.runtime.hooks import hook_state, run_hooks
 from swarmpy.runtime.kernel import LinuxKernel
 from swarmpy.runtime.plan import build_plan
+from swarmpy.runtime.ready_mounts import ReadyMounts
 from swarmpy.runtime.rootfs import Builder
 
 __all__ = ["join_cgroups", "report", "run_init", "take_stdio", "take_terminal", "unexpected"]
 
 
-def run_init(kernel: LinuxKernel, channel: socket.socket) -> None:
+def run_init(kernel: LinuxKernel, channel: socket.socket, ready: ReadyMounts | None = None) -> None:
     """Wait for the bundle, build the container, wait for start, become the user's program.
 
     Returns when that failed, having said so, or when the shim ends without a use for it.
@@ -38,7 +39,7 @@ def run_init(kernel: LinuxKernel, channel: socket.socket) -> None:
         received = receive_bundle(channel)
         if received is not None:
             path, config = received
-            _run(kernel, parse_bundle(json.loads(config), path), channel)
+            _run(kernel, parse_bundle(json.loads(config), path), channel, ready)
     except RuntimeFailure as failure:
         report(channel, failure)
     except OSError as error:
@@ -47,7 +48,7 @@ def run_init(kernel: LinuxKernel, channel: socket.socket) -> None:
         report(channel, unexpected(error))
 
 
-def _run(kernel: LinuxKernel, bundle: Bundle, channel: socket.socket) -> None:
+def _run(kernel: LinuxKernel, bundle: Bundle, channel: socket.socket, ready: ReadyMounts | None) -> None:
     handover = receive_handover(channel)
     if handover is None:
         return
@@ -68,7 +69,7 @@ def _run(kernel: LinuxKernel, bundle: Bundle, channel: socket.socket) -> None:
         kernel.set_propagation("/", uapi.MS_REC | uapi.MS_SLAVE)
     apparmor = process_setup.set_host_attributes(process)
     _run_creation_hooks(handover.container_id, bundle, channel)
-    builder = Builder(kernel, handover.sources, null=handover.null, staging=handover.staging)
+    builder = Builder(kernel, handover.sources, null=handover.null, staging=handover.staging, ready=ready)
     builder.run(build_plan(bundle, *handover.shown).steps)
     os.umask(0o022)
     for source in handover.sources:

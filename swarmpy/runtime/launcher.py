@@ -3,7 +3,8 @@
 One small process of one thread beside the daemon, which itself has threads and must not fork. All modules that shims
 need are loaded here once; a shim shares them, copy on write. It ends when the daemon does; shims go on.
 
-In      on its control socket (SOCK_SEQPACKET): a JSON request, with the socket on which the shim is to answer.
+In      on its control socket (SOCK_SEQPACKET): a message for each shim that is wanted.
+Out     a message with the socket of that shim.
 """
 
 from __future__ import annotations
@@ -11,21 +12,17 @@ from __future__ import annotations
 import array  # noqa: F401  socket.recv_fds imports it when it is called, and a shim must not import from a new release
 import gc
 import os
-import select
 import signal
 import socket
 import sys
-from dataclasses import dataclass
 
 from swarmpy.runtime import uapi
 from swarmpy.runtime.birth import Host
 from swarmpy.runtime.blank_namespace import make_blank_namespace
 from swarmpy.runtime.cgroups import detect_layout
-from swarmpy.runtime.failure import RuntimeFailure
 from swarmpy.runtime.kernel import LinuxKernel
 from swarmpy.runtime.rehearsal import rehearse_init, rehearse_shim
 from swarmpy.runtime.shim import run_shim
-from swarmpy.runtime.wire import json_frame
 
 __all__ = ["main"]
 
@@ -53,48 +50,8 @@ def main(arguments: list[str]) -> None:
     gc.freeze()
     with socket.socket(fileno=control) as channel:
         channel.send(b"ready")
-        spare = _fork_shim(kernel, host, channel)
-        while True:
-            data, descriptors, _, _ = socket.recv_fds(channel, 65536, 1, socket.MSG_CMSG_CLOEXEC)
-            if not data:
-                break
-            with socket.socket(fileno=descriptors[0]) as answer:
-                _pass_on(kernel, host, channel, spare, data, answer)
-            spare = _fork_shim(kernel, host, channel)
-        spare.dismiss()
-
-
-@dataclass(frozen=True, slots=True)
-class Spare:
-    """A shim that waits for a request."""
-
-    pidfd: int
-    requests: socket.socket
-
-    def dismiss(self) -> None:
-        """It ends, having nothing to do, and is gone afterwards."""
-        self.requests.close()
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        poll.poll()
-        os.close(self.pidfd)
-
-
-def _pass_on(
-    kernel: LinuxKernel, host: Host, channel: socket.socket, spare: Spare, data: bytes, answer: socket.socket
-) -> None:
-    """Give the request to the spare shim; to a fresh one when somebody killed that."""
-    for shim in (spare, None):
-        shim = shim or _fork_shim(kernel, host, channel)
-        try:
-            socket.send_fds(shim.requests, [data], [answer.fileno()])
-            return
-        except BrokenPipeError:
-            continue
-        finally:
-            shim.requests.close()
-            os.close(shim.pidfd)
-    answer.send(json_frame(RuntimeFailure("shims are killed as soon as they are forked").to_json()))
+        while channel.recv(16):
+            _fork_shim(kernel, host, channel)
 
 
 def _look_around(kernel: LinuxKernel, state: str, cgroup_parent: str) -> Host:
@@ -112,18 +69,23 @@ def _look_around(kernel: LinuxKernel, state: str, cgroup_parent: str) -> Host:
     return Host(state, cgroup_parent, layout, last_capability, blank, own_mounts)
 
 
-def _fork_shim(kernel: LinuxKernel, host: Host, channel: socket.socket) -> Spare:
-    """A shim that gets ready for its container. When there is no memory for one the launcher ends, and is replaced."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = kernel.clone(0)
-    if pid != 0:
-        theirs.close()
-        return Spare(kernel.open_process(pid), ours)
-    try:
-        channel.close()
-        ours.close()
-        run_shim(kernel, host, theirs)
-    except BaseException:  # noqa: BLE001  nobody above: it goes to the log, and never back into the launcher
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(0)
+def _fork_shim(kernel: LinuxKernel, host: Host, channel: socket.socket) -> None:
+    """Answer with the socket of a new shim, or with the reason why there is none."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        try:
+            pid = kernel.clone(0)
+        except OSError as error:
+            channel.send(f"fork shim: {error}".encode())
+            return
+        if pid != 0:
+            socket.send_fds(channel, [b"shim"], [ours.fileno()])
+            return
+        try:
+            channel.close()
+            ours.close()
+            run_shim(kernel, host, theirs)
+        except BaseException:  # noqa: BLE001  nobody above: it goes to the log, and never back into the launcher
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(0)

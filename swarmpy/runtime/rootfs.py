@@ -18,6 +18,7 @@ from swarmpy.runtime.bundle import Overlay
 from swarmpy.runtime.failure import FailureKind, KernelError, RuntimeFailure
 from swarmpy.runtime.kernel import Kernel, kernel_release
 from swarmpy.runtime.mount_options import MountOptions
+from swarmpy.runtime.ready_mounts import ReadyMounts, take_ready
 
 __all__ = ["Builder", "open_sources"]
 
@@ -62,14 +63,18 @@ class Builder:
     """Runs the steps of one plan. `sources` are the descriptors of `open_sources`.
 
     `null` is a device node and `empty` a directory of the mount namespace as it is before pivot_root: what is masked
-    shows one of them. `staging` is any directory on which the root can be attached meanwhile.
+    shows one of them. `staging` is any directory on which the root can be attached meanwhile. Mounts of `ready` are
+    used up where they fit.
     """
 
-    def __init__(self, kernel: Kernel, sources: Sequence[int], *, null: str, staging: str) -> None:
+    def __init__(
+        self, kernel: Kernel, sources: Sequence[int], *, null: str, staging: str, ready: ReadyMounts | None = None
+    ) -> None:
         self._kernel = kernel
         self._sources = sources
         self._null = null
         self._staging = staging
+        self._ready = ready or {}
         self._root = -1
         self._empty = -1
         self.console: tuple[int, int] | None = None  # master, slave
@@ -138,7 +143,12 @@ class Builder:
     def _new_mount(self, step: plan.NewMount) -> None:
         options = step.options
         attributes = options.add | options.add_all
-        mount = self._kernel.new_filesystem(step.kind, step.source, options.data, attributes)
+        mount = take_ready(self._ready, step.kind, options.data)
+        if mount is None:
+            mount = self._kernel.new_filesystem(step.kind, step.source, options.data, attributes)
+        elif attributes:
+            remove = uapi.MOUNT_ATTR__ATIME if attributes & uapi.MOUNT_ATTR__ATIME else 0
+            self._kernel.set_mount(mount, add=attributes, remove=remove, propagation=0, recursive=False)
         self._attach(mount, step.target, True, options)
         os.close(mount)
 
@@ -150,15 +160,17 @@ class Builder:
             self._kernel.set_mount(mount, add=0, remove=0, propagation=kind, recursive=recursive)
 
     def _apply_options(self, mount: int, options: MountOptions) -> None:
-        """The attributes of a bind mount; those that no option names stay as they are on the host."""
+        """The attributes of a bind mount; those that no option names stay as they are on the host.
+
+        Its mounts do not travel unless asked: OCI's default is rprivate.
+        """
+        propagation = 0 if options.propagation else uapi.PROPAGATION_PRIVATE
+        if options.add_all or options.remove_all or propagation:
+            self._kernel.set_mount(
+                mount, add=options.add_all, remove=options.remove_all, propagation=propagation, recursive=True
+            )
         if options.add or options.remove:
             self._kernel.set_mount(mount, add=options.add, remove=options.remove, propagation=0, recursive=False)
-        if options.add_all or options.remove_all:
-            self._kernel.set_mount(
-                mount, add=options.add_all, remove=options.remove_all, propagation=0, recursive=True
-            )
-        if not options.propagation:  # a volume's mounts do not travel unless asked: OCI's default is rprivate
-            self._kernel.set_mount(mount, add=0, remove=0, propagation=uapi.PROPAGATION_PRIVATE, recursive=True)
 
     # -- devices and links ---------------------------------------------------------------------------------------
 

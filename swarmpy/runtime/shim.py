@@ -29,10 +29,11 @@ from swarmpy.runtime.kernel import LinuxKernel
 from swarmpy.runtime.loop import READ, Loop
 from swarmpy.runtime.peer import Peer
 from swarmpy.runtime.reader import Fields
+from swarmpy.runtime.ready_mounts import make_ready
 from swarmpy.runtime.rehearsal import rehearse_init, rehearse_shim
 from swarmpy.runtime.state import ExitStatus
 from swarmpy.runtime.stdio import ProcessStreams
-from swarmpy.runtime.wire import Kind, json_frame
+from swarmpy.runtime.wire import FrameParser, Kind, json_frame
 
 __all__ = ["run_shim"]
 
@@ -41,11 +42,10 @@ GRACE_S = 60.0
 Reply = Callable[[dict[str, object]], None]
 
 
-def run_shim(kernel: LinuxKernel, host: Host, requests: socket.socket) -> None:
+def run_shim(kernel: LinuxKernel, host: Host, daemon: socket.socket) -> None:
     """Get ready, wait for the request of a container, create it, and keep it.
 
-    The request comes with the socket to answer on. Returns when the container is over and done with, or when
-    `requests` ends without one.
+    Returns when the container is over and done with, or when the daemon hangs up without a request.
     """
     os.setsid()
     kernel.set_process_name(b"swarmpy-shim")
@@ -55,17 +55,24 @@ def run_shim(kernel: LinuxKernel, host: Host, requests: socket.socket) -> None:
     kernel.prctl(uapi.PR_SET_CHILD_SUBREAPER, 1)
     spare = bear(kernel, host, lambda channel: _run_spare_init(kernel, channel), flags=USUAL_NAMESPACES, blank=True)
     rehearse_shim(host)
-    data, descriptors, _, _ = socket.recv_fds(requests, 65536, 1, socket.MSG_CMSG_CLOEXEC)
-    requests.close()
-    if not data:
+    request = _first_frame(daemon)
+    if request is None:
         spare.discard()
         return
-    _keep_container(kernel, host, Request.from_json(json.loads(data)), socket.socket(fileno=descriptors[0]), spare)
+    _keep_container(kernel, host, Request.from_json(json.loads(request)), daemon, spare)
+
+
+def _first_frame(daemon: socket.socket) -> bytes | None:
+    parser = FrameParser()
+    while data := daemon.recv(65536):
+        for _, payload in parser.feed(data):
+            return payload
+    return None
 
 
 def _run_spare_init(kernel: LinuxKernel, channel: socket.socket) -> None:
     rehearse_init()
-    run_init(kernel, channel)
+    run_init(kernel, channel, make_ready(kernel))
 
 
 def _keep_container(

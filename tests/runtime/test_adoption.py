@@ -96,7 +96,7 @@ def test_the_daemon_is_killed(with_host: WithHost) -> None:
             "    runtime = Runtime(Path(sys.argv[1]), cgroup_parent=sys.argv[2])\n"
             "    container = await runtime.create('survivor', Path(sys.argv[3]), ContainerIO())\n"
             "    await container.start()\n"
-            "    print(container.pid, runtime._launcher.pid, flush=True)\n"
+            "    print(container.pid, runtime._shims.launcher_pid, flush=True)\n"
             "    await asyncio.sleep(1000)\n"
             "asyncio.run(main())\n"
         )
@@ -127,10 +127,9 @@ def test_the_launcher_is_killed(with_host: WithHost) -> None:
     async def test(host: Host) -> None:
         container = await host.create(host.config("sleep", "1000"))
         await container.start()
-        launcher = host.runtime._launcher
+        launcher = host.runtime._shims.launcher_pid
         assert launcher is not None
-        os.kill(launcher.pid, signal.SIGKILL)
-        await asyncio.to_thread(launcher.wait)
+        os.kill(launcher, signal.SIGKILL)
         assert (await container.stats())["pids"] == {"current": 1, "limit": None}
         status, output = await host.sh("echo again")
         assert (status.exit_code, output) == (0, "again\n")
@@ -191,8 +190,7 @@ def test_the_shim_is_killed_while_it_creates(with_host: WithHost, delay_us: int)
 
 
 def children_of_launcher(host: Host) -> set[int]:
-    assert host.runtime._launcher is not None
-    pid = host.runtime._launcher.pid
+    pid = host.runtime._shims.launcher_pid
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 

@@ -14,6 +14,7 @@ from swarmpy.runtime import RuntimeFailure, kernel, plan, uapi
 from swarmpy.runtime.bundle import parse_bundle
 from swarmpy.runtime.failure import KernelError
 from swarmpy.runtime.mount_options import MountOptions, parse_options
+from swarmpy.runtime.ready_mounts import make_ready, take_ready
 from swarmpy.runtime.rootfs import Builder
 from tests.runtime.conftest import READONLY, Bundles
 
@@ -206,3 +207,21 @@ def test_structures_have_the_kernels_size() -> None:
     }  # fmt: skip
     for structure, size in sizes.items():
         assert ctypes.sizeof(structure) == size
+
+
+def test_ready_mounts_are_used_where_they_fit() -> None:
+    recorder = RecordingKernel()
+    ready = make_ready(recorder)
+    options = parse_options(("nosuid", "gid=5", "mode=620", "newinstance", "ptmxmode=0666"))
+    found = take_ready(ready, "devpts", options.data)
+    assert found is not None
+    assert take_ready(ready, "devpts", options.data) is None  # once only
+    assert take_ready(ready, "tmpfs", (("size", "1m"),)) is None
+    recorder.calls.clear()
+    source = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    builder = Builder(recorder, [source], null="/null", staging="/", ready=ready)
+    builder.run([plan.AttachRoot(), plan.NewMount("proc", "proc", "/proc", parse_options(("ro", "noexec")))])
+    assert ("set", uapi.MOUNT_ATTR_RDONLY | uapi.MOUNT_ATTR_NOEXEC, 0, 0, False) in recorder.calls
+    assert not [call for call in recorder.calls if call[0] == "new"]
+    for descriptor in (source, found, *ready.values()):
+        os.close(descriptor)

@@ -92,8 +92,7 @@ def test_an_exec_whose_interpreter_is_the_runtime(with_host: WithHost) -> None:
 def test_launcher_and_shims_run_from_a_sealed_copy(with_host: WithHost) -> None:
     async def test(host: Host) -> None:
         container = await host.create(host.config("sleep", "100"))
-        assert host.runtime._launcher is not None
-        for pid in (host.runtime._launcher.pid, container.pid):
+        for pid in (host.runtime._shims.launcher_pid, container.pid):
             with open(f"/proc/{pid}/exe", "rb") as file:
                 assert fcntl.fcntl(file, uapi.F_GET_SEALS) == uapi.SEAL_EVERYTHING
             # Not dumpable: in a container, /proc/<pid> of it belongs to nobody who could look.
@@ -108,8 +107,7 @@ def test_the_environment_does_not_reach_the_launcher(with_host: WithHost, monkey
         monkeypatch.setenv("SECRET", "word")
         await host.runtime.close()
         await host.runtime.start()
-        assert host.runtime._launcher is not None
-        environment = Path(f"/proc/{host.runtime._launcher.pid}/environ").read_bytes()
+        environment = Path(f"/proc/{host.runtime._shims.launcher_pid}/environ").read_bytes()
         assert b"evil" not in environment and b"SECRET" not in environment
 
     with_host(test)
