@@ -408,6 +408,8 @@ class RaftLog:
             self._reads.tick()
             if core.removed:
                 self._farewell_ticks -= 1
+            else:
+                self._meet_members()
         self._propose()
         self._reads.start(core.read)
 
@@ -586,6 +588,12 @@ class RaftLog:
             link = self._links.get(message.to) or self._link(message.to)
             if link is not None:
                 link.send(self._codec.encode_message(message), bulk=isinstance(message, SnapshotChunk))
+
+    def _meet_members(self) -> None:
+        """Every member has a stream from this one, so that each can tell which of the others are there."""
+        for member in self._core.membership.peers:
+            if member != self.raft_id and member not in self._links:
+                self._link(member)
 
     def _link(self, member: int) -> Link | None:
         addr = self._addr_of(member)
