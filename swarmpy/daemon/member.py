@@ -65,6 +65,7 @@ class Member:
         self.state = state
         self.manager: Manager | None = None
         self._following: asyncio.Task[None] | None = None
+        self._voted_out = False         # of the log that the manager part holds
         self.error = ""                 # why this node cannot do its part at the moment
 
     # ------------------------------------------------------------------------------------------ what it is
@@ -176,6 +177,8 @@ class Member:
         self._took_up_role.set()
 
     async def _be_manager(self) -> None:
+        if self._voted_out:                     # demoted, and promoted again before the certificate could follow
+            await self._forget_log()
         if self.manager is None:
             await self._start_manager()
         assert self.manager is not None
@@ -185,10 +188,14 @@ class Member:
             log.info("this node is a manager")
 
     async def _be_worker(self) -> None:
+        await self._forget_log()
+        log.info("this node is a worker now")
+
+    async def _forget_log(self) -> None:
         await self.save(voter=False, raft_id=0)
         await self._stop_manager(hand_over=False)
         await asyncio.to_thread(_remove_tree, self.raft_dir)
-        log.info("this node is a worker now")
+        self._voted_out = False
 
     def _on_node(self, node: Node) -> None:
         """The dispatcher tells what the store has of this node: ask for the certificate that goes with it."""
@@ -262,6 +269,7 @@ class Member:
     def _on_log_end(self, why: str, removed: bool) -> None:
         if removed:
             log.info("this manager was removed from Raft")
+            self._voted_out = True
             self._renewer.renew_now()           # as a worker, or to learn that the node was removed too
         else:
             self.error = why
