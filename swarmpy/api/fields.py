@@ -1,6 +1,7 @@
 """Reading a JSON object strictly: every refusal names the field by its path and says what is wanted.
 
-`Fields` wraps one object. A field that is absent or null yields the default. Fields that swarmpy does not have yet are
+`Fields` wraps one object. A field that is absent or null yields the default. Case does not tell names apart, as in Go's
+decoder: some clients write `replicated` for `Replicated`. Fields that swarmpy does not have yet are
 named with `refuse`: set to anything but an empty value, they answer 501 with the option's name.
 """
 
@@ -25,6 +26,7 @@ class Fields:
         if not isinstance(value, dict):
             raise InvalidArgument(f"{path or 'the request body'}: expected an object, found {kind(value)}")
         self._value: dict[str, Any] = value
+        self._folded = {key.lower(): item for key, item in value.items()}
         self._path = path
 
     def path(self, name: str) -> str:
@@ -32,7 +34,7 @@ class Fields:
 
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""
-        return self._value.get(name) is not None
+        return self._get(name) is not None
 
     def text(self, name: str, default: str = "") -> str:
         return self._typed(name, str, "a string", default)
@@ -41,7 +43,7 @@ class Fields:
         return self._typed(name, bool, "true or false", default)
 
     def integer(self, name: str, default: int = 0, *, least: int | None = None, most: int | None = None) -> int:
-        value = self._value.get(name)
+        value = self._get(name)
         if value is None:
             return default
         if isinstance(value, float) and value.is_integer():
@@ -53,7 +55,7 @@ class Fields:
         return value
 
     def number(self, name: str, default: float = 0.0) -> float:
-        value = self._value.get(name)
+        value = self._get(name)
         if value is None:
             return default
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -62,7 +64,7 @@ class Fields:
 
     def inner(self, name: str) -> Fields:
         """The object in the field; an empty one when it is absent."""
-        return Fields(self._value.get(name), self.path(name))
+        return Fields(self._get(name), self.path(name))
 
     def each(self, name: str) -> list[Fields]:
         return [Fields(item, path) for path, item in self._items(name)]
@@ -72,7 +74,7 @@ class Fields:
 
     def mapping(self, name: str) -> dict[str, str]:
         """An object whose values are strings (labels, driver options)."""
-        given = self._value.get(name)
+        given = self._get(name)
         if given is None:
             return {}
         if not isinstance(given, dict):
@@ -90,7 +92,7 @@ class Fields:
     def refuse(self, *names: str) -> None:
         """These are options of the API that swarmpy does not have yet."""
         for name in names:
-            if self._value.get(name) not in (None, "", 0, False, [], {}):
+            if self._get(name) not in (None, "", 0, False, [], {}):
                 raise NotSupported(f"{self.path(name)} is not supported yet")
 
     def check(self, name: str, test: Callable[[], None]) -> None:
@@ -100,15 +102,18 @@ class Fields:
         except InvalidArgument as error:
             raise InvalidArgument(f"{self.path(name)}: {error}") from error
 
+    def _get(self, name: str) -> Any:
+        return self._value[name] if name in self._value else self._folded.get(name.lower())
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._value)
 
     def _typed(self, name: str, type_: type[T], wanted: str, default: T) -> T:
-        value = self._value.get(name)
+        value = self._get(name)
         return default if value is None else self._element(self.path(name), value, type_, wanted)
 
     def _items(self, name: str) -> list[tuple[str, object]]:
-        value = self._value.get(name)
+        value = self._get(name)
         if value is None:
             return []
         if not isinstance(value, list):

@@ -20,6 +20,7 @@ from swarmpy.api.swarm_json.service import service_spec_from_json, service_to_js
 from swarmpy.api.swarm_json.values import JSON
 from swarmpy.api.swarm_node import SwarmNode
 from swarmpy.engine.filters import Filters
+from swarmpy.engine.names import pick_name
 from swarmpy.errors import InvalidArgument
 from swarmpy.manager.store import Store, ids_from
 from swarmpy.rpc.control_pb2 import CreateServiceRequest, RemoveRequest, UpdateServiceRequest
@@ -45,7 +46,8 @@ def routes(swarm: SwarmNode) -> list[web.RouteDef]:
 class ServiceRoutes:
     def __init__(self, swarm: SwarmNode) -> None:
         self._swarm = swarm
-        self._new_id = ids_from(Random(secrets.randbits(256)))
+        self._rng = Random(secrets.randbits(256))
+        self._new_id = ids_from(self._rng)
 
     async def list(self, request: web.Request) -> web.Response:
         filters = Filters.parse(request.query.get("filters"), FILTERS)
@@ -64,6 +66,8 @@ class ServiceRoutes:
         spec = service_spec_from_json(await read_json(request))
         spec.task.container.registry_auth = registry_auth(request)
         manager = await current_manager(self._swarm)
+        if not spec.annotations.name:
+            spec.annotations.name = pick_name(self._rng, lambda name: manager.store.services.by_name(name) is not None)
         answer = await manager.control.create_service(CreateServiceRequest(spec=spec, id=self._new_id()))
         return web.json_response(
             {"ID": answer.service.id} | ({"Warnings": list(answer.warnings)} if answer.warnings else {}), status=201

@@ -5,6 +5,9 @@ Source  Docker Engine API: Swarm, SwarmInfo.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 from aiohttp import web
 
 from swarmpy.api.fields import Fields
@@ -19,6 +22,8 @@ from swarmpy.rpc.control_pb2 import UpdateClusterRequest
 from swarmpy.rpc.types_pb2 import NodeSpec
 
 __all__ = ["routes", "swarm_info"]
+
+LEADER_PATIENCE_S = 1.0         # of GET /info, which must answer in any case
 
 
 def routes(swarm: SwarmNode) -> list[web.RouteDef]:
@@ -108,8 +113,12 @@ class SwarmRoutes:
         return web.Response()
 
 
-def swarm_info(swarm: SwarmNode) -> JSON:
-    """SwarmInfo, from what this host knows at the moment: `docker info` must answer without a leader too."""
+async def swarm_info(swarm: SwarmNode) -> JSON:
+    """SwarmInfo with every acknowledged write; without a leader, from what this host knew last."""
+    if swarm.manager is not None:
+        with contextlib.suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(LEADER_PATIENCE_S):
+                await swarm.manager.read_barrier()
     info: JSON = {
         "NodeID": swarm.node_id,
         "NodeAddr": swarm.node_addr,

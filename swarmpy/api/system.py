@@ -79,7 +79,7 @@ class SystemRoutes:
         )
 
     async def info(self, request: web.Request) -> web.Response:
-        return web.json_response(await self._engine.info() | {"Swarm": swarm_info(self._swarm)})
+        return web.json_response(await self._engine.info() | {"Swarm": await swarm_info(self._swarm)})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         query, now = request.query, self._engine.now()
