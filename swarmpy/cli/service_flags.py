@@ -208,18 +208,23 @@ P = ("TaskTemplate", "Placement")
 
 
 def update_flags(prefix: str, place: str) -> tuple[Flag, ...]:
+    """How a change is rolled out. Whoever sets one of these for the first time keeps one task at a time."""
+
+    def rollout(field: str, as_: Callable[[Any], Any] = lambda value: value) -> Edit:
+        def edit(spec: JSON, value: Any) -> None:
+            into(spec, place).setdefault("Parallelism", 1)
+            into(spec, place)[field] = as_(value)
+
+        return edit
+
+    seconds = duration(f"{prefix}-delay"), duration(f"{prefix}-monitor")
     return (
-        Flag(f"{prefix}-parallelism", int, "Tasks changed at a time (0: all)", sets(place, "Parallelism")),
-        Flag(f"{prefix}-delay", str, "Pause between them", sets(place, "Delay", as_=duration(f"{prefix}-delay"))),
-        Flag(f"{prefix}-failure-action", str, "pause, continue or rollback", sets(place, "FailureAction")),
-        Flag(
-            f"{prefix}-monitor",
-            str,
-            "How long a new task is watched",
-            sets(place, "Monitor", as_=duration(f"{prefix}-monitor")),
-        ),
-        Flag(f"{prefix}-max-failure-ratio", float, "Failures tolerated, 0 to 1", sets(place, "MaxFailureRatio")),
-        Flag(f"{prefix}-order", str, "stop-first or start-first", sets(place, "Order")),
+        Flag(f"{prefix}-parallelism", int, "Tasks changed at a time (0: all)", rollout("Parallelism")),
+        Flag(f"{prefix}-delay", str, "Pause between them", rollout("Delay", seconds[0])),
+        Flag(f"{prefix}-failure-action", str, "pause, continue or rollback", rollout("FailureAction")),
+        Flag(f"{prefix}-monitor", str, "How long a new task is watched", rollout("Monitor", seconds[1])),
+        Flag(f"{prefix}-max-failure-ratio", float, "Failures tolerated, 0 to 1", rollout("MaxFailureRatio")),
+        Flag(f"{prefix}-order", str, "stop-first or start-first", rollout("Order")),
     )
 
 

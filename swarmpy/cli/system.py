@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from swarmpy import __version__
 from swarmpy.cli.client import API_VERSION, Unreachable
 from swarmpy.cli.commands import Command, client, noun, verb
 from swarmpy.cli.logs import since_text
@@ -25,9 +26,7 @@ Format = Annotated[str, typer.Option("--format", "-f", help="json, or a template
 @verb(app, COMMANDS, "version", word="version")
 def version(format_: Format = "") -> None:
     """Show the versions of this command and of the daemon."""
-    from importlib.metadata import version as installed
-
-    shown: dict[str, Any] = {"Client": {"Version": installed("swarmpy"), "ApiVersion": API_VERSION.removeprefix("v")}}
+    shown: dict[str, Any] = {"Client": {"Version": __version__, "ApiVersion": API_VERSION.removeprefix("v")}}
     unreachable = ""
     try:
         shown["Server"] = client().get("/version")

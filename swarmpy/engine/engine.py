@@ -7,7 +7,6 @@ Source  Docker Engine API, tag System.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import os
 import platform
 import random
@@ -17,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from swarmpy import __version__
 from swarmpy.engine.containers import Containers
 from swarmpy.engine.events import EventBus
 from swarmpy.engine.execs import Execs
@@ -58,7 +58,7 @@ class Engine:
         self.now = clock
         self.events = EventBus(clock)
         self.started_ns = clock()
-        self.version = _version()
+        self.version = __version__
         self.architecture = _ARCHITECTURES.get(platform.machine(), platform.machine())
         self._runtime = runtime
         self._network = network
@@ -281,14 +281,6 @@ def _engine_id(path: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, "-".join((raw[:8], raw[8:12], raw[12:16], raw[16:20], raw[20:])).encode())
     return path.read_text()
-
-
-def _version() -> str:
-    """Of the installed package; of the source tree when it is not installed."""
-    try:
-        return importlib.metadata.version("swarmpy")
-    except importlib.metadata.PackageNotFoundError:
-        return "0.1.0"
 
 
 def _facts() -> tuple[int, tuple[str, str], str]:
