@@ -14,20 +14,23 @@ from swarmpy.errors import NotFound
 
 __all__ = ["CHANGES", "web_root"]
 
-CHANGES = ('CMD ["httpd", "-f", "-v", "-p", "80", "-h", "/www"]', "EXPOSE 80", "STOPSIGNAL SIGKILL")
+CHANGES = ('CMD ["httpd", "-f", "-vv", "-p", "80", "-h", "/www"]', "EXPOSE 80", "STOPSIGNAL SIGKILL")
 
-INDEX = b"""#!/bin/sh
+INDEX = """#!/bin/sh
 echo "Content-Type: text/plain"
 echo
-echo "replica $(hostname)"
+echo "{greeting} $(hostname)"
 """
 APPLETS = (
     "cat", "echo", "env", "hostname", "httpd", "id", "ip", "kill", "ls", "nc", "ps", "sh", "sleep", "top", "wget",
 )
 
 
-def web_root() -> bytes:
-    """A tar of the root file system. Raises NotFound when busybox is not installed."""
+def web_root(greeting: str = "replica") -> bytes:
+    """A tar of the root file system; every answer is `greeting` and the host name.
+
+    Raises NotFound when busybox is not installed.
+    """
     found = shutil.which("busybox")
     if found is None:
         raise NotFound("busybox: not on this machine; install the package busybox-static")
@@ -38,7 +41,7 @@ def web_root() -> bytes:
             entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
             tar.addfile(entry)
         add(tar, "bin/busybox", Path(found).read_bytes(), 0o755)
-        add(tar, "www/cgi-bin/index.cgi", INDEX, 0o755)
+        add(tar, "www/cgi-bin/index.cgi", INDEX.format(greeting=greeting).encode(), 0o755)
         add(tar, "etc/passwd", b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", 0o644)
         add(tar, "etc/group", b"root:x:0:\nnogroup:x:65534:\n", 0o644)
         for applet in APPLETS:
