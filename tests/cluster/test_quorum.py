@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.swarm import Swarm, get, until
+from tests.cluster.swarm import Swarm, until
 
 pytestmark = [pytest.mark.root, pytest.mark.cluster]
 
@@ -19,7 +19,7 @@ def test_force_new_cluster_after_quorum_loss(shared: Swarm) -> None:
     swarm.lab.kill(lost, with_containers=True)
     until(lambda: swarm.docker("service", "ls", on=survivor).code != 0, "the quorum to be gone")
     swarm.docker("service", "create", "-d", "--name", "more", "web:1", on=survivor).refused("leader")
-    assert get(swarm.address(survivor), 8080)
+    swarm.seen(survivor, 8080, 2)
 
     swarm.docker("swarm", "init", "--force-new-cluster", "--advertise-addr", swarm.address(survivor)).ok()
     assert swarm.leader([survivor]) == survivor
