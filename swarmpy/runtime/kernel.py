@@ -219,6 +219,10 @@ class LinuxKernel:
         result = self._libc.prctl(option, ctypes.c_ulong(a), ctypes.c_ulong(b), 0, 0)
         return self._check("prctl", (option, a), result)
 
+    def populate(self, address: int, length: int) -> None:
+        """madvise(2) MADV_POPULATE_WRITE: have pages of our own there. A hint, and no harm when it is refused."""
+        self._libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), 23)
+
     def set_process_name(self, name: bytes) -> None:
         """What ps(1) shows; the kernel keeps 15 bytes."""
         self._check("prctl", (name,), self._libc.prctl(uapi.PR_SET_NAME, ctypes.c_char_p(name), 0, 0, 0))

@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 
 from swarmpy.runtime import uapi
 from swarmpy.runtime.birth import Host
@@ -23,6 +24,7 @@ from swarmpy.runtime.cgroups import detect_layout
 from swarmpy.runtime.kernel import LinuxKernel
 from swarmpy.runtime.rehearsal import rehearse_init, rehearse_shim
 from swarmpy.runtime.shim import run_shim
+from swarmpy.runtime.warm_pages import find_written
 
 __all__ = ["main"]
 
@@ -39,15 +41,20 @@ def main(arguments: list[str]) -> None:
         if signal.getsignal(number) is signal.SIG_IGN:  # a daemon under nohup ignores some; containers must not
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # shims are not waited for: sigaction(2), SA_NOCLDWAIT
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     host = _look_around(kernel, state, cgroup_parent)
     for _ in range(REHEARSALS):
-        rehearse_shim(host)
+        rehearse_shim(host.layout)
         rehearse_init()
     gc.collect()
     gc.disable()
     gc.freeze()
+    host = replace(
+        host,
+        shim_pages=find_written(kernel, lambda: rehearse_shim(host.layout)),
+        init_pages=find_written(kernel, rehearse_init),
+    )
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # shims are not waited for: sigaction(2), SA_NOCLDWAIT
     with socket.socket(fileno=control) as channel:
         channel.send(b"ready")
         while channel.recv(16):
@@ -62,11 +69,9 @@ def _look_around(kernel: LinuxKernel, state: str, cgroup_parent: str) -> Host:
     with open("/proc/sys/kernel/cap_last_cap") as file:
         last_capability = int(file.read())
     own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     blank = make_blank_namespace(kernel, state)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     layout = detect_layout(read("/proc/self/mountinfo"), read)
-    return Host(state, cgroup_parent, layout, last_capability, blank, own_mounts)
+    return Host(state, cgroup_parent, layout, last_capability, blank, own_mounts, (), ())
 
 
 def _fork_shim(kernel: LinuxKernel, host: Host, channel: socket.socket) -> None:

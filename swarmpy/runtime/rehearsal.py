@@ -1,9 +1,7 @@
-"""Going through the motions before anybody waits.
+"""A creation without effect: the kernel and the cgroup files are deaf.
 
-A forked process shares its parent's memory until it writes, and Python writes whatever it looks at: some thousand page
-faults of two microseconds each lie in a container's way. And CPython adapts code to what it works on only after some
-calls. So the launcher rehearses a creation a few times before its first fork, and each spare shim and init once after
-its birth, while nobody waits for them. Nothing here has an effect: the kernel and the cgroup files are deaf.
+CPython adapts code to what it works on after some runs, so the launcher rehearses before its first fork; and a child
+that rehearses shows which memory a creation writes (warm_pages.py).
 """
 
 from __future__ import annotations
@@ -12,10 +10,9 @@ import json
 import os
 import socket
 
-from swarmpy.runtime.birth import Host
 from swarmpy.runtime.bundle import Bundle, parse_bundle
 from swarmpy.runtime.capabilities import DEFAULT_CAPABILITIES, apply_sets, drop_bounding
-from swarmpy.runtime.cgroups import Cgroup
+from swarmpy.runtime.cgroups import Cgroup, Layout
 from swarmpy.runtime.kernel import Kernel
 from swarmpy.runtime.loop import Loop
 from swarmpy.runtime.peer import Peer
@@ -127,15 +124,15 @@ SAMPLE = _sample()
 SHOWN = {name: f"/sys/fs/cgroup/{name}/sample" for name in ("memory", "cpu", "pids", "devices", "freezer", "blkio")}
 
 
-def rehearse_shim(host: Host) -> None:
+def rehearse_shim(layout: Layout) -> None:
     """What a shim does for a container: read the bundle, plan, limit, keep streams, answer."""
     bundle = _read()
     json.dumps(bundle.seccomp)
     kernel: Kernel = DeafKernel()
     for descriptor in open_sources(kernel, build_plan(bundle, SHOWN, {}).sources):
         os.close(descriptor)
-    cgroup = Cgroup(host.layout, "/sample/sample", DeafFiles())
-    if not _loads_programs(host):
+    cgroup = Cgroup(layout, "/sample/sample", DeafFiles())
+    if not _loads_programs(layout):
         cgroup.create(bundle.resources)
         cgroup.oom_kills()
         cgroup.remove()
@@ -146,9 +143,9 @@ def _read() -> Bundle:
     return parse_bundle(json.loads(SAMPLE), "/")
 
 
-def _loads_programs(host: Host) -> bool:
+def _loads_programs(layout: Layout) -> bool:
     """With cgroup v2, limiting devices loads a BPF program: not something to do for show."""
-    owner = host.layout.owner("devices")
+    owner = layout.owner("devices")
     return owner is not None and owner.version == 2
 
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
 from swarmpy.runtime import uapi
 from swarmpy.runtime.birth import USUAL_NAMESPACES, Host, Newborn, bear
@@ -30,9 +31,9 @@ from swarmpy.runtime.loop import READ, Loop
 from swarmpy.runtime.peer import Peer
 from swarmpy.runtime.reader import Fields
 from swarmpy.runtime.ready_mounts import make_ready
-from swarmpy.runtime.rehearsal import rehearse_init, rehearse_shim
 from swarmpy.runtime.state import ExitStatus
 from swarmpy.runtime.stdio import ProcessStreams
+from swarmpy.runtime.warm_pages import warm
 from swarmpy.runtime.wire import FrameParser, Kind, json_frame
 
 __all__ = ["run_shim"]
@@ -53,8 +54,9 @@ def run_shim(kernel: LinuxKernel, host: Host, daemon: socket.socket) -> None:
         signal.signal(number, signal.SIG_IGN)  # whoever wants the container to end says so to the container
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     kernel.prctl(uapi.PR_SET_CHILD_SUBREAPER, 1)
-    spare = bear(kernel, host, lambda channel: _run_spare_init(kernel, channel), flags=USUAL_NAMESPACES, blank=True)
-    rehearse_shim(host)
+    run_spare = partial(_run_spare_init, kernel, host)
+    spare = bear(kernel, host, run_spare, flags=USUAL_NAMESPACES, blank=True)
+    warm(kernel, host.shim_pages)
     request = _first_frame(daemon)
     if request is None:
         spare.discard()
@@ -70,8 +72,8 @@ def _first_frame(daemon: socket.socket) -> bytes | None:
     return None
 
 
-def _run_spare_init(kernel: LinuxKernel, channel: socket.socket) -> None:
-    rehearse_init()
+def _run_spare_init(kernel: LinuxKernel, host: Host, channel: socket.socket) -> None:
+    warm(kernel, host.init_pages)
     run_init(kernel, channel, make_ready(kernel))
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from swarmpy.runtime import Container, ContainerIO, ExitStatus, Runtime
+from swarmpy.runtime import Container, ContainerIO, ExitStatus, FailureKind, Runtime, RuntimeFailure
 from swarmpy.runtime.capabilities import DEFAULT_CAPABILITIES
 from swarmpy.runtime.seccomp_profile import default_profile
 
@@ -160,11 +160,11 @@ class Host:
     async def clean(self) -> None:
         for container in self.made:
             try:
-                if container.status is None:
-                    await container.kill(9)
-            finally:
-                await container.wait()
-                await container.delete()
+                await container.kill(9)
+            except RuntimeFailure as failure:  # it has ended, whether we have heard of that or not
+                assert failure.kind is FailureKind.CONFLICT, failure
+            await container.wait()
+            await container.delete()
         self.made = []
 
 
@@ -190,8 +190,10 @@ def with_host(bundles: Bundles, tmp_path: Path) -> Callable[[Callable[[Host], Aw
         try:
             yield made
         finally:
-            await made.clean()
-            await made.runtime.close()
+            try:
+                await made.clean()
+            finally:
+                await made.runtime.close()
 
     def run(test: Callable[[Host], Awaitable[None]]) -> None:
         async def body() -> None:

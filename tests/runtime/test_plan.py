@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import errno
+import mmap
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from swarmpy.runtime import RuntimeFailure, kernel, plan, uapi
+from swarmpy.runtime import RuntimeFailure, kernel, plan, uapi, warm_pages
 from swarmpy.runtime.bundle import parse_bundle
 from swarmpy.runtime.failure import KernelError
 from swarmpy.runtime.mount_options import MountOptions, parse_options
@@ -200,8 +202,6 @@ def test_failures_name_the_step() -> None:
 
 
 def test_structures_have_the_kernels_size() -> None:
-    import ctypes
-
     sizes = {
         kernel._OpenHow: 24, kernel._MountAttr: 32, kernel._CloneArgs: 88, kernel._SockFprog: 16,
     }  # fmt: skip
@@ -225,3 +225,29 @@ def test_ready_mounts_are_used_where_they_fit() -> None:
     assert not [call for call in recorder.calls if call[0] == "new"]
     for descriptor in (source, found, *ready.values()):
         os.close(descriptor)
+
+
+def test_written_pages_are_joined_to_runs() -> None:
+    written, shared, absent = 1 << 63 | 1 << 56, 1 << 63, 0
+    entries = [written, written, absent, shared, written, shared, absent, shared, written]
+    page = warm_pages.PAGE
+    assert warm_pages._runs(page, entries) == [(page, 5 * page), (9 * page, page)]
+
+
+@pytest.mark.root
+def test_written_pages_are_found() -> None:
+    """A child that fills a buffer tells just where that is; the parent's own memory is not touched."""
+    size = 64 * warm_pages.PAGE
+    buffer = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    buffer.write(b"x" * size)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    half = size // 2
+
+    def fill() -> None:
+        buffer[half:] = b"y" * half
+
+    found = warm_pages.find_written(kernel.LinuxKernel(), fill)
+    inside = [(start, length) for start, length in found if start <= address + half < start + length]
+    assert inside and all(start + length >= address + size for start, length in inside)
+    assert not [1 for start, length in found if start <= address < start + length]
+    assert buffer[half:] == b"x" * half
