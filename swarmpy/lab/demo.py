@@ -25,6 +25,7 @@ IMAGE = "web:demo"
 PORT = 8080
 REPLICAS = 3
 PATIENCE_S = 60.0
+ROUNDS_AFTERWARDS = 100
 
 
 @dataclass
@@ -57,8 +58,18 @@ class Watcher:
                 now = time.monotonic()
                 self.longest_s, last = max(self.longest_s, now - last), now
 
+    def wait_for(self, count: int) -> None:
+        """Until there were `count` more answers or failures."""
+        begun, deadline = self._asked, time.monotonic() + PATIENCE_S
+        while self._asked < begun + count and time.monotonic() < deadline:
+            self._stop.wait(0.02)
+
     def stop(self) -> None:
         self._stop.set()
+
+    @property
+    def _asked(self) -> int:
+        return self.answers + len(self.failures)
 
 
 def main() -> int:
@@ -78,8 +89,7 @@ def main() -> int:
     swarmpy("node", "ls", on=first)
     for host in hosts:
         say(f"$ curl http://{host.address}:{PORT}/    ({host.name})    -> {', '.join(sorted(replicas_seen(host)))}")
-    failures = kill_leader(hosts)
-    survivor = next(host for host in hosts if host.role == "manager" and host.docker_host != leader(hosts).docker_host)
+    survivor, failures = kill_leader(hosts)
     say(f"\nThe demo took {time.monotonic() - began:.0f} s. Look around:")
     say(f"    export DOCKER_HOST={survivor.docker_host}")
     say("    docker node ls        # or: swarmpy node ls")
@@ -119,8 +129,8 @@ def replicas_seen(host: Host) -> set[str]:
     return seen
 
 
-def kill_leader(hosts: list[Host]) -> int:
-    """Kill the leader's daemon with -9 and wait for the next one, asking every node all the while."""
+def kill_leader(hosts: list[Host]) -> tuple[Host, int]:
+    """Kill the leader's daemon with -9, asking every node all the while; the next leader, and the failures."""
     dead = leader(hosts)
     watcher = Watcher([host.address for host in hosts])
     thread = threading.Thread(target=watcher.run)
@@ -134,6 +144,7 @@ def kill_leader(hosts: list[Host]) -> int:
             if time.monotonic() - killed > PATIENCE_S:
                 raise SystemExit("no new leader was elected")
         say(f"{found.name} leads after {time.monotonic() - killed:.1f} s")
+        watcher.wait_for(ROUNDS_AFTERWARDS * len(hosts))
     finally:
         watcher.stop()
         thread.join()
@@ -143,7 +154,7 @@ def kill_leader(hosts: list[Host]) -> int:
     )
     for failure in watcher.failures[:5]:
         say(f"    {failure}")
-    return len(watcher.failures)
+    return found, len(watcher.failures)
 
 
 def leader(hosts: Iterable[Host]) -> Host:

@@ -44,7 +44,8 @@ def test_the_swarmpy_command_starts_at_once(swarm: Swarm) -> None:
 
 def main_path(swarm: Swarm, speak: Speak) -> None:
     """What a user of swarms types in the first hour."""
-    speak("service", "create", "--name", "web", "--replicas", "3", "-p", "8080:80", "web:1").ok()
+    brief = ("--update-monitor", "200ms", "--rollback-monitor", "200ms")  # how long the client watches, too
+    speak("service", "create", "--name", "web", "--replicas", "3", "-p", "8080:80", *brief, "web:1").ok()
     for host in swarm.hosts:
         swarm.seen(host, 8080, 3)
     assert "3/3" in speak("service", "ls").ok()
@@ -53,7 +54,7 @@ def main_path(swarm: Swarm, speak: Speak) -> None:
     speak("service", "scale", "web=5").ok()
     assert "5/5" in speak("service", "ls").ok()
     with swarm.watched(8080) as prober:
-        speak("service", "update", "--update-monitor", "100ms", "--env-add", "A=1", "web").ok()
+        speak("service", "update", "--env-add", "A=1", "web").ok()
     prober.assert_unbroken(at_least=10)
     assert "A=1" in speak("service", "inspect", "web").ok()
     speak("service", "rollback", "web").ok()
