@@ -16,7 +16,7 @@ from swarmpy.runtime import process_setup, uapi
 from swarmpy.runtime.bundle import Bundle, Process
 from swarmpy.runtime.cgroups import Cgroup
 from swarmpy.runtime.failure import RuntimeFailure, describe
-from swarmpy.runtime.init import join_cgroups, report, take_stdio, take_terminal
+from swarmpy.runtime.init import join_cgroups, report, take_stdio, take_terminal, unexpected
 from swarmpy.runtime.kernel import LinuxKernel
 from swarmpy.runtime.process_setup import SeccompFilter
 from swarmpy.runtime.spawn import spawn
@@ -81,6 +81,8 @@ def _run_entry(kernel: LinuxKernel, entry: Entry) -> None:
         report(channel, failure)
     except OSError as error:
         report(channel, RuntimeFailure(describe(error)))
+    except Exception as error:  # noqa: BLE001  a fault of ours still has to reach the caller
+        report(channel, unexpected(error))
 
 
 def _enter(kernel: LinuxKernel, entry: Entry, channel: socket.socket) -> None:

@@ -108,7 +108,6 @@ class Shim:
         self, kernel: LinuxKernel, host: Host, request: Request, created: Created, answer: socket.socket
     ) -> None:
         self._kernel = kernel
-        self._host = host
         self._id = request.container_id
         self._created = created
         self._cgroup = created.cgroup
