@@ -8,16 +8,20 @@ from swarmpy.image.catalog import Image, Removed
 from swarmpy.image.history import HistoryEntry
 from swarmpy.image.progress import Progress
 from swarmpy.image.reference import Reference, parse_reference
+from swarmpy.image.registry import RegistryAuth, RegistryConfig
 from swarmpy.image.snapshots import RootFS
-from swarmpy.image.store import ImageStore
+from swarmpy.image.store import ImageStore, Loaded
 from swarmpy.image.unpack import UnpackLimits
 
 __all__ = [
     "HistoryEntry",
     "Image",
     "ImageStore",
+    "Loaded",
     "Progress",
     "Reference",
+    "RegistryAuth",
+    "RegistryConfig",
     "Removed",
     "RootFS",
     "UnpackLimits",

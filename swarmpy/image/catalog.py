@@ -98,7 +98,7 @@ class Catalog:
         if DIGEST.fullmatch(text) and Digest(text) in self.images:
             return Digest(text)
         try:
-            found = self._by_reference(parse_reference(text))
+            found = self.find(parse_reference(text))
         except InvalidArgument:
             found = None
         if found is not None:
@@ -110,6 +110,38 @@ class Catalog:
             if fitting:
                 return fitting[0]
         raise NotFound(f"No such image: {text}")
+
+    def find(self, reference: Reference) -> Digest | None:
+        """The image id under this full name, or None."""
+        if reference.digest is None:
+            return self.references.get(str(reference))
+        wanted = str(reference.with_digest(reference.digest))
+        for image_id, record in self.images.items():
+            if wanted in record.repo_digests or reference.digest == image_id:
+                return image_id
+        return None
+
+    def select(self, text: str) -> dict[Digest, list[Reference]]:
+        """The images that `text` means to `docker save`, each with the names it is saved under.
+
+        A name without a tag means every tag of its repository, an id an image without names. Raises NotFound, Conflict.
+        """
+        try:
+            name = parse_reference(text).name
+        except InvalidArgument:
+            return {self.resolve(text): []}
+        tagged = {full: image_id for full, image_id in self.references.items() if parse_reference(full).name == name}
+        untagged = ":" not in text.rpartition("/")[2]
+        if tagged and untagged and name in (text, str(parse_reference(text)).partition(":")[0]):
+            chosen: dict[Digest, list[Reference]] = {}
+            for full, image_id in sorted(tagged.items()):
+                chosen.setdefault(image_id, []).append(parse_reference(full))
+            return chosen
+        image_id = self.resolve(text)
+        if _means_id(text, image_id):
+            return {image_id: []}
+        reference = parse_reference(text)
+        return {image_id: [] if reference.tag is None else [replace(reference, digest=None)]}
 
     def image(self, image_id: Digest) -> Image:
         """The image with this id. Raises NotFound."""
@@ -218,15 +250,6 @@ class Catalog:
             return [parse_digest(image_id) for image_id in json.loads(data)["images"]]
         except (ValueError, KeyError, TypeError, InvalidArgument) as error:
             raise Internal(f"images.json is damaged: {error!r}; move it away and pull the images again") from error
-
-    def _by_reference(self, reference: Reference) -> Digest | None:
-        if reference.digest is None:
-            return self.references.get(str(reference))
-        wanted = str(reference.with_digest(reference.digest))
-        for image_id, record in self.images.items():
-            if wanted in record.repo_digests or reference.digest == image_id:
-                return image_id
-        return None
 
     def _names(self, image_id: Digest) -> list[str]:
         return [name for name, target in self.references.items() if target == image_id]

@@ -11,13 +11,15 @@ import asyncio
 import builtins
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from swarmpy.errors import InvalidArgument
+from swarmpy.image.archive import SavedImage, manifest_media_type, read_archive, write_archive
 from swarmpy.image.catalog import Catalog, Image, Record, Removed
 from swarmpy.image.changes import apply_changes
 from swarmpy.image.compression import Compression, decompress
@@ -43,13 +45,23 @@ from swarmpy.image.manifest import (
 )
 from swarmpy.image.pipeline import Pieces, file_pieces, run_with_source
 from swarmpy.image.progress import Listener, Progress, quiet
+from swarmpy.image.pull import Puller, RemoteImage
 from swarmpy.image.reference import Reference, parse_reference
+from swarmpy.image.registry import RegistryAuth, RegistryConfig
 from swarmpy.image.snapshots import OverlaySnapshotter, RootFS, Snapshotter
 from swarmpy.image.unpack import UnpackLimits
 
-__all__ = ["ImageStore"]
+__all__ = ["ImageStore", "Loaded"]
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An image that came out of an archive, and the short names that it got there."""
+
+    image: Image
+    references: tuple[str, ...]
 
 
 class ImageStore:
@@ -60,7 +72,12 @@ class ImageStore:
     """
 
     def __init__(
-        self, root: Path, *, limits: UnpackLimits | None = None, now: Callable[[], int] = time.time_ns
+        self,
+        root: Path,
+        *,
+        limits: UnpackLimits | None = None,
+        registries: RegistryConfig | None = None,
+        now: Callable[[], int] = time.time_ns,
     ) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root = root
@@ -74,6 +91,7 @@ class ImageStore:
         self._catalog = self._read_catalog()
         self._catalog_lock = asyncio.Lock()
         self._trash_lock = asyncio.Lock()
+        self._puller = Puller(self._content, registries or RegistryConfig())
         self._unpacking: Flights[Digest, Layer] = Flights()
         self._incoming = 0
         self._background: set[asyncio.Task[None]] = set()
@@ -86,6 +104,7 @@ class ImageStore:
         """All that was begun has ended, and every layer is on disk."""
         while self._background:
             await asyncio.wait(self._background)
+        await self._puller.close()
         await asyncio.to_thread(self._layers.make_durable)
 
     # Bringing images in
@@ -137,17 +156,70 @@ class ImageStore:
         digest = self._content.put(data)
         return self._content.put(build_manifest(Descriptor(OCI_CONFIG, digest, len(data)), layers))
 
+    async def load(self, source: Path | AsyncIterator[bytes]) -> builtins.list[Loaded]:
+        """Every image of an archive that `save`, `docker save` or `skopeo copy` wrote.
+
+        Raises InvalidArgument, NotSupported. Source  `POST /images/load`.
+        """
+        async with self._bringing_in():
+            limit = self._limits.bytes
+            found = await run_with_source(source, lambda pieces: read_archive(pieces, self._content, limit))
+            loaded = []
+            for archived in found:
+                parent = archived.parent if archived.parent in self._catalog.images else None
+                image = await self._add(archived.manifest, builtins.list(archived.references), parent)
+                loaded.append(Loaded(image, tuple(reference.familiar for reference in archived.references)))
+            return loaded
+
+    async def pull(
+        self,
+        reference: str,
+        auth: RegistryAuth | None,
+        progress: Listener,
+        platform: str | None = None,
+    ) -> Image:
+        """The image that a registry has under `reference`, for `platform` (such as `linux/arm64`) or this host's.
+
+        `progress` is told every step, on the event loop. Raises NotFound, Forbidden, Unavailable, InvalidArgument,
+        NotSupported. Source  `POST /images/create?fromImage=`.
+        """
+        name = parse_reference(reference)
+        wanted = Platform.parse(platform) if platform else None
+        async with self._bringing_in():
+            pulling = await self._puller.begin(name, auth, progress, wanted)
+            try:
+                before = self._catalog.find(name)
+                names = [replace(name, digest=pulling.digest)]
+                image = await self._add(pulling.manifest, names, None, progress, pulling.layers)
+            finally:
+                await pulling.stop()
+        progress(Progress(f"Digest: {pulling.digest}"))
+        news = "Image is up to date for" if before == image.id else "Downloaded newer image for"
+        progress(Progress(f"Status: {news} {name.familiar}"))
+        return image
+
+    async def look_up(self, reference: str, auth: RegistryAuth | None) -> RemoteImage:
+        """What a registry has under `reference`, without pulling it. Source  `GET /distribution/{name}/json`.
+
+        Raises NotFound, Forbidden, Unavailable, InvalidArgument, NotSupported.
+        """
+        return await self._puller.look_up(parse_reference(reference), auth)
+
     async def _add(
         self,
         manifest_digest: Digest,
         references: builtins.list[Reference],
         parent: Digest | None = None,
         listener: Listener = quiet,
+        arriving: Mapping[Digest, asyncio.Task[None]] = MappingProxyType({}),
     ) -> Image:
-        """The image whose blobs are all in the content store exists, unpacked and under these names."""
+        """The image exists, unpacked and under these names.
+
+        Its manifest and configuration are in the content store; so is each layer once its task in `arriving` has ended.
+        """
         manifest, config = await asyncio.to_thread(self._read_image, manifest_digest)
         image_id = manifest.config.digest
-        await self._unpack_chain(manifest, config, listener)
+        await self._unpack_chain(manifest, config, listener, arriving)
         chains = chain_ids(config.diff_ids)
         blobs = (manifest_digest, image_id, *(layer.digest for layer in manifest.layers))
         size = sum(self._layers.get(chain).size_bytes for chain in chains)
@@ -176,9 +248,18 @@ class ImageStore:
             )
         return manifest, config
 
-    async def _unpack_chain(self, manifest: Manifest, config: ImageConfig, listener: Listener) -> None:
+    async def _unpack_chain(
+        self,
+        manifest: Manifest,
+        config: ImageConfig,
+        listener: Listener,
+        arriving: Mapping[Digest, asyncio.Task[None]] = MappingProxyType({}),
+    ) -> None:
+        """Unpack what is missing, bottom first: each layer as soon as it is here, while others still come."""
         parent: Digest | None = None
         for blob, diff_id, chain_id in zip(manifest.layers, config.diff_ids, chain_ids(config.diff_ids), strict=True):
+            if blob.digest in arriving:
+                await arriving[blob.digest]
             if not self._layers.has(chain_id):
                 await self._unpack(blob, parent, diff_id, chain_id, listener)
             parent = chain_id
@@ -203,6 +284,46 @@ class ImageStore:
         except InvalidArgument as error:
             raise InvalidArgument(f"layer {blob.digest}: {error}") from error
         listener(Progress("Pull complete", short))
+
+    # Taking images out
+
+    def save(self, references: builtins.list[str]) -> AsyncIterator[bytes]:
+        """A tar archive of these images in both layouts, readable by Docker, containerd, podman and skopeo.
+
+        A name without a tag means all tags of its repository; an id, the image without names. Raises NotFound and
+        Conflict at once, before the first byte. Source  `GET /images/get`.
+        """
+        chosen: dict[Digest, builtins.list[Reference]] = {}
+        for text in references:
+            for image_id, names in self._catalog.select(text).items():
+                wanted = chosen.setdefault(image_id, [])
+                wanted += [name for name in names if name not in wanted]
+        return self._archive(chosen)
+
+    async def _archive(self, chosen: Mapping[Digest, builtins.list[Reference]]) -> AsyncIterator[bytes]:
+        async with self._bringing_in():
+            images = await asyncio.to_thread(
+                lambda: [self._saved_image(image_id, names) for image_id, names in chosen.items()]
+            )
+            pieces = write_archive(images, self._content)
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                yield piece
+
+    def _saved_image(self, image_id: Digest, names: builtins.list[Reference]) -> SavedImage:
+        image = self._catalog.image(image_id)
+        data = self._content.read(image.manifest, MANIFEST_LIMIT)
+        manifest, config = self._read_image(image.manifest)
+        document = config.document
+        return SavedImage(
+            manifest=Descriptor(manifest_media_type(data), image.manifest, len(data)),
+            config=manifest.config,
+            layers=manifest.layers,
+            platform=Platform(
+                document.get("os") or "linux", document.get("architecture") or "", document.get("variant") or ""
+            ),
+            references=tuple(names),
+            parent=image.parent,
+        )
 
     # Asking
 
