@@ -31,7 +31,7 @@ from swarmpy.engine.top import process_table
 from swarmpy.engine.volumes import Volume, Volumes, tree_size
 from swarmpy.engine.watch import DirectoryWatcher
 from swarmpy.errors import Conflict, NotSupported
-from swarmpy.image import ImageStore
+from swarmpy.image import Image, ImageStore, Progress, RegistryAuth
 from swarmpy.network import HostNetwork
 from swarmpy.runtime import Runtime
 
@@ -238,6 +238,18 @@ class Engine:
         return samples(self.parts, self.containers.live(reference), stream=stream, one_shot=one_shot)
 
     # -- images and volumes, with their events ------------------------------------------------------------------------
+
+    async def pull(
+        self,
+        reference: str,
+        auth: RegistryAuth | None,
+        progress: Callable[[Progress], None],
+        platform_name: str | None = None,
+    ) -> Image:
+        """Fetch an image from its registry."""
+        image = await self.images.pull(reference, auth, progress, platform_name)
+        self.events.publish("image", "pull", reference, {"name": reference.partition(":")[0]})
+        return image
 
     async def create_volume(self, name: str, *, driver: str, options: dict[str, str], labels: dict[str, str]) -> Volume:
         """The volume of that name; made when it is not there."""
