@@ -6,18 +6,21 @@ Owns    the way from a task to its container: by its name, and where somebody re
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
 import platform
 from collections.abc import AsyncIterator, Collection
 
 from swarmpy.engine import ContainerRecord, Engine, Filters, LogOptions, Status
-from swarmpy.errors import Conflict, NotFound
+from swarmpy.errors import Conflict, InvalidArgument, NotFound, SwarmpyError
+from swarmpy.image import Progress, RegistryAuth
 from swarmpy.rpc.logs_pb2 import LogMessage
 from swarmpy.rpc.types_pb2 import ContainerStatus, PortConfig, Task
 from swarmpy.worker.container_spec import TASK_ID_LABEL, container_for
 from swarmpy.worker.executor import Exit, LogWish, Order, Started, task_name
 
-__all__ = ["EngineExecutor"]
+__all__ = ["EngineExecutor", "registry_auth"]
 
 UNHEALTHY = "task: unhealthy container"
 
@@ -35,7 +38,7 @@ class EngineExecutor:
         record = self._find(order.task)
         if record is None:
             wanted = container_for(order, hostname=self._hostname, architecture=platform.machine())
-            self._engine.images.resolve(order.spec.container.image)
+            await self._have_image(order)
             creating = asyncio.create_task(
                 self._engine.containers.create(wanted.config, wanted.host, wanted.networking, wanted.name)
             )
@@ -46,6 +49,19 @@ class EngineExecutor:
                 raise
             record = self._get(order.task)
         return _status(record)
+
+    async def _have_image(self, order: Order) -> None:
+        """An image that is here is used as it is: it may exist in no registry at all."""
+        image = order.spec.container.image
+        try:
+            self._engine.images.resolve(image)
+        except NotFound:
+            log.info("task %s: pulling %s", order.task.id, image)
+            auth = registry_auth(order.spec.container.registry_auth)
+            try:
+                await self._engine.pull(image, auth, _unheard)
+            except (SwarmpyError, OSError) as error:
+                raise NotFound(f"No such image: {image} ({error})") from error
 
     async def start(self, order: Order) -> Started:
         record = self._get(order.task)
@@ -148,6 +164,28 @@ class EngineExecutor:
         if record is None:
             raise NotFound(f"task {task.id}: its container is gone")
         return record
+
+
+def registry_auth(header: str) -> RegistryAuth | None:
+    """Credentials as the client sent them (X-Registry-Auth: base64url of a JSON AuthConfig); None for none.
+
+    Raises InvalidArgument, without showing what was sent.
+    """
+    if not header:
+        return None
+    try:
+        fields = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
+        auth = RegistryAuth(
+            username=str(fields.get("username", "")), password=str(fields.get("password", "")),
+            identity_token=str(fields.get("identitytoken", "")), registry_token=str(fields.get("registrytoken", "")),
+        )
+    except (ValueError, AttributeError):
+        raise InvalidArgument("the service's registry credentials cannot be read; update it with fresh ones") from None
+    return auth if auth != RegistryAuth() else None
+
+
+def _unheard(progress: Progress) -> None:
+    """Nobody watches the pull of a task."""
 
 
 def _status(record: ContainerRecord) -> ContainerStatus:
