@@ -20,7 +20,7 @@ ARROWS: dict[str, set[str]] = {
     "network": {"errors"},
     "identity": {"errors", "rpc"},
     "engine": {"errors", "runtime", "network", "image"},
-    "worker": {"errors", "rpc", "identity", "engine", "network"},
+    "worker": {"errors", "rpc", "identity", "engine", "image", "network"},
     "manager.replicated_log": {"errors"},
     "manager.raft": {"errors", "rpc", "identity", "manager.replicated_log"},
     "manager.store": {"errors", "rpc", "manager.replicated_log"},
