@@ -11,9 +11,9 @@ help:            ## this list
 install: $(VENV)/installed  ## everything a fresh Debian or Ubuntu machine lacks
 $(VENV)/installed: pyproject.toml deploy/packages.txt deploy/install-packages.sh
 	sh deploy/install-packages.sh
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet --editable '.[dev]'
+	PYTHONWARNINGS=ignore $(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
 test: install lint    ## the whole suite, as root

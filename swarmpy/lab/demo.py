@@ -78,6 +78,9 @@ def main() -> int:
         say("the demo makes network namespaces, mounts and links: run it as root, for example with sudo")
         return 1
     began = time.monotonic()
+    if lab_hosts():
+        say("Removing the lab of an earlier demo.")
+        captured("lab", "down", "--name", LAB)
     swarmpy("lab", "up", "--name", LAB, "--managers", "3", "--workers", "3")
     hosts = lab_hosts()
     load_image(hosts)
@@ -90,21 +93,22 @@ def main() -> int:
     for host in hosts:
         say(f"$ curl http://{host.address}:{PORT}/    ({host.name})    -> {', '.join(sorted(replicas_seen(host)))}")
     survivor, failures = kill_leader(hosts)
+    installed = os.path.relpath(Path(sys.executable).with_name("swarmpy"))
     say(f"\nThe demo took {time.monotonic() - began:.0f} s. Look around:")
     say(f"    export DOCKER_HOST={survivor.docker_host}")
-    say("    docker node ls        # or: swarmpy node ls")
-    say("    docker service ps web")
-    say("    docker service scale web=10")
+    say(f"    {installed} node ls             # or, where docker is installed: docker node ls")
+    say(f"    {installed} service ps web")
+    say(f"    {installed} service scale web=10")
     say(f"    curl http://{survivor.address}:{PORT}/")
-    say("    swarmpy lab ls")
-    say(f"Remove it:\n    swarmpy lab down --name {LAB}")
+    say(f"    {installed} lab ls")
+    say(f"Remove it:\n    {installed} lab down --name {LAB}")
     return 1 if failures else 0
 
 
 def lab_hosts() -> list[Host]:
-    lines = captured("lab", "ls", "--name", LAB, "--format", "json").splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [Host(row["Name"], row["Role"], row["Address"], row["DockerHost"]) for row in rows]
+    """The demo's hosts; none when there is no such lab."""
+    rows = [json.loads(line) for line in captured("lab", "ls", "--format", "json").splitlines()]
+    return [Host(row["Name"], row["Role"], row["Address"], row["DockerHost"]) for row in rows if row["Lab"] == LAB]
 
 
 def load_image(hosts: Iterable[Host]) -> None:
