@@ -31,7 +31,7 @@ from swarmpy.engine.top import process_table
 from swarmpy.engine.volumes import Volume, Volumes, tree_size
 from swarmpy.engine.watch import DirectoryWatcher
 from swarmpy.errors import Conflict, NotSupported
-from swarmpy.image import Image, ImageStore, Progress, RegistryAuth
+from swarmpy.image import DEFAULT_DOMAIN, Image, ImageStore, Progress, RegistryAuth
 from swarmpy.network import HostNetwork
 from swarmpy.runtime import Runtime
 
@@ -177,10 +177,10 @@ class Engine:
             "Architecture": platform.machine(),
             "NCPU": self.parts.cpus,
             "MemTotal": memory,
-            "IndexServerAddress": "https://index.docker.io/v1/",
+            "IndexServerAddress": f"https://index.{DEFAULT_DOMAIN}/v1/",     # where old clients keep a login
             "RegistryConfig": {
                 "IndexConfigs": {
-                    "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True},
+                    DEFAULT_DOMAIN: {"Name": DEFAULT_DOMAIN, "Mirrors": [], "Secure": True, "Official": True},
                 },
                 "InsecureRegistryCIDRs": ["127.0.0.0/8"],
                 "Mirrors": [],

@@ -7,13 +7,14 @@ the layer's own directory. `docs/design/image.md` has the rest.
 from swarmpy.image.catalog import Image, Removed
 from swarmpy.image.history import HistoryEntry
 from swarmpy.image.progress import Progress
-from swarmpy.image.reference import Reference, parse_reference
+from swarmpy.image.reference import DEFAULT_DOMAIN, Reference, parse_reference
 from swarmpy.image.registry import RegistryAuth, RegistryConfig
 from swarmpy.image.snapshots import RootFS
 from swarmpy.image.store import ImageStore, Loaded
 from swarmpy.image.unpack import UnpackLimits
 
 __all__ = [
+    "DEFAULT_DOMAIN",
     "HistoryEntry",
     "Image",
     "ImageStore",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from swarmpy.errors import InvalidArgument
 from swarmpy.image.digest import DIGEST, Digest
 
-__all__ = ["Reference", "parse_reference"]
+__all__ = ["DEFAULT_DOMAIN", "Reference", "parse_reference"]
 
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_NAMESPACE = "library"
