@@ -10,7 +10,7 @@ help:            ## this list
 
 install: $(VENV)/installed  ## everything a fresh Debian or Ubuntu machine lacks
 $(VENV)/installed: pyproject.toml deploy/packages.txt deploy/install-packages.sh
-	sh deploy/install-packages.sh
+	sh deploy/install-packages.sh deploy/packages.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
 	PYTHONWARNINGS=ignore $(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]'
@@ -27,6 +27,7 @@ demo: install    ## three managers, three workers and a web service on this mach
 	$(PY) -m swarmpy.lab.demo
 
 bench: install   ## ours against the peers on this machine; writes build/bench.json
+	sh deploy/install-packages.sh deploy/packages-bench.txt
 	$(PY) -m bench
 
 SEEDS ?= 1000

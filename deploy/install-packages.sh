@@ -1,8 +1,7 @@
 #!/bin/sh
-# Installs the packages named in packages.txt beside this file, where any is missing. Needs root and apt.
+# Installs the packages named in the files given, where any is missing. Needs root and apt.
 set -eu
-here=$(dirname "$0")
-wanted=$(sed -E 's/#.*//' "$here/packages.txt")
+wanted=$(sed -E 's/#.*//' "$@")
 missing=""
 for package in $wanted python3-venv; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $package"
