@@ -38,6 +38,7 @@ __all__ = ["Control", "LeaderControl"]
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
+LAST_WORD_S = 0.2       # how long a leader that no longer leads is waited for: it may just be answering
 PATIENCE_S = 6.0       # how long a request waits for a leader: an election and a little more
 
 
@@ -166,7 +167,7 @@ class Control:
                     return await here()
                 if leadership.leader_addr is None:
                     raise NotLeader(None)
-                return await self._forward(leadership.leader_addr, there, deadline - loop.time())
+                return await self._forward(leadership, there, deadline - loop.time())
             except NotLeader as error:
                 if error.lost and not repeatable:
                     raise Unavailable(
@@ -181,8 +182,9 @@ class Control:
             await self._leader_change(leadership, deadline - loop.time())
 
     async def _forward(
-        self, addr: str, there: Callable[[ControlStub], Awaitable[Response]], timeout_s: float
+        self, leadership: Leadership, there: Callable[[ControlStub], Awaitable[Response]], timeout_s: float
     ) -> Response:
+        addr = leadership.leader_addr or ""
         if self._peer is None or self._peer[0] != addr:
             await self.close()
             self._peer = (addr, self._channel(addr))
@@ -193,12 +195,31 @@ class Control:
         except TimeoutError:
             raise NotLeader(None) from None      # never reached: certainly not carried out
         try:
-            return await there(ControlStub(channel))
+            return await self._answer(there(ControlStub(channel)), leadership)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 await self.close()
                 raise NotLeader(addr, lost=True) from error
             raise received(error) from error
+
+    async def _answer(self, call: Awaitable[Response], leadership: Leadership) -> Response:
+        """What the leader says. When another leads, it may have lost power: it is not waited for much longer."""
+        answer = asyncio.ensure_future(call)
+        deposed = asyncio.create_task(self._deposed(leadership))
+        try:
+            await asyncio.wait({answer, deposed}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({answer}, timeout=LAST_WORD_S)
+            if not answer.done():
+                raise NotLeader(leadership.leader_addr, lost=True)
+            return await answer
+        finally:
+            answer.cancel()
+            deposed.cancel()
+
+    async def _deposed(self, seen: Leadership) -> None:
+        """Until another leader is known than `seen`."""
+        while (now := self._log.leadership) == seen or (now.leader_addr is None and not now.is_leader):
+            await self._leader_change(now, PATIENCE_S)
 
     async def _leader_change(self, seen: Leadership, timeout_s: float) -> None:
         """Wait until the leadership is another than `seen`, but ask again now and then all the same."""
