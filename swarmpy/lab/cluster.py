@@ -8,12 +8,14 @@ Laws    `down` leaves nothing: no process, link, cgroup, mount or file. What the
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,12 +86,17 @@ class Lab:
 
         Raises Conflict when there is a lab of that name. When it fails nothing of the lab is left.
         """
-        number = choose_number(_numbers_in_use())
-        plan = LabPlan.make(checked_name(name), number, managers, workers, run_root, data_root, tuple(daemon))
-        _make_directory(plan)
-        lab = cls(plan)
+        with _one_at_a_time():
+            number = choose_number(_numbers_in_use())
+            plan = LabPlan.make(checked_name(name), number, managers, workers, run_root, data_root, tuple(daemon))
+            _make_directory(plan)
+            lab = cls(plan)
+            try:
+                lab.wire.start()
+            except BaseException:
+                lab.down()
+                raise
         try:
-            lab.wire.start()
             progress(f"starting {len(plan.hosts)} hosts")
             _in_parallel(lambda host: lab.start(host.name), plan.hosts)
             if swarm:
@@ -327,6 +334,17 @@ def _remove_directories(*directories: Path) -> None:
             directory.parent.rmdir()
         except OSError:
             continue  # other labs live there, or it was never made
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Of all processes of this machine: from choosing a number until the link that shows it is taken. flock(2)."""
+    directory = os.open("/run", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def _numbers_in_use() -> set[int]:
