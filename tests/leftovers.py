@@ -22,7 +22,7 @@ from pyroute2 import IPRoute
 from swarmpy.lab.host import find_hosts
 from swarmpy.network.nftables import Nftables
 
-__all__ = ["Session", "leftovers", "machine"]
+__all__ = ["Session", "left_of_lab", "leftovers", "machine"]
 
 MARKER = "SWARMPY_TEST_SESSION"
 LOCK = Path(tempfile.gettempdir()) / "swarmpy-tests.lock"
@@ -82,6 +82,12 @@ class Session:
 def leftovers(before: frozenset[str]) -> set[str]:
     """What the machine has now and had not before."""
     return set(machine()) - before
+
+
+def left_of_lab(name: str, link: str) -> list[str]:
+    """What the machine still has of a lab: its hosts, its link, and whatever bears its name."""
+    found = [f"host {host}" for _, lab, host, _ in find_hosts() if lab == name]
+    return found + [line for line in machine() if f"/{name}/" in f"{line}/" or line == f"link {link}"]
 
 
 def machine() -> Iterator[str]:

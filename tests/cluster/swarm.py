@@ -27,6 +27,7 @@ from docker.errors import APIError
 from swarmpy.lab import Lab
 from swarmpy.lab.cluster import labs
 from swarmpy.lab.web_image import CHANGES, web_root
+from tests.leftovers import left_of_lab
 
 T = TypeVar("T")
 
@@ -329,6 +330,7 @@ def lab_of(purpose: str, managers: int, workers: int) -> Iterator[Swarm]:
     finally:
         keep_logs(lab)
         lab.down()
+    until(lambda: not left_of_lab(lab.plan.name, lab.plan.machine_link), "nothing of the lab to be left", 10)
 
 
 def keep_logs(lab: Lab) -> None:

@@ -139,6 +139,20 @@ def test_the_leader_is_killed(swarm: Swarm, measured: dict[str, float]) -> None:
     assert len(swarm.converged("web", 6, on=others[0])) == 6
 
 
+def test_the_leaders_host_loses_power(swarm: Swarm, measured: dict[str, float]) -> None:
+    """Nothing tells the others: no connection is reset, they only hear no more of it."""
+    leader = swarm.leader()
+    others = [name for name in swarm.managers if name != leader]
+    with Writer(swarm, others) as writer:
+        until(lambda: len(writer.acknowledged) > 3, "writes")
+        killed_s = time.monotonic()
+        swarm.lab.kill(leader, with_containers=True)
+        until(lambda: any(at_s > killed_s + 0.5 for _, at_s in writer.acknowledged), "writes again", 10)
+    measured["writes again after a power loss"] = writer.longest_gap_s()
+    assert writer.longest_gap_s() < WRITES_AGAIN_WITHIN_S
+    assert writer.names <= services(swarm, others[0])
+
+
 def test_a_leader_that_stops_hands_the_lead_over(swarm: Swarm, measured: dict[str, float]) -> None:
     leader = swarm.leader()
     others = [name for name in swarm.managers if name != leader]
