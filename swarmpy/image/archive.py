@@ -187,18 +187,18 @@ def _oci_images(files: _Files, content: ContentStore) -> Iterator[Archived]:
 
 def _find_manifest(descriptor: Descriptor, files: _Files, content: ContentStore) -> tuple[Digest, Manifest]:
     """The manifest that an entry means, through one further index of platforms."""
-    what = f"the archive's manifest {descriptor.digest}"
-    data = content.read(_oci_blob(descriptor.digest, files), MANIFEST_LIMIT)
-    document = parse_document(data, descriptor.media_type, what)
+    document = _oci_document(descriptor, files, content)
     if isinstance(document, Index):
         descriptor = document.choose(Platform.here(), "the archive")
-        what = f"the archive's manifest {descriptor.digest}"
-        document = parse_document(
-            content.read(_oci_blob(descriptor.digest, files), MANIFEST_LIMIT), descriptor.media_type, what
-        )
+        document = _oci_document(descriptor, files, content)
     if isinstance(document, Index):
-        raise InvalidArgument(f"{what} is an index within an index; an image is expected")
+        raise InvalidArgument(f"the archive's {descriptor.digest} is an index within an index; an image is expected")
     return descriptor.digest, document
+
+
+def _oci_document(descriptor: Descriptor, files: _Files, content: ContentStore) -> Manifest | Index:
+    data = content.read(_oci_blob(descriptor.digest, files), MANIFEST_LIMIT)
+    return parse_document(data, descriptor.media_type, f"the archive's manifest {descriptor.digest}")
 
 
 def _oci_blob(digest: Digest, files: _Files) -> Digest:
@@ -225,11 +225,8 @@ def _docker_tags(files: _Files) -> dict[Digest, list[Reference]]:
 def _docker_images(files: _Files, content: ContentStore) -> Iterator[Archived]:
     for item in _docker_items(files):
         config = files.blob(item.get("Config"), "configuration")
-        layers = [files.blob(path, "layer") for path in item.get("Layers") or []]
-        manifest = build_manifest(
-            Descriptor(OCI_CONFIG, config, content.size(config)),
-            [_layer_descriptor(layer, content) for layer in layers],
-        )
+        layers = [_layer_descriptor(files.blob(path, "layer"), content) for path in item.get("Layers") or []]
+        manifest = build_manifest(Descriptor(OCI_CONFIG, config, content.size(config)), layers)
         parent = item.get("Parent")
         yield Archived(
             content.put(manifest),
@@ -275,7 +272,7 @@ def _blob_member(digest: Digest, content: ContentStore) -> Pieces:
 
 
 def _index_document(images: Sequence[SavedImage]) -> dict[str, Any]:
-    """An entry for each name, as Docker 25 and containerd write; a nameless image's has no annotations."""
+    """An entry for each name, as Docker 25 and containerd write it; for an image without names, one without."""
     entries = []
     for image in images:
         plain = image.manifest.to_json() | {
@@ -286,8 +283,8 @@ def _index_document(images: Sequence[SavedImage]) -> dict[str, Any]:
             }
         }
         for reference in image.references:
-            names = {CONTAINERD_NAME: str(reference), OCI_REF_NAME: reference.tag or ""}
-            entries.append(plain | {"annotations": names})
+            annotations = {CONTAINERD_NAME: str(reference), OCI_REF_NAME: reference.tag or ""}
+            entries.append(plain | {"annotations": annotations})
         if not image.references:
             entries.append(plain)
     return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}

@@ -95,13 +95,7 @@ class Catalog:
 
         Raises NotFound, or Conflict when several ids begin so.
         """
-        if DIGEST.fullmatch(text) and Digest(text) in self.images:
-            return Digest(text)
-        try:
-            found = self.find(parse_reference(text))
-        except InvalidArgument:
-            found = None
-        if found is not None:
+        if (found := self._named(text)) is not None:
             return found
         if match := _SHORT_ID.fullmatch(text):
             fitting = [image_id for image_id in self.images if image_id.startswith(f"sha256:{match[1]}")]
@@ -130,15 +124,15 @@ class Catalog:
             name = parse_reference(text).name
         except InvalidArgument:
             return {self.resolve(text): []}
-        tagged = {full: image_id for full, image_id in self.references.items() if parse_reference(full).name == name}
-        untagged = ":" not in text.rpartition("/")[2]
-        if tagged and untagged and name in (text, str(parse_reference(text)).partition(":")[0]):
+        if ":" not in text.rpartition("/")[2]:
             chosen: dict[Digest, list[Reference]] = {}
-            for full, image_id in sorted(tagged.items()):
-                chosen.setdefault(image_id, []).append(parse_reference(full))
-            return chosen
+            for full, image_id in sorted(self.references.items()):
+                if (found := parse_reference(full)).name == name:
+                    chosen.setdefault(image_id, []).append(found)
+            if chosen:
+                return chosen
         image_id = self.resolve(text)
-        if _means_id(text, image_id):
+        if self._named(text) is None:
             return {image_id: []}
         reference = parse_reference(text)
         return {image_id: [] if reference.tag is None else [replace(reference, digest=None)]}
@@ -193,7 +187,7 @@ class Catalog:
         `force` overrules stopped containers and several names, but neither running containers nor children.
         """
         image_id = self.resolve(text)
-        if _means_id(text, image_id):
+        if self._named(text) is None:
             return self._remove_id(image_id, force=force, in_use=in_use, running=running)
         return self._remove_name(parse_reference(text), image_id, force=force, in_use=in_use, running=running)
 
@@ -251,6 +245,15 @@ class Catalog:
         except (ValueError, KeyError, TypeError, InvalidArgument) as error:
             raise Internal(f"images.json is damaged: {error!r}; move it away and pull the images again") from error
 
+    def _named(self, text: str) -> Digest | None:
+        """The image that has `text` for a name. A name wins over the beginning of an id; a whole id is never a name."""
+        if DIGEST.fullmatch(text):
+            return None
+        try:
+            return self.find(parse_reference(text))
+        except InvalidArgument:
+            return None
+
     def _names(self, image_id: Digest) -> list[str]:
         return [name for name, target in self.references.items() if target == image_id]
 
@@ -303,12 +306,6 @@ class Catalog:
             {key: record for key, record in self.images.items() if key != image_id},
             {name: target for name, target in self.references.items() if target != image_id},
         )
-
-
-def _means_id(text: str, image_id: Digest) -> bool:
-    """Whether a text that resolved to `image_id` did so as an id. A name wins over an id that looks like it."""
-    match = _SHORT_ID.fullmatch(text)
-    return match is not None and image_id.startswith(f"sha256:{match[1]}")
 
 
 def _short(image_id: Digest) -> str:

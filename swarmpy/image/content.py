@@ -32,7 +32,7 @@ class ContentStore:
     def __init__(self, root: Path) -> None:
         self._content = root / "content"
         self._ingest = root / "ingest"
-        for directory in (self._content / "sha256", self._content / "sha512", self._ingest):
+        for directory in (self._content, self._content / "sha256", self._content / "sha512", self._ingest):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._sizes: dict[Digest, int] = dict(self._scan())
@@ -124,7 +124,7 @@ class ContentStore:
 
     def _check(self, digest: Digest, found_hex: str) -> None:
         if split_digest(digest)[1] != found_hex:
-            raise Internal(f"blob {digest} is damaged on disk: its bytes hash to {found_hex}; pull its image anew")
+            raise Internal(f"blob {digest} is damaged on disk ({found_hex}); remove its image, then pull it")
 
 
 class BlobWriter:

@@ -62,7 +62,10 @@ class LayerStore:
         self._trash = trash
         self._limits = limits
         self._boot_id = boot_id
-        self._lock = threading.Lock()
+        self._files = threading.Lock()
+        """Held while files are given or lose their names; the disk may be waited for under it."""
+        self._memory = threading.Lock()
+        """Held for a moment, while `_layers` changes."""
         self._layers: dict[Digest, Layer] = {}
         self._recover()
 
@@ -129,37 +132,45 @@ class LayerStore:
         finally:
             os.close(fd)
         for layer in pending:
-            with self._lock:
-                if self._layers.get(layer.chain_id) == layer:
-                    self._record(replace(layer, durable=True))
+            with self._files:
+                if self._layers.get(layer.chain_id) != layer:
+                    continue
+                durable = replace(layer, durable=True)
+                self._write_record(durable)
+                with self._memory:
+                    # It may have been forgotten meanwhile; then `discard`, which waits for the files, takes the record.
+                    if self._layers.get(layer.chain_id) == layer:
+                        self._layers[layer.chain_id] = durable
 
     def forget(self, chains: Iterable[Digest]) -> list[Digest]:
         """The layers are no longer found from now on. `discard` gives their space back. Never waits."""
-        return [chain_id for chain_id in chains if self._layers.pop(chain_id, None) is not None]
+        with self._memory:
+            return [chain_id for chain_id in chains if self._layers.pop(chain_id, None) is not None]
 
     def discard(self, chains: Iterable[Digest]) -> None:
         """Throw forgotten layers away, but not one that was unpacked again since. Blocks; the trash is not emptied."""
         for chain_id in chains:
-            with self._lock:
+            with self._files:
                 if chain_id not in self._layers:
                     self._throw(_directory_name(chain_id))
 
     def _adopt(self, place: Path, layer: Layer) -> Layer:
         target = self.path(layer.chain_id)
-        with self._lock:
+        with self._files:
             known = self._layers.get(layer.chain_id)
             if known is not None:
                 return known
             if target.exists():  # forgotten, and not discarded yet
                 self._throw(target.name)
             place.rename(target)
-            self._record(layer)
+            self._write_record(layer)
+            with self._memory:
+                self._layers[layer.chain_id] = layer
         return layer
 
-    def _record(self, layer: Layer) -> None:
+    def _write_record(self, layer: Layer) -> None:
         path = self.path(layer.chain_id)
         replace_file(path.with_name(f"{path.name}.json"), json.dumps(asdict(layer)).encode())
-        self._layers[layer.chain_id] = layer
 
     def _throw(self, name: str) -> None:
         for path in (self._layers_dir / f"{name}.json", self._layers_dir / name):

@@ -48,7 +48,7 @@ class Pulling:
         await asyncio.gather(*self.layers.values(), return_exceptions=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RemoteImage:
     """A manifest or index in a registry. `platforms` are those an index lists; none of a single manifest."""
 

@@ -2,13 +2,14 @@
 
 Owns    which URL a registry has, how a request is authorised, and how a broken download goes on where it stopped.
         It hands out bytes and descriptors; `pull` decides what to ask for.
-Source  OCI distribution-spec "Pull"; Docker Registry token authentication; RFC 9110 sections 11 (challenges) and 14
-        (ranges).
+Source  OCI distribution-spec "Pull"; Docker Registry token authentication; RFC 9110 sections 11 and 14 (challenges,
+        ranges).
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
 import json
 import re
@@ -49,9 +50,11 @@ class RegistryAuth:
     """A bearer token that is used as it is."""
 
     @property
-    def basic(self) -> aiohttp.BasicAuth | None:
-        """For the Authorization header."""
-        return aiohttp.BasicAuth(self.username, self.password) if self.username or self.password else None
+    def basic(self) -> str:
+        """The Authorization header with name and password, or nothing. Source  RFC 7617, with its charset UTF-8."""
+        if not (self.username or self.password):
+            return ""
+        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
 async def _pause(seconds: float) -> None:
@@ -115,8 +118,13 @@ class Registry:
         """The connection pool, made when first needed."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
-            # auto_decompress off: a layer's gzip is content, whatever a server says about its encoding.
-            self._session = aiohttp.ClientSession(timeout=timeout, read_bufsize=BUFFER_BYTES, auto_decompress=False)
+            # A layer's gzip is content: nothing on the way may add or undo an encoding.
+            self._session = aiohttp.ClientSession(
+                timeout=timeout,
+                read_bufsize=BUFFER_BYTES,
+                auto_decompress=False,
+                headers={"Accept-Encoding": "identity", "User-Agent": "swarmpy"},
+            )
         return self._session
 
     async def endpoint(self, domain: str) -> _Endpoint:
@@ -183,7 +191,7 @@ class Repository:
         """
         config = self._registry.config
         failures = reached = 0
-        while writer.size < blob.size or failures == reached == writer.size == 0:
+        while True:
             try:
                 await self._stream(blob, writer, on_progress)
                 if writer.size == blob.size:
@@ -242,8 +250,8 @@ class Repository:
         basic = self._auth.basic
         if "bearer" in challenges:
             self._authorization = f"Bearer {await self._token(endpoint, challenges['bearer'])}"
-        elif "basic" in challenges and basic is not None:
-            self._authorization = basic.encode()
+        elif "basic" in challenges and basic:
+            self._authorization = basic
         else:
             name = self._reference.familiar_name
             raise Forbidden(f"pull access denied for {name}: registry {self._reference.domain} wants a login")
@@ -254,9 +262,7 @@ class Repository:
             realm = URL(challenge["realm"])
             trusted = realm.scheme == "https" or self._registry.config.is_insecure(realm.authority)
             if realm.host is None or not trusted:
-                raise InvalidArgument(
-                    f"registry {domain} sends for tokens to {realm}, where a password would be readable"
-                )
+                raise InvalidArgument(f"registry {domain} sends for tokens to {realm}, where a password is readable")
         except (KeyError, ValueError) as error:
             raise InvalidArgument(f"registry {domain} asks for a token and does not say where to get it") from error
         scope = challenge.get("scope") or f"repository:{self._reference.path}:pull"
@@ -268,7 +274,8 @@ class Repository:
                 form = query | {"grant_type": "refresh_token", "refresh_token": self._auth.identity_token}
                 request = session.post(realm, data=form, ssl=tls, allow_redirects=False)
             else:
-                request = session.get(realm.update_query(query), auth=self._auth.basic, ssl=tls, allow_redirects=False)
+                headers = {"Authorization": self._auth.basic} if self._auth.basic else {}
+                request = session.get(realm.update_query(query), headers=headers, ssl=tls, allow_redirects=False)
             async with request as response:
                 if response.status != 200:
                     raise await self._refusal(response, f"token for {self._reference.familiar_name}")
@@ -289,7 +296,7 @@ class Repository:
         said = _registry_words(await response.content.read(ERROR_BODY_LIMIT))
         domain = self._reference.domain
         if response.status in (401, 403):
-            reason = said or "login needed or not enough"
+            reason = said or "the registry wants a login, or another one"
             return Forbidden(f"pull access denied for {self._reference.familiar_name}: {reason}")
         if response.status == 404:
             return NotFound(f"{what} is not in registry {domain}{f' ({said})' if said else ''}")

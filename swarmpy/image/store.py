@@ -94,6 +94,7 @@ class ImageStore:
         self._puller = Puller(self._content, registries or RegistryConfig())
         self._unpacking: Flights[Digest, Layer] = Flights()
         self._incoming = 0
+        self._sweep_due = False
         self._background: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -169,6 +170,7 @@ class ImageStore:
                 parent = archived.parent if archived.parent in self._catalog.images else None
                 image = await self._add(archived.manifest, builtins.list(archived.references), parent)
                 loaded.append(Loaded(image, tuple(reference.familiar for reference in archived.references)))
+            self._sweep_due = True  # what else was in the archive
             return loaded
 
     async def pull(
@@ -193,6 +195,7 @@ class ImageStore:
                 image = await self._add(pulling.manifest, names, None, progress, pulling.layers)
             finally:
                 await pulling.stop()
+            self._sweep_due = True  # the manifest of an image that was here already, made otherwise
         progress(Progress(f"Digest: {pulling.digest}"))
         news = "Image is up to date for" if before == image.id else "Downloaded newer image for"
         progress(Progress(f"Status: {news} {name.familiar}"))
@@ -416,9 +419,12 @@ class ImageStore:
         self._incoming += 1
         try:
             yield
+        except BaseException:
+            self._sweep_due = True
+            raise
         finally:
             self._incoming -= 1
-            if not self._incoming and self._garbage() != ([], []):
+            if not self._incoming and self._sweep_due:
                 self._spawn(self._sweep())
 
     def _garbage(self) -> tuple[builtins.list[Digest], builtins.list[Digest]]:
@@ -432,7 +438,8 @@ class ImageStore:
         return sorted(self._content.digests() - self._catalog.live_blobs()), sorted(self._layers.chains() - chains)
 
     async def _sweep(self) -> None:
-        if self._incoming:
+        self._sweep_due = bool(self._incoming)
+        if self._sweep_due:
             return
         blobs, chains = self._garbage()
         # Forgotten at once, before anything else runs: whoever wants one of them from here on brings it in again.

@@ -27,7 +27,7 @@ _ZEROS = bytes(BLOCK)
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 """name mode uid gid size mtime chksum typeflag linkname magic+version uname gname devmajor devminor prefix"""
 MAX_ID = (1 << 32) - 2
-MAX_TIME_NS = (1 << 62) - 1
+MAX_TIME_NS = (1 << 63) - 1
 
 
 class Bytes:
