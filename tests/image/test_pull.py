@@ -177,7 +177,8 @@ def test_platforms(tmp_path: Path, registry: str) -> None:
         async with opened(tmp_path / "store") as store:
             found = await store.look_up(f"{registry}/multi:all", None)
             assert (found.digest, found.media_type, found.size_bytes) == (index_digest, kind, len(index))
-            assert [str(one) for one in found.platforms] == ["linux/amd64", "linux/arm64", "linux/arm/v6", "linux/arm/v7"]
+            listed = ["linux/amd64", "linux/arm64", "linux/arm/v6", "linux/arm/v7"]
+            assert [str(one) for one in found.platforms] == listed
             assert store.list() == []
             for text, entry in (
                 ("linux/amd64", 0), ("arm64", 1), ("linux/arm64/v8", 1), ("linux/arm/v7", 3), ("linux/arm/v6", 2),
