@@ -6,7 +6,6 @@ Source  Docker Engine API, `POST /images/create`, `/images/load`, `GET /images/g
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -43,7 +42,7 @@ class TransferRoutes:
         query = request.query
         if query.get("fromImage"):
             reference = with_tag(query["fromImage"], query.get("tag", ""))
-            auth = registry_auth(request)
+            auth = RegistryAuth.from_header(request.headers.get("X-Registry-Auth", ""))
             platform = query.get("platform") or None
             return await self._progress(
                 request, lambda tell: self._engine.pull(reference, auth, tell, platform)
@@ -91,7 +90,8 @@ class TransferRoutes:
 
     async def distribution(self, request: web.Request) -> web.Response:
         """What the registry has under a name, without pulling it."""
-        found = await self._engine.images.look_up(request.match_info["name"], registry_auth(request))
+        auth = RegistryAuth.from_header(request.headers.get("X-Registry-Auth", ""))
+        found = await self._engine.images.look_up(request.match_info["name"], auth)
         return web.json_response(
             {
                 "Descriptor": {
@@ -139,24 +139,6 @@ class TransferRoutes:
 async def _until_none(lines: asyncio.Queue[Progress | None]) -> AsyncIterator[Progress]:
     while (line := await lines.get()) is not None:
         yield line
-
-
-def registry_auth(request: web.Request) -> RegistryAuth | None:
-    """The header X-Registry-Auth: base64 of JSON with credentials; None when it has none."""
-    header = request.headers.get("X-Registry-Auth")
-    if not header:
-        return None
-    try:
-        data = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
-    except ValueError as error:
-        raise InvalidArgument("X-Registry-Auth is not base64 of a JSON object") from error
-    if not isinstance(data, dict):
-        raise InvalidArgument("X-Registry-Auth is not base64 of a JSON object")
-    fields = ("username", "password", "identitytoken", "registrytoken")
-    username, password, identity, token = (str(data.get(name) or "") for name in fields)
-    if not (username or identity or token):
-        return None
-    return RegistryAuth(username, password, identity_token=identity, registry_token=token)
 
 
 def _progress_json(line: Progress) -> dict[str, Any]:

@@ -5,9 +5,6 @@ Source  Docker Engine API: Service.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import secrets
 from collections.abc import Iterable
 from random import Random
@@ -22,6 +19,7 @@ from swarmpy.api.swarm_node import SwarmNode
 from swarmpy.engine.filters import Filters
 from swarmpy.engine.names import pick_name
 from swarmpy.errors import InvalidArgument
+from swarmpy.image import RegistryAuth
 from swarmpy.manager.store import Store, ids_from
 from swarmpy.rpc.control_pb2 import CreateServiceRequest, RemoveRequest, UpdateServiceRequest
 from swarmpy.rpc.types_pb2 import NodeStatus, Service, Task, TaskState
@@ -132,15 +130,9 @@ def running_tasks(store: Store, tasks: Iterable[Task]) -> int:
 
 
 def registry_auth(request: web.Request) -> str:
-    """X-Registry-Auth, unread but for its form: base64url of a JSON AuthConfig."""
+    """X-Registry-Auth as it came, once it is known to be readable; empty when it holds no credentials."""
     text = request.headers.get("X-Registry-Auth", "")
-    if not text:
-        return ""
-    try:
-        given = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except (ValueError, binascii.Error) as error:
-        raise InvalidArgument("X-Registry-Auth: expected base64url of a JSON AuthConfig") from error
-    return text if given else ""
+    return text if RegistryAuth.from_header(text) is not None else ""
 
 
 def kept_auth(request: web.Request, service: Service) -> str:

@@ -49,6 +49,26 @@ class RegistryAuth:
     registry_token: str = field(default="", repr=False)
     """A bearer token that is used as it is."""
 
+    @classmethod
+    def from_header(cls, text: str) -> RegistryAuth | None:
+        """X-Registry-Auth: base64url of a JSON AuthConfig. None when it holds no credentials.
+
+        Raises InvalidArgument, without showing what was sent.
+        """
+        if not text:
+            return None
+        try:
+            data = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        except ValueError:
+            data = None
+        if not isinstance(data, dict):
+            raise InvalidArgument("X-Registry-Auth is not base64url of a JSON object with credentials")
+        names = ("username", "password", "identitytoken", "registrytoken")
+        username, password, identity, token = (str(data.get(name) or "") for name in names)
+        if not (username or identity or token):
+            return None
+        return cls(username, password, identity_token=identity, registry_token=token)
+
     @property
     def basic(self) -> str:
         """The Authorization header with name and password, or nothing. Source  RFC 7617, with its charset UTF-8."""

@@ -6,21 +6,19 @@ Owns    the way from a task to its container: by its name, and where somebody re
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import logging
 import platform
 from collections.abc import AsyncIterator, Collection
 
 from swarmpy.engine import ContainerRecord, Engine, Filters, LogOptions, Status
-from swarmpy.errors import Conflict, InvalidArgument, NotFound, SwarmpyError
+from swarmpy.errors import Conflict, NotFound, SwarmpyError
 from swarmpy.image import Progress, RegistryAuth
 from swarmpy.rpc.logs_pb2 import LogMessage
 from swarmpy.rpc.types_pb2 import ContainerStatus, PortConfig, Task
 from swarmpy.worker.container_spec import TASK_ID_LABEL, container_for
 from swarmpy.worker.executor import Exit, LogWish, Order, Started, task_name
 
-__all__ = ["EngineExecutor", "registry_auth"]
+__all__ = ["EngineExecutor"]
 
 UNHEALTHY = "task: unhealthy container"
 
@@ -57,7 +55,7 @@ class EngineExecutor:
             self._engine.images.resolve(image)
         except NotFound:
             log.info("task %s: pulling %s", order.task.id, image)
-            auth = registry_auth(order.spec.container.registry_auth)
+            auth = RegistryAuth.from_header(order.spec.container.registry_auth)
             try:
                 await self._engine.pull(image, auth, _unheard)
             except (SwarmpyError, OSError) as error:
@@ -164,24 +162,6 @@ class EngineExecutor:
         if record is None:
             raise NotFound(f"task {task.id}: its container is gone")
         return record
-
-
-def registry_auth(header: str) -> RegistryAuth | None:
-    """Credentials as the client sent them (X-Registry-Auth: base64url of a JSON AuthConfig); None for none.
-
-    Raises InvalidArgument, without showing what was sent.
-    """
-    if not header:
-        return None
-    try:
-        fields = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
-        auth = RegistryAuth(
-            username=str(fields.get("username", "")), password=str(fields.get("password", "")),
-            identity_token=str(fields.get("identitytoken", "")), registry_token=str(fields.get("registrytoken", "")),
-        )
-    except (ValueError, AttributeError):
-        raise InvalidArgument("the service's registry credentials cannot be read; update it with fresh ones") from None
-    return auth if auth != RegistryAuth() else None
 
 
 def _unheard(progress: Progress) -> None:

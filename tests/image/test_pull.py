@@ -658,3 +658,11 @@ def test_a_password_does_not_go_where_others_can_read_it(tmp_path: Path) -> None
                 await pulled(store, f"{address}/app", RegistryAuth("tester", "open sesame"))
 
     asyncio.run(scenario())
+
+
+def test_registry_credentials_are_read_as_the_client_sends_them() -> None:
+    auth = RegistryAuth.from_header("eyJ1c2VybmFtZSI6ImFubmEiLCJwYXNzd29yZCI6InMzY3JldCJ9")
+    assert auth is not None and (auth.username, auth.password) == ("anna", "s3cret")
+    assert RegistryAuth.from_header("") is None and RegistryAuth.from_header("e30") is None
+    with pytest.raises(InvalidArgument):
+        RegistryAuth.from_header("bm90IGpzb24")
