@@ -1,6 +1,8 @@
 """`python -m bench [NAME …] [--repeats N]`: run the benchmarks, print a line for each figure, write build/bench.json.
 
-Every module of this package that has a `measure` is a benchmark; its name is the module's.
+Every module of this package but its harness and its engines is a benchmark: it has a `measure`, and gives the name.
+Exits with 1 when one of them broke; the figures of the others stand. What they started is gone also when this is told
+to end (SIGINT, SIGTERM).
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -15,11 +18,11 @@ from pathlib import Path
 import bench
 from bench.harness import Row, line, write
 
+NOT_MEASURED = ("harness", "engines", "__main__")
+
 
 def names() -> list[str]:
-    return sorted(
-        module.name for module in pkgutil.iter_modules(bench.__path__) if module.name not in ("harness", "__main__")
-    )
+    return sorted(module.name for module in pkgutil.iter_modules(bench.__path__) if module.name not in NOT_MEASURED)
 
 
 def main() -> int:
@@ -27,14 +30,12 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help=f"which: {', '.join(names())} (default: all)")
     parser.add_argument("--repeats", type=int, default=5, help="samples of each figure (default 5)")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     rows: list[Row] = []
     failed: list[str] = []
     for name in arguments.names or names():
-        module = importlib.import_module(f"bench.{name}")
-        if not hasattr(module, "measure"):
-            continue
         try:
-            for row in module.measure(arguments.repeats):
+            for row in importlib.import_module(f"bench.{name}").measure(arguments.repeats):
                 rows.append(row)
                 print(line(row), flush=True)
         except Exception:  # noqa: BLE001  # one benchmark that breaks must not cost the figures of the others

@@ -16,6 +16,7 @@ from typing import Literal
 __all__ = ["Row", "Samples", "alternate", "compare", "line", "write"]
 
 Better = Literal["less", "more"]
+GoalOf = Literal["ratio", "figure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,11 @@ class Row:
     peer: float | None
     peer_name: str
     ratio: float | None
-    goal: float | None          # of the ratio, or of our figure where there is no peer to compare with
+    goal: float | None
     met: bool | None
+    goal_of: GoalOf             # what the goal is of: the ratio, or our figure in `unit`
     spread: str                 # our lowest and highest sample
+    peer_spread: str            # the peer's
     repeats: int
 
 
@@ -38,17 +41,26 @@ Samples = Sequence[float]
 
 
 def compare(
-    name: str, unit: str, better: Better, ours: Samples, peer: Samples, peer_name: str, goal: float | None = 1.0
-) -> Row:
-    """A row of medians. `peer` is empty where the peer is not on this machine; `peer_name` carries its version."""
+    name: str, unit: str, better: Better, ours: Samples, peer: Samples, peer_name: str, goal: float | None = 1.0,
+    goal_of: GoalOf = "ratio",
+) -> Row:  # fmt: skip
+    """A row of medians. `peer` is empty where the peer is not on this machine; `peer_name` carries its version, or says
+    why there is none."""
     middle = statistics.median(ours)
     theirs = statistics.median(peer) if peer else None
     ratio = None
     if theirs is not None and theirs > 0 and middle > 0:
         ratio = middle / theirs if better == "more" else theirs / middle
-    met = None if ratio is None or goal is None else ratio >= goal
-    spread = f"{min(ours):.4g}..{max(ours):.4g}"
-    return Row(name, unit, middle, theirs, peer_name, ratio, goal, met, spread, len(ours))
+    met = None
+    if ratio is not None and goal is not None:
+        by_figure = middle >= goal if better == "more" else middle <= goal
+        met = by_figure if goal_of == "figure" else ratio >= goal
+    spreads = _spread(ours), _spread(peer)
+    return Row(name, unit, middle, theirs, peer_name, ratio, goal, met, goal_of, *spreads, len(ours))
+
+
+def _spread(samples: Samples) -> str:
+    return f"{min(samples):.4g}..{max(samples):.4g}" if samples else ""
 
 
 def alternate(
@@ -65,7 +77,7 @@ def alternate(
 
 
 def line(row: Row) -> str:
-    """`container start   3.1 ms   runc 1.1.5 33 ms   10.6x better   (goal 2.5x: met)   3.0..3.4, 20 repeats`."""
+    """`container start   3.1 ms   runc 1.1.5 33 ms   10.6x  (goal 2.5x: met)  3.0..3.4 against 31..36, 20 repeats`."""
     parts = [f"{row.name:<44}", f"{row.ours:>10.4g} {row.unit:<6}"]
     if row.peer is None:
         parts.append(f"{row.peer_name or 'no peer on this machine'}")
@@ -73,9 +85,11 @@ def line(row: Row) -> str:
         parts.append(f"{row.peer_name} {row.peer:.4g} {row.unit}")
     if row.ratio is not None:
         parts.append(f"{row.ratio:.2f}x")
-    if row.met is not None:
-        parts.append(f"(goal {row.goal:g}x: {'met' if row.met else 'MISSED'})")
-    parts.append(f"{row.spread}, {row.repeats} repeats")
+    if row.goal is not None:
+        goal = f"{row.goal:g}{'x' if row.goal_of == 'ratio' else ' ' + row.unit}"
+        verdict = "no peer to judge by" if row.met is None else "met" if row.met else "MISSED"
+        parts.append(f"(goal {goal}: {verdict})")
+    parts.append(f"{row.spread}{' against ' + row.peer_spread if row.peer_spread else ''}, {row.repeats} repeats")
     return "  ".join(parts)
 
 
