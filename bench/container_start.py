@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness import Row, alternate, compare
+from swarmpy.lab.cgroups import remove_cgroups
 from swarmpy.runtime import ContainerIO, Runtime
 from swarmpy.runtime.capabilities import DEFAULT_CAPABILITIES
 from swarmpy.runtime.seccomp_profile import default_profile
@@ -59,9 +61,8 @@ def _workplace() -> Iterator[_Place]:
         (place.bundle / "config.json").write_text(json.dumps(_config(place.cgroup)))
         yield place
     finally:
+        remove_cgroups(place.cgroup)
         shutil.rmtree(place.base)
-        for directory in Path("/sys/fs/cgroup").glob(f"*{place.cgroup}"):
-            directory.rmdir()
 
 
 def _config(cgroup: str) -> dict[str, Any]:
@@ -106,22 +107,29 @@ async def _ours(place: _Place) -> float:
     runtime = Runtime(place.base / "state", cgroup_parent=place.cgroup)
     await runtime.start()
     io = ContainerIO(log_path=place.base / "log.json")
-    await _one(runtime, place.bundle, io)  # the first compiles the seccomp profile; a daemon does that once
-    begin = time.perf_counter()
-    for _ in range(CONTAINERS):
-        await _one(runtime, place.bundle, io)
-    spent = time.perf_counter() - begin
-    await runtime.close()
-    return spent / CONTAINERS * 1000
+    try:
+        await _one(runtime, place.bundle, io)  # the first compiles the seccomp profile; a daemon does that once
+        begin = time.perf_counter()
+        for _ in range(CONTAINERS):
+            await _one(runtime, place.bundle, io)
+        return (time.perf_counter() - begin) / CONTAINERS * 1000
+    finally:
+        await runtime.close()
 
 
 async def _one(runtime: Runtime, bundle: Path, io: ContainerIO) -> None:
     container = await runtime.create("bench", bundle, io)
-    await container.start()
-    status = await container.wait()
+    try:
+        await container.start()
+        status = await container.wait()
+    except BaseException:
+        await container.kill(signal.SIGKILL)
+        await container.wait()
+        raise
+    finally:
+        await container.delete()
     if status.exit_code != 0:
         raise RuntimeError(f"/bin/true ended with {status}")
-    await container.delete()
 
 
 def _peer(place: _Place, name: str) -> Callable[[], float] | None:

@@ -80,15 +80,15 @@ def line(row: Row) -> str:
     """`container start   3.1 ms   runc 1.1.5 33 ms   10.6x  (goal 2.5x: met)  3.0..3.4 against 31..36, 20 repeats`."""
     parts = [f"{row.name:<44}", f"{row.ours:>10.4g} {row.unit:<6}"]
     if row.peer is None:
-        parts.append(f"{row.peer_name or 'no peer on this machine'}")
+        parts.append(row.peer_name)
     else:
         parts.append(f"{row.peer_name} {row.peer:.4g} {row.unit}")
     if row.ratio is not None:
         parts.append(f"{row.ratio:.2f}x")
     if row.goal is not None:
         goal = f"{row.goal:g}{'x' if row.goal_of == 'ratio' else ' ' + row.unit}"
-        verdict = "no peer to judge by" if row.met is None else "met" if row.met else "MISSED"
-        parts.append(f"(goal {goal}: {verdict})")
+        verdict = "" if row.met is None else ": met" if row.met else ": MISSED"
+        parts.append(f"(goal {goal}{verdict})")
     parts.append(f"{row.spread}{' against ' + row.peer_spread if row.peer_spread else ''}, {row.repeats} repeats")
     return "  ".join(parts)
 

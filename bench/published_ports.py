@@ -8,8 +8,10 @@ kernels lack; where a connection crosses to another node there is therefore no p
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -63,6 +65,8 @@ while True:
 
 
 def measure(repeats: int) -> list[Row]:
+    if shutil.which("wrk") is None:
+        raise RuntimeError("wrk is not on this machine; install the package wrk")
     with ExitStack() as stack:
         base = Path(tempfile.mkdtemp(prefix="swbench"))
         stack.callback(shutil.rmtree, base)
@@ -138,7 +142,7 @@ def _server(namespace: Namespace) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["kill", "-9", "--", f"-{process.pid}"], check=True)
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
 

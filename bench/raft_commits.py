@@ -167,7 +167,11 @@ class Etcd:
             )
             for number, (url, peer) in enumerate(zip(self.urls, peers, strict=True))
         ]  # fmt: skip
-        self._leader = self._find_leader()
+        try:
+            self._leader = self._find_leader()
+        except BaseException:
+            self.close()
+            raise
         self._scripts = {"v2": self._script_v2(), "v3": self._script_v3()}
 
     def write(self, writers: int) -> float:
@@ -236,13 +240,13 @@ def running(kind: type[Ours] | type[Etcd]) -> Iterator[Ours | Etcd]:
 def measure(repeats: int) -> list[Row]:
     ours: dict[int, list[float]] = {writers: [] for writers in WRITERS}
     theirs: dict[int, list[float]] = {writers: [] for writers in WRITERS}
-    has_peer = shutil.which("etcd") is not None and shutil.which("wrk") is not None
+    absent = [name for name in ("etcd", "wrk") if shutil.which(name) is None]
     for _ in range(repeats):
-        for kind, samples in ((Ours, ours), *(((Etcd, theirs),) if has_peer else ())):
+        for kind, samples in ((Ours, ours), *(() if absent else ((Etcd, theirs),))):
             with running(kind) as cluster:
                 for writers in WRITERS:
                     samples[writers].append(cluster.write(writers))
-    peer = f"etcd {etcd_version()}" if has_peer else ""
+    peer = f"no {', '.join(absent)} on this machine" if absent else f"etcd {etcd_version()}"
     return [
         compare(f"raft commits, {writers} writers", "1/s", "more", ours[writers], theirs[writers], peer)
         for writers in WRITERS

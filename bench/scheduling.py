@@ -50,7 +50,7 @@ def measure(repeats: int) -> list[Row]:
 
 
 def _row(name: str, goal: float | None, repeats: int, sample: Callable[[], float]) -> Row:
-    return compare(name, "/s", "more", [sample() for _ in range(repeats)], [], "no peer", goal)
+    return compare(name, "/s", "more", [sample() for _ in range(repeats)], [], "no peer", goal, goal_of="figure")
 
 
 # ---------------------------------------------------------------------------------------------- what is scheduled
