@@ -93,7 +93,7 @@ def decompress(pieces: Iterator[bytes], compression: Compression, limit_bytes: i
     Raises InvalidArgument when the data is damaged or cut short, or when more than `limit_bytes` come out.
     """
     total = 0
-    for piece in pieces if compression is Compression.NONE else _decode(pieces, compression):
+    for piece in pieces if compression is Compression.NONE else _gathered(_decode(pieces, compression)):
         total += len(piece)
         if total > limit_bytes:
             raise InvalidArgument(f"the archive unpacks to more than {limit_bytes} bytes, the limit set for a layer")
@@ -123,6 +123,20 @@ def _decode(pieces: Iterator[bytes], compression: Compression) -> Iterator[bytes
         raise InvalidArgument(f"the archive's {compression.value} data is damaged: {error}") from error
     if decoder is not None:
         raise InvalidArgument(f"the archive's {compression.value} data is cut short")
+
+
+def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Crumbs put together, as every piece has to go from one thread to another."""
+    crumbs: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        crumbs.append(piece)
+        size += len(piece)
+        if size >= PIECE_BYTES // 2:
+            yield b"".join(crumbs) if len(crumbs) > 1 else piece
+            crumbs, size = [], 0
+    if crumbs:
+        yield b"".join(crumbs)
 
 
 def _sliced(pieces: Iterator[bytes], slice_bytes: int) -> Iterator[bytes]:

@@ -148,7 +148,8 @@ class ImageStore:
                     writer.write(piece)
                     yield piece
 
-            layer = self._layers.unpack(None, stored(), None)
+            plain = compression is Compression.NONE
+            layer = self._layers.unpack(None, stored(), None, (lambda: writer.digest) if plain else None)
             digest = writer.commit()
         return layer, Descriptor(layer_media_type(compression), digest, self._content.size(digest))
 

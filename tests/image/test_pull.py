@@ -7,7 +7,7 @@ import base64
 import datetime
 import hashlib
 import json
-import subprocess
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -213,19 +213,27 @@ def test_passwords(tmp_path: Path, start_registry: RegistryStarter) -> None:
     asyncio.run(scenario())
 
 
+def self_signed(path: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """A key and a certificate that nobody vouches for; also in `key.pem` and `cert.pem` under `path`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "here")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now - datetime.timedelta(days=1))
+    builder = builder.not_valid_after(now + datetime.timedelta(days=1))
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    certificate = builder.sign(key, hashes.SHA256())
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (path / "cert.pem").write_bytes(certificate.public_bytes(pem))
+    (path / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    return key, certificate
+
+
 class TokenServer:
     """A token server that docker-registry trusts. Source  Docker Registry v2 authentication via central service."""
 
     def __init__(self, path: Path) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tokens")])
-        now = datetime.datetime.now(datetime.UTC)
-        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(self._key.public_key())
-        builder = builder.serial_number(1).not_valid_before(now - datetime.timedelta(days=1))
-        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        self._certificate = builder.sign(self._key, hashes.SHA256())
-        (path / "tokens.pem").write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+        self._key, self._certificate = self_signed(path)
         self.asked: list[tuple[str, dict[str, str], str]] = []
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -266,7 +274,7 @@ def test_tokens(tmp_path: Path, start_registry: RegistryStarter) -> None:
     async def scenario() -> None:
         async with served(tokens.answer) as address:
             rules = (
-                f"realm: 'http://{address}/token', service: here, issuer: tokens, rootcertbundle: {tmp_path}/tokens.pem"
+                f"realm: 'http://{address}/token', service: here, issuer: tokens, rootcertbundle: {tmp_path}/cert.pem"
             )
             registry = await asyncio.to_thread(start_registry, f"auth: {{token: {{{rules}}}}}\n")
             await asyncio.to_thread(
@@ -598,22 +606,26 @@ def test_a_mirror_stands_in_for_a_registry(tmp_path: Path, registry: str) -> Non
     asyncio.run(scenario())
 
 
-def test_tls(tmp_path: Path, start_registry: RegistryStarter) -> None:
+def test_tls(tmp_path: Path, start_registry: RegistryStarter, monkeypatch: pytest.MonkeyPatch) -> None:
     """A certificate nobody vouches for is refused, unless the registry is on loopback or listed."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-         "-subj", "/CN=here", "-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    registry = start_registry(f"# {tmp_path}\n", f"tls: {{certificate: {tmp_path}/cert.pem, key: {tmp_path}/key.pem}}")
+    self_signed(tmp_path)
+    registry = start_registry(http=f"tls: {{certificate: {tmp_path}/cert.pem, key: {tmp_path}/key.pem}}")
     push(tmp_path, registry, "app:v1", [b"1"])
+    named = f"registry.test:{registry.rpartition(':')[2]}"
+    resolve = socket.getaddrinfo
+
+    def resolve_here(host: Any, *rest: Any, **more: Any) -> Any:
+        return resolve("127.0.0.1" if host == "registry.test" else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_here)
 
     async def scenario() -> None:
-        async with opened(tmp_path / "one") as store:
+        async with opened(tmp_path / "store") as store:
             assert (await pulled(store, f"{registry}/app:v1"))[0].references
-        # The same server under a name that is not loopback's: the certificate now counts.
-        secure = RegistryConfig(endpoints={"registry.test": f"https://{registry}"})
-        assert not secure.is_insecure("registry.test")
+            with pytest.raises(Unavailable, match=r"certificate.*list it as an insecure registry"):
+                await pulled(store, f"{named}/app:v1")
+        async with opened(tmp_path / "store", RegistryConfig(insecure=(named,))) as store:
+            assert (await pulled(store, f"{named}/app:v1"))[0].references
 
     asyncio.run(scenario())
 
