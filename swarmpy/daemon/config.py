@@ -32,6 +32,8 @@ class Config:
     tls_ca: Path | None = None          # the API over TCP wants client certificates of this CA
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    insecure_registries: tuple[str, ...] = ()   # host[:port] or CIDR: plain HTTP or an unknown certificate will do
+    registry_mirror: str = ""           # asked in place of the default registry
 
     @property
     def swarm_dir(self) -> Path:
@@ -53,6 +55,8 @@ def parse_arguments(arguments: Sequence[str]) -> Config:
         )
     if not PREFIX.fullmatch(given.network_prefix):
         raise InvalidArgument(f"--network-prefix {given.network_prefix}: a letter, then up to five letters or digits")
+    if given.registry_mirror and not given.registry_mirror.startswith(("https://", "http://")):
+        raise InvalidArgument(f"--registry-mirror {given.registry_mirror}: must be https://host[:port] or http://…")
     if not given.cgroup_parent.startswith("/"):
         raise InvalidArgument(f"--cgroup-parent {given.cgroup_parent}: must begin with /")
     return Config(
@@ -67,6 +71,8 @@ def parse_arguments(arguments: Sequence[str]) -> Config:
         tls_ca=given.tlscacert,
         tls_cert=given.tlscert,
         tls_key=given.tlskey,
+        insecure_registries=tuple(given.insecure_registry or ()),
+        registry_mirror=given.registry_mirror,
     )
 
 
@@ -81,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--log-level", choices=LEVELS, default="info")
     add("--node-name", default="", help="host name to show; the system's if not given")
     add("--network-prefix", default="sw", help="names of links and tables begin with it (%(default)s)")
+    add("--insecure-registry", action="append", metavar="HOST[:PORT]|CIDR", help="needs no verified TLS; may repeat")
+    add("--registry-mirror", default="", metavar="URL", help="asked in place of the default registry")
     add("--tlscacert", type=Path, help="clients over TCP need a certificate of this CA")
     add("--tlscert", type=Path, help="certificate of the API over TCP")
     add("--tlskey", type=Path, help="its key")

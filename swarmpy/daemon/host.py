@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from swarmpy.daemon.config import Config
 from swarmpy.engine import Engine, EngineConfig
 from swarmpy.errors import Internal
-from swarmpy.image import ImageStore
+from swarmpy.image import DEFAULT_DOMAIN, ImageStore, RegistryConfig
 from swarmpy.network import HostNetwork
 from swarmpy.runtime import Runtime, RuntimeFailure
 
@@ -23,7 +24,10 @@ class Host:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._runtime = Runtime(config.exec_root / "runtime", cgroup_parent=config.cgroup_parent, log=log.info)
-        self._images = ImageStore(config.data_root / "images")
+        registries = RegistryConfig(insecure=config.insecure_registries)
+        if config.registry_mirror:
+            registries = replace(registries, endpoints={DEFAULT_DOMAIN: config.registry_mirror})
+        self._images = ImageStore(config.data_root / "images", registries=registries)
         self._network = HostNetwork(config.network_prefix, config.exec_root / "network")
         engine_config = EngineConfig(
             data_root=config.data_root,

@@ -26,7 +26,7 @@ from swarmpy.errors import Forbidden, InvalidArgument, NotFound, Unavailable
 from swarmpy.image.content import BlobWriter
 from swarmpy.image.digest import Digest, digest_of, hasher, parse_digest, split_digest
 from swarmpy.image.manifest import ACCEPTED, MANIFEST_LIMIT, Descriptor
-from swarmpy.image.reference import Reference
+from swarmpy.image.reference import DEFAULT_DOMAIN, Reference
 
 __all__ = ["Registry", "RegistryAuth", "RegistryConfig", "Repository"]
 
@@ -88,8 +88,11 @@ class RegistryConfig:
     insecure: tuple[str, ...] = ()
     """Registries that may speak plain HTTP or have a certificate nobody vouches for: `host`, `host:port`, or a network
     such as `10.0.0.0/8`. Loopback addresses and `localhost` always may."""
-    endpoints: Mapping[str, str] = field(default_factory=dict)
-    """Where a registry's API really is, by the domain in references, such as a mirror: `https://mirror.example:5000`."""
+    endpoints: Mapping[str, str] = field(
+        default_factory=lambda: {DEFAULT_DOMAIN: f"https://registry-1.{DEFAULT_DOMAIN}"}
+    )
+    """Where a registry's API really is, by the domain in references, such as a mirror: `https://mirror.example:5000`.
+    The default registry answers under another name than its images carry."""
     parallel_downloads: int = 3
     attempts: int = 6
     """Of one blob, in a row without a byte of progress."""

@@ -108,3 +108,13 @@ def test_log_lines_are_pairs() -> None:
     line = LogfmtFormatter().format(record)
     assert line.endswith('level=info room=daemon.node msg="joined a swarm" node="n 1"')
     assert json.loads('"n 1"') == "n 1"
+
+
+def test_registries_are_settings_of_the_daemon() -> None:
+    config = parse_arguments(
+        ["--insecure-registry", "10.0.0.0/8", "--insecure-registry", "lab:5000", "--registry-mirror=https://mirror:5000"]
+    )
+    assert config.insecure_registries == ("10.0.0.0/8", "lab:5000")
+    assert config.registry_mirror == "https://mirror:5000"
+    with pytest.raises(InvalidArgument, match="--registry-mirror mirror:5000"):
+        parse_arguments(["--registry-mirror", "mirror:5000"])
