@@ -16,11 +16,13 @@ import typer
 from swarmpy.cli import values
 from swarmpy.cli.client import ApiError, Client
 from swarmpy.cli.commands import Command, client, noun, verb
+from swarmpy.cli.container_flags import CONTAINER
+from swarmpy.cli.flags import apply, takes
 from swarmpy.cli.image import pull_image
 from swarmpy.cli.logs import print_logs, since_text
 from swarmpy.cli.output import age, print_rows, print_text, print_warning, short_id
 from swarmpy.cli.service import filters_json
-from swarmpy.cli.terminal import join_streams, raw_terminal, window_size
+from swarmpy.cli.terminal import join_streams, raw_terminal
 
 app = noun()
 COMMANDS: dict[str, Command] = {}
@@ -35,18 +37,8 @@ Name = Annotated[str, typer.Option("--name", help="Name of the container")]
 Interactive = Annotated[bool, typer.Option("--interactive", "-i", help="Keep its input open")]
 Tty = Annotated[bool, typer.Option("--tty", "-t", help="With a terminal")]
 Env = Annotated[list[str], typer.Option("--env", "-e", help="Environment variable")]
-Volume = Annotated[list[str], typer.Option("--volume", "-v", help="SOURCE:TARGET[:ro]")]
-Publish = Annotated[list[str], typer.Option("--publish", "-p", help="[[IP:]PORT:]PORT[/PROTOCOL]")]
-Label = Annotated[list[str], typer.Option("--label", "-l", help="Label, NAME=VALUE")]
-Network = Annotated[str, typer.Option("--network", help="bridge, host, none or container:NAME")]
-Memory = Annotated[str, typer.Option("--memory", "-m", help="Memory at most")]
-Cpus = Annotated[str, typer.Option("--cpus", help="CPUs at most")]
-Restart = Annotated[str, typer.Option("--restart", help="no, always, unless-stopped or on-failure[:N]")]
 Workdir = Annotated[str, typer.Option("--workdir", "-w", help="Working directory")]
 User = Annotated[str, typer.Option("--user", "-u", help="User and group")]
-Hostname = Annotated[str, typer.Option("--hostname", help="Host name")]
-Entrypoint = Annotated[str | None, typer.Option("--entrypoint", help="Replaces the image's entrypoint")]
-Remove = Annotated[bool, typer.Option("--rm", help="Remove the container when it ends")]
 
 
 def each(references: list[str], act: Callable[[str], None]) -> None:
@@ -98,100 +90,32 @@ def port_text(port: dict[str, Any]) -> str:
 
 
 @verb(app, COMMANDS, "create", word="create", passes_options=True)
-def create(
-    image: Image,
-    command: Arguments = None,
-    name: Name = "",
-    interactive: Interactive = False,
-    tty: Tty = False,
-    env: Env = [],  # noqa: B006
-    volume: Volume = [],  # noqa: B006
-    publish: Publish = [],  # noqa: B006
-    label: Label = [],  # noqa: B006
-    network: Network = "",
-    memory: Memory = "",
-    cpus: Cpus = "",
-    restart: Restart = "",
-    workdir: Workdir = "",
-    user: User = "",
-    hostname: Hostname = "",
-    entrypoint: Entrypoint = None,
-    rm: Remove = False,
-) -> None:
+@takes(CONTAINER)
+def create(image: Image, command: Arguments = None, *, name: Name = "", **given: Any) -> None:
     """Make a container, and do not start it."""
-    body = configuration(
-        image,
-        command,
-        interactive=interactive,
-        attach=False,
-        tty=tty,
-        env=env,
-        volume=volume,
-        publish=publish,
-        label=label,
-        network=network,
-        memory=memory,
-        cpus=cpus,
-        restart=restart,
-        workdir=workdir,
-        user=user,
-        hostname=hostname,
-        entrypoint=entrypoint,
-        rm=rm,
-    )
-    print_text(make(client(), name, body))
+    print_text(make(client(), name, configuration(image, command, given, attach=False)))
 
 
 @verb(app, COMMANDS, "run", word="run", passes_options=True)
+@takes(CONTAINER)
 def run(
     image: Image,
     command: Arguments = None,
+    *,
     name: Name = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and return")] = False,
-    interactive: Interactive = False,
-    tty: Tty = False,
-    env: Env = [],  # noqa: B006
-    volume: Volume = [],  # noqa: B006
-    publish: Publish = [],  # noqa: B006
-    label: Label = [],  # noqa: B006
-    network: Network = "",
-    memory: Memory = "",
-    cpus: Cpus = "",
-    restart: Restart = "",
-    workdir: Workdir = "",
-    user: User = "",
-    hostname: Hostname = "",
-    entrypoint: Entrypoint = None,
-    rm: Remove = False,
+    **given: Any,
 ) -> None:
     """Make a container and start it."""
     daemon = client()
-    body = configuration(
-        image,
-        command,
-        interactive=interactive,
-        attach=not detach,
-        tty=tty,
-        env=env,
-        volume=volume,
-        publish=publish,
-        label=label,
-        network=network,
-        memory=memory,
-        cpus=cpus,
-        restart=restart,
-        workdir=workdir,
-        user=user,
-        hostname=hostname,
-        entrypoint=entrypoint,
-        rm=rm,
-    )
+    body = configuration(image, command, given, attach=not detach)
     id_ = make(daemon, name, body)
     if detach:
         daemon.post(f"/containers/{id_}/start")
         print_text(id_)
         return
-    raise typer.Exit(run_attached(daemon, id_, stdin=interactive, tty=tty, start=True))
+    tty, stdin = body.get("Tty", False), body.get("OpenStdin", False)
+    raise typer.Exit(run_attached(daemon, id_, stdin=stdin, tty=tty, start=True))
 
 
 def run_attached(daemon: Client, id_: str, *, stdin: bool, tty: bool, start: bool) -> int:
@@ -231,66 +155,14 @@ def make(daemon: Client, name: str, body: dict[str, Any]) -> str:
     return str(made["Id"])
 
 
-def configuration(
-    image: str,
-    command: list[str] | None,
-    *,
-    interactive: bool,
-    attach: bool,
-    tty: bool,
-    env: list[str],
-    volume: list[str],
-    publish: list[str],
-    label: list[str],
-    network: str,
-    memory: str,
-    cpus: str,
-    restart: str,
-    workdir: str,
-    user: str,
-    hostname: str,
-    entrypoint: str | None,
-    rm: bool,
-) -> dict[str, Any]:
-    """ContainerConfig with its HostConfig."""
-    bindings: dict[str, list[dict[str, str]]] = {}
-    for item in publish:
-        numbers, _, protocol = item.partition("/")
-        outer, _, inner = numbers.rpartition(":")
-        address, _, port = outer.rpartition(":")
-        bindings.setdefault(f"{inner}/{protocol or 'tcp'}", []).append({"HostIp": address, "HostPort": port})
-    policy, _, attempts = restart.partition(":")
-    host: dict[str, Any] = {"Binds": volume, "PortBindings": bindings, "AutoRemove": rm}
-    if network:
-        host["NetworkMode"] = network
-    if memory:
-        host["Memory"] = values.size_bytes("memory", memory)
-    if cpus:
-        host["NanoCpus"] = values.nano_cpus("cpus", cpus)
-    if policy:
-        host["RestartPolicy"] = {"Name": policy, "MaximumRetryCount": int(attempts or 0)}
-    if tty:
-        host["ConsoleSize"] = list(window_size())
-    body: dict[str, Any] = {
-        "Image": image,
-        "Env": values.env(env, dict(os.environ)),
-        "Labels": values.pairs("label", label),
-        "Tty": tty,
-        "OpenStdin": interactive,
-        "StdinOnce": interactive and attach,
-        "AttachStdin": interactive and attach,
-        "AttachStdout": attach,
-        "AttachStderr": attach,
-        "ExposedPorts": {port: {} for port in bindings},
-        "WorkingDir": workdir,
-        "User": user,
-        "Hostname": hostname,
-        "HostConfig": host,
-    }
+def configuration(image: str, command: list[str] | None, given: dict[str, Any], *, attach: bool) -> dict[str, Any]:
+    """ContainerConfig with its HostConfig. `attach`: this process will be joined to it."""
+    body: dict[str, Any] = {"Image": image, "AttachStdout": attach, "AttachStderr": attach}
     if command:
         body["Cmd"] = list(command)
-    if entrypoint is not None:
-        body["Entrypoint"] = [entrypoint] if entrypoint else [""]
+    apply(body, CONTAINER, given)
+    if attach and body.get("OpenStdin"):
+        body |= {"AttachStdin": True, "StdinOnce": True}
     return body
 
 

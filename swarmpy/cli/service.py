@@ -12,11 +12,12 @@ import typer
 
 from swarmpy.cli.client import ApiError
 from swarmpy.cli.commands import Command, client, noun, verb
+from swarmpy.cli.flags import apply, takes
 from swarmpy.cli.logs import print_service_logs
 from swarmpy.cli.output import print_rows, print_text, print_warning, short_id
 from swarmpy.cli.progress import wait_for_service
 from swarmpy.cli.registry_auth import auth_for
-from swarmpy.cli.service_flags import CREATE, UPDATE, apply, takes
+from swarmpy.cli.service_flags import CREATE, UPDATE
 from swarmpy.cli.tasks import print_tasks
 
 app = noun()
