@@ -10,7 +10,8 @@ from swarmpy.cli.container import configuration
 def test_run_fills_the_configuration() -> None:
     body = configuration(
         "web:1", ["sh", "-c", "id"],
-        {"interactive": True, "env": ["A=1"], "publish": ["127.0.0.1:8080:80", "53/udp"], "memory": "16m", "cpus": "0.5",
+        {"interactive": True, "env": ["A=1"], "publish": ["127.0.0.1:8080:80", "53/udp"], "memory": "16m",
+         "cpus": "0.5",
          "restart": "on-failure:3", "rm": True, "volume": ["/srv:/data:ro"], "label": ["a=b"]},
         attach=True,
     )  # fmt: skip
