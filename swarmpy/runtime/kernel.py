@@ -223,6 +223,11 @@ class LinuxKernel:
         """madvise(2) MADV_POPULATE_WRITE: have pages of our own there. A hint, and no harm when it is refused."""
         self._libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), 23)
 
+    def default_signal(self, number: int) -> None:
+        """rt_sigaction(2) with SIG_DFL. The system call itself: libc keeps two signals from its callers."""
+        action = ctypes.create_string_buffer(32)   # struct kernel_sigaction: handler, flags, restorer, mask, all 0
+        self._call("rt_sigaction", (number,), uapi.SYS_rt_sigaction, number, action, None, ctypes.c_size_t(8))
+
     def set_process_name(self, name: bytes) -> None:
         """What ps(1) shows; the kernel keeps 15 bytes."""
         self._check("prctl", (name,), self._libc.prctl(uapi.PR_SET_NAME, ctypes.c_char_p(name), 0, 0, 0))

@@ -30,6 +30,9 @@ __all__ = ["main"]
 
 REHEARSALS = 20
 """CPython specialises a piece of code after some eight runs, and gives up wrong guesses after some more."""
+LIBC_SIGNALS = (32, 33)
+"""glibc's own. Its posix_spawn leaves them ignored in the child, and whatever started the daemon may have used it."""
+
 
 def main(arguments: list[str]) -> None:
     """`arguments`: control descriptor, state directory, cgroup parent."""
@@ -40,6 +43,8 @@ def main(arguments: list[str]) -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         if signal.getsignal(number) is signal.SIG_IGN:  # a daemon under nohup ignores some; containers must not
             signal.signal(number, signal.SIG_DFL)
+    for own in LIBC_SIGNALS:
+        kernel.default_signal(own)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     host = _look_around(kernel, state, cgroup_parent)

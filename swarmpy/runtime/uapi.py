@@ -108,11 +108,12 @@ SYS_mount_setattr = 442
 
 MACHINE = platform.machine()
 _OLD_CALLS = {
-    "x86_64": {"pivot_root": 155, "seccomp": 317, "bpf": 321, "capset": 126},
-    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "capset": 91},
+    "x86_64": {"rt_sigaction": 13, "pivot_root": 155, "seccomp": 317, "bpf": 321, "capset": 126},
+    "aarch64": {"rt_sigaction": 134, "pivot_root": 41, "seccomp": 277, "bpf": 280, "capset": 91},
 }
 if MACHINE not in _OLD_CALLS:
     raise ImportError(f"swarmpy.runtime knows the system calls of x86_64 and aarch64, not of {MACHINE}")
+SYS_rt_sigaction = _OLD_CALLS[MACHINE]["rt_sigaction"]
 SYS_pivot_root = _OLD_CALLS[MACHINE]["pivot_root"]
 SYS_seccomp = _OLD_CALLS[MACHINE]["seccomp"]
 SYS_bpf = _OLD_CALLS[MACHINE]["bpf"]
