@@ -10,18 +10,18 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from swarmpy.api.framing import MULTIPLEXED, RAW, framed
 from swarmpy.api.requests import query_flag
 from swarmpy.api.swarm_access import current_manager, find_service, find_task
-from swarmpy.api.swarm_json.values import time_text
 from swarmpy.api.swarm_node import SwarmManager, SwarmNode
+from swarmpy.engine.times import format_rfc3339
 from swarmpy.errors import InvalidArgument
 from swarmpy.rpc.logs_pb2 import LogMessage, LogRequest
 from swarmpy.rpc.types_pb2 import TaskSpec
 
 __all__ = ["routes"]
 
-RAW_STREAM = "application/vnd.docker.raw-stream"
-MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+STREAMS = {LogMessage.STDERR: "stderr"}      # everything else is stdout
 
 
 def routes(swarm: SwarmNode) -> list[web.RouteDef]:
@@ -86,12 +86,12 @@ async def stream(
     timestamps, details = query_flag(request, "timestamps"), query_flag(request, "details")
     raw = spec.container.tty
     response = web.StreamResponse()
-    response.content_type = RAW_STREAM if raw else MULTIPLEXED_STREAM
+    response.content_type = RAW if raw else MULTIPLEXED
     await response.prepare(request)
     with contextlib.suppress(ConnectionResetError):      # the client has gone: there is nobody to tell
         async for message in manager.logs(wanted):
             line = render(message, timestamps=timestamps, details=details)
-            await response.write(line if raw else frame(message.stream, line))
+            await response.write(line if raw else framed(STREAMS.get(message.stream, "stdout"), line))
         await response.write_eof()
     return response
 
@@ -100,7 +100,7 @@ def render(message: LogMessage, *, timestamps: bool, details: bool) -> bytes:
     """`TIMESTAMP DETAILS LINE`, as the docker client takes it apart."""
     prefix = ""
     if timestamps:
-        prefix += f"{time_text(message.timestamp_ns)} "
+        prefix += f"{format_rfc3339(message.timestamp_ns)} "
     if details:
         attributes = {
             "com.docker.swarm.node.id": message.node_id,
@@ -109,9 +109,3 @@ def render(message: LogMessage, *, timestamps: bool, details: bool) -> bytes:
         }
         prefix += ",".join(f"{quote(key)}={quote(value)}" for key, value in attributes.items()) + " "
     return prefix.encode() + message.data
-
-
-def frame(stream: LogMessage.Stream, line: bytes) -> bytes:
-    """Eight bytes of header: 1 for stdout or 2 for stderr, three zeros, the length, big-endian."""
-    number = 2 if stream == LogMessage.STDERR else 1
-    return bytes((number, 0, 0, 0)) + len(line).to_bytes(4, "big") + line

@@ -12,7 +12,7 @@ from swarmpy.api.swarm_events import swarm_events
 from swarmpy.api.swarm_json.cluster import swarm_spec_from_json
 from swarmpy.api.swarm_json.node import node_spec_from_json, node_to_json
 from swarmpy.api.swarm_json.service import service_spec_from_json, service_spec_to_json
-from swarmpy.api.swarm_json.values import time_text
+from swarmpy.engine.times import format_rfc3339
 from swarmpy.errors import InvalidArgument, NotSupported
 from swarmpy.manager.replicated_log import LogMember
 from swarmpy.manager.store import Event, EventKind
@@ -126,8 +126,8 @@ def test_external_cas_are_refused() -> None:
 
 
 def test_times_keep_their_nanoseconds() -> None:
-    assert time_text(1_700_000_000_123_456_789) == "2023-11-14T22:13:20.123456789Z"
-    assert time_text(0) == "0001-01-01T00:00:00Z"
+    assert format_rfc3339(1_700_000_000_123_456_789) == "2023-11-14T22:13:20.123456789Z"
+    assert format_rfc3339(0) == "0001-01-01T00:00:00Z"
 
 
 def test_a_scaled_service_is_an_event_and_its_bookkeeping_is_not() -> None:

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf.message import Message
 
 from swarmpy.api.fields import Fields
-from swarmpy.api.swarm_json.values import JSON, compact, time_text
+from swarmpy.api.swarm_json.values import JSON, compact
+from swarmpy.engine.times import format_rfc3339
 from swarmpy.rpc.types_pb2 import Cluster, ClusterSpec
 
 __all__ = ["cluster_info_to_json", "swarm_spec_from_json", "swarm_to_json"]
@@ -89,8 +90,8 @@ def cluster_info_to_json(cluster: Cluster) -> JSON:
     return {
         "ID": cluster.id,
         "Version": {"Index": cluster.meta.version},
-        "CreatedAt": time_text(cluster.meta.created_ns),
-        "UpdatedAt": time_text(cluster.meta.updated_ns),
+        "CreatedAt": format_rfc3339(cluster.meta.created_ns),
+        "UpdatedAt": format_rfc3339(cluster.meta.updated_ns),
         "Spec": swarm_spec_to_json(cluster.spec),
         "TLSInfo": tls_info(cluster.root_ca.cert_pem),
         "RootRotationInProgress": False,

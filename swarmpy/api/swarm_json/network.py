@@ -5,7 +5,8 @@ Source  Docker Engine API: Network (GET /networks), Task.NetworksAttachments.
 
 from __future__ import annotations
 
-from swarmpy.api.swarm_json.values import JSON, compact, time_text
+from swarmpy.api.swarm_json.values import JSON, compact
+from swarmpy.engine.times import format_rfc3339
 from swarmpy.rpc.types_pb2 import Network
 
 __all__ = ["network_resource_to_json", "network_to_json"]
@@ -19,8 +20,8 @@ def network_to_json(network: Network) -> JSON:
     return {
         "ID": network.id,
         "Version": {"Index": network.meta.version},
-        "CreatedAt": time_text(network.meta.created_ns),
-        "UpdatedAt": time_text(network.meta.updated_ns),
+        "CreatedAt": format_rfc3339(network.meta.created_ns),
+        "UpdatedAt": format_rfc3339(network.meta.updated_ns),
         "Spec": {
             "Name": spec.annotations.name,
             "Labels": dict(spec.annotations.labels),
@@ -40,7 +41,7 @@ def network_resource_to_json(network: Network) -> JSON:
     return {
         "Name": spec.annotations.name,
         "Id": network.id,
-        "Created": time_text(network.meta.created_ns),
+        "Created": format_rfc3339(network.meta.created_ns),
         "Scope": "swarm",
         "Driver": spec.driver or "overlay",
         "EnableIPv4": True,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 
 from swarmpy.api.fields import Fields
-from swarmpy.api.swarm_json.values import JSON, compact, time_text
+from swarmpy.api.swarm_json.values import JSON, compact
+from swarmpy.engine.times import format_rfc3339
 from swarmpy.manager.replicated_log import LogMember
 from swarmpy.rpc.types_pb2 import Node, NodeDescription, NodeRole, NodeSpec, NodeStatus
 
@@ -38,8 +39,8 @@ def node_to_json(node: Node, member: LogMember | None) -> JSON:
     result: JSON = {
         "ID": node.id,
         "Version": {"Index": node.meta.version},
-        "CreatedAt": time_text(node.meta.created_ns),
-        "UpdatedAt": time_text(node.meta.updated_ns),
+        "CreatedAt": format_rfc3339(node.meta.created_ns),
+        "UpdatedAt": format_rfc3339(node.meta.updated_ns),
         "Spec": compact({"Name": spec.annotations.name})
         | {
             "Labels": dict(spec.annotations.labels),

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 from swarmpy.api.fields import Fields
 from swarmpy.api.swarm_json.task_spec import task_spec_from_json, task_spec_to_json
-from swarmpy.api.swarm_json.values import JSON, compact, time_text
+from swarmpy.api.swarm_json.values import JSON, compact
+from swarmpy.engine.times import format_rfc3339
 from swarmpy.errors import InvalidArgument, NotSupported
 from swarmpy.rpc.types_pb2 import (
     Endpoint,
@@ -155,8 +156,8 @@ def service_to_json(service: Service) -> JSON:
     result: JSON = {
         "ID": service.id,
         "Version": {"Index": service.meta.version},
-        "CreatedAt": time_text(service.meta.created_ns),
-        "UpdatedAt": time_text(service.meta.updated_ns),
+        "CreatedAt": format_rfc3339(service.meta.created_ns),
+        "UpdatedAt": format_rfc3339(service.meta.updated_ns),
         "Spec": service_spec_to_json(service.spec),
         "Endpoint": endpoint_to_json(service.endpoint),
     }
@@ -164,8 +165,8 @@ def service_to_json(service: Service) -> JSON:
         result["PreviousSpec"] = service_spec_to_json(service.previous_spec)
     if service.update_status.state != UpdateStatus.UNKNOWN:
         status = service.update_status
-        shown: JSON = {"State": UPDATE_STATES[status.state], "StartedAt": time_text(status.started_ns)}
+        shown: JSON = {"State": UPDATE_STATES[status.state], "StartedAt": format_rfc3339(status.started_ns)}
         if status.completed_ns:
-            shown["CompletedAt"] = time_text(status.completed_ns)
+            shown["CompletedAt"] = format_rfc3339(status.completed_ns)
         result["UpdateStatus"] = shown | {"Message": status.message}
     return result

@@ -8,7 +8,8 @@ from __future__ import annotations
 from swarmpy.api.swarm_json.network import network_to_json
 from swarmpy.api.swarm_json.service import ports_to_json
 from swarmpy.api.swarm_json.task_spec import task_spec_to_json
-from swarmpy.api.swarm_json.values import JSON, compact, time_text
+from swarmpy.api.swarm_json.values import JSON, compact
+from swarmpy.engine.times import format_rfc3339
 from swarmpy.manager.store import Store
 from swarmpy.rpc.types_pb2 import Task, TaskState, TaskStatus
 
@@ -26,8 +27,8 @@ def task_to_json(task: Task, store: Store) -> JSON:
     result: JSON = {
         "ID": task.id,
         "Version": {"Index": task.meta.version},
-        "CreatedAt": time_text(task.meta.created_ns),
-        "UpdatedAt": time_text(task.meta.updated_ns),
+        "CreatedAt": format_rfc3339(task.meta.created_ns),
+        "UpdatedAt": format_rfc3339(task.meta.updated_ns),
         "Labels": {},
         "Spec": task_spec_to_json(template.spec) if template is not None else {},
         "ServiceID": task.service_id,
@@ -48,7 +49,7 @@ def task_to_json(task: Task, store: Store) -> JSON:
 
 
 def status_to_json(status: TaskStatus) -> JSON:
-    result: JSON = {"Timestamp": time_text(status.timestamp_ns), "State": state_name(status.state)}
+    result: JSON = {"Timestamp": format_rfc3339(status.timestamp_ns), "State": state_name(status.state)}
     result |= compact({"Message": status.message, "Err": status.error})
     if status.HasField("container"):
         result["ContainerStatus"] = {
