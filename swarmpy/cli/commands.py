@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 import typer
 
-from swarmpy.cli.client import Client, default_host
+from swarmpy.cli.client import ApiError, Client, default_host
+from swarmpy.cli.output import print_text, print_warning
 
-__all__ = ["Command", "client", "noun"]
+__all__ = ["Command", "client", "each", "noun", "verb"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -28,6 +29,20 @@ def client() -> Client:
 def noun() -> typer.Typer:
     """An app for the verbs of one noun."""
     return typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["--help"]})
+
+
+def each(references: list[str], act: Callable[[str], None]) -> None:
+    """Do it for all of them; one that fails is reported and does not stop the rest."""
+    failed = False
+    for reference in references:
+        try:
+            act(reference)
+            print_text(reference)
+        except ApiError as error:
+            print_warning(f"Error response from daemon: {error}")
+            failed = True
+    if failed:
+        raise typer.Exit(1)
 
 
 def verb(

@@ -8,21 +8,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from swarmpy.cli import values
 from swarmpy.cli.client import ApiError, Client
-from swarmpy.cli.commands import Command, client, noun, verb
+from swarmpy.cli.commands import Command, client, each, noun, verb
 from swarmpy.cli.container_flags import CONTAINER
 from swarmpy.cli.flags import apply, takes
 from swarmpy.cli.image import pull_image
 from swarmpy.cli.logs import print_logs, since_text
 from swarmpy.cli.output import age, print_rows, print_text, print_warning, short_id
-from swarmpy.cli.service import filters_json
 from swarmpy.cli.terminal import join_streams, raw_terminal
+from swarmpy.cli.values import filters_json
 
 app = noun()
 COMMANDS: dict[str, Command] = {}
@@ -39,20 +38,6 @@ Tty = Annotated[bool, typer.Option("--tty", "-t", help="With a terminal")]
 Env = Annotated[list[str], typer.Option("--env", "-e", help="Environment variable")]
 Workdir = Annotated[str, typer.Option("--workdir", "-w", help="Working directory")]
 User = Annotated[str, typer.Option("--user", "-u", help="User and group")]
-
-
-def each(references: list[str], act: Callable[[str], None]) -> None:
-    """Do it for all of them; one that fails is reported and does not stop the rest."""
-    failed = False
-    for reference in references:
-        try:
-            act(reference)
-            print_text(reference)
-        except ApiError as error:
-            print_warning(f"Error response from daemon: {error}")
-            failed = True
-    if failed:
-        raise typer.Exit(1)
 
 
 @verb(app, COMMANDS, "ls", word="ps")

@@ -17,7 +17,7 @@ from swarmpy.cli.client import Client
 from swarmpy.cli.commands import Command, client, noun, verb
 from swarmpy.cli.output import age, print_rows, print_text, print_warning, short_id, size_text
 from swarmpy.cli.registry_auth import auth_for
-from swarmpy.cli.service import filters_json
+from swarmpy.cli.values import filters_json
 
 app = noun()
 COMMANDS: dict[str, Command] = {}

@@ -12,10 +12,10 @@ import typer
 
 from swarmpy.cli import values
 from swarmpy.cli.client import ApiError, Client
-from swarmpy.cli.commands import Command, client, noun, verb
-from swarmpy.cli.output import print_rows, print_text, print_warning
-from swarmpy.cli.service import filters_json
+from swarmpy.cli.commands import Command, client, each, noun, verb
+from swarmpy.cli.output import print_rows, print_text
 from swarmpy.cli.tasks import print_tasks
+from swarmpy.cli.values import filters_json
 
 app = noun()
 COMMANDS: dict[str, Command] = {}
@@ -148,13 +148,5 @@ def rm(
 ) -> None:
     """Remove nodes that are down from the swarm."""
     daemon = client()
-    failed = False
-    for node in nodes:
-        try:
-            daemon.delete(f"/nodes/{node}", {"force": str(force).lower()})
-            print_text(node)
-        except ApiError as error:
-            print_warning(f"Error response from daemon: {error}")
-            failed = True
-    if failed:
-        raise typer.Exit(1)
+    query = {"force": str(force).lower()}
+    each(nodes, lambda node: daemon.delete(f"/nodes/{node}", query))

@@ -21,7 +21,6 @@ __all__ = ["wait_for_service"]
 
 JSON = dict[str, Any]
 POLL_S = 0.2
-STATES = ("new", "allocated", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running")
 FINAL = {
     "paused": "service update paused",
     "rollback_paused": "service rollback paused",

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from swarmpy.cli.client import ApiError
-from swarmpy.cli.commands import Command, client, noun, verb
+from swarmpy.cli.commands import Command, client, each, noun, verb
 from swarmpy.cli.flags import apply, takes
 from swarmpy.cli.logs import print_service_logs
 from swarmpy.cli.output import print_rows, print_text, print_warning, short_id
@@ -19,6 +18,7 @@ from swarmpy.cli.progress import wait_for_service
 from swarmpy.cli.registry_auth import auth_for
 from swarmpy.cli.service_flags import CREATE, UPDATE
 from swarmpy.cli.tasks import print_tasks
+from swarmpy.cli.values import filters_json
 
 app = noun()
 COMMANDS: dict[str, Command] = {}
@@ -160,17 +160,6 @@ def port_text(port: dict[str, Any]) -> str:
     return f"*:{published}->{port['TargetPort']}/{port['Protocol']}" if port["PublishMode"] == "ingress" else ""
 
 
-def filters_json(items: list[str]) -> str | None:
-    """`--filter name=web` -> the API's `filters`."""
-    found: dict[str, list[str]] = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"--filter: {item!r} is not NAME=VALUE")
-        found.setdefault(name, []).append(value)
-    return json.dumps(found) if found else None
-
-
 @verb(app, COMMANDS, "ps")
 def ps(
     services: Services,
@@ -204,16 +193,7 @@ def inspect(services: Services, format_: Format = "") -> None:
 def rm(services: Services) -> None:
     """Remove services and end their tasks."""
     daemon = client()
-    failed = False
-    for reference in services:
-        try:
-            daemon.delete(f"/services/{reference}")
-            print_text(reference)
-        except ApiError as error:
-            print_warning(f"Error response from daemon: {error}")
-            failed = True
-    if failed:
-        raise typer.Exit(1)
+    each(services, lambda reference: daemon.delete(f"/services/{reference}"))
 
 
 @verb(app, COMMANDS, "logs")

@@ -15,7 +15,7 @@ from swarmpy.cli.client import API_VERSION, Unreachable
 from swarmpy.cli.commands import Command, client, noun, verb
 from swarmpy.cli.logs import since_text
 from swarmpy.cli.output import print_rows, print_text, print_warning
-from swarmpy.cli.service import filters_json
+from swarmpy.cli.values import filters_json
 
 app = noun()
 COMMANDS: dict[str, Command] = {}

@@ -6,11 +6,12 @@ the flag and quotes what was typed.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["duration_ns", "env", "mount", "nano_cpus", "pairs", "ports", "size_bytes", "ulimit"]
+__all__ = ["duration_ns", "env", "filters_json", "mount", "nano_cpus", "pairs", "ports", "size_bytes", "ulimit"]
 
 JSON = dict[str, Any]
 
@@ -156,3 +157,14 @@ def ulimit(text: str) -> JSON:
         return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
     except ValueError:
         raise ValueError(f"--ulimit: {text!r} is not NAME=SOFT[:HARD]") from None
+
+
+def filters_json(items: list[str]) -> str | None:
+    """`--filter name=web` -> the API's `filters`."""
+    found: dict[str, list[str]] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"--filter: {item!r} is not NAME=VALUE")
+        found.setdefault(name, []).append(value)
+    return json.dumps(found) if found else None
