@@ -118,10 +118,6 @@ class Agent:
         """The observed state of every task this node holds."""
         return {task_id: runner.status for task_id, runner in self._runners.items()}
 
-    def add_manager(self, addr: str) -> None:
-        """One more manager to try: the one of this host."""
-        self._managers.add(addr)
-
     def reconnect(self) -> None:
         """Begin a new session, with a new channel: after the certificate changed."""
         self._reconnect.set()

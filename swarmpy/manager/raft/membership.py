@@ -130,7 +130,3 @@ class Membership:
             peers=MappingProxyType({int(member): Peer(*peer) for member, peer in fields["peers"].items()}),
             removed=frozenset(fields["removed"]),
         )
-
-    @classmethod
-    def alone(cls, raft_id: int, peer: Peer) -> Membership:
-        return cls(voters=frozenset({raft_id}), peers=MappingProxyType({raft_id: peer}))

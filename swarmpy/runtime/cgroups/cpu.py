@@ -8,7 +8,6 @@ from __future__ import annotations
 from swarmpy.runtime.cgroups.write import Read, Write, key_values, number
 from swarmpy.runtime.reader import Fields
 
-FIELD = "cpu"
 NAMES = ("shares", "quota", "period", "burst", "idle", "realtimeRuntime", "realtimePeriod")
 
 

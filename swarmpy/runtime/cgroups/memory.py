@@ -12,7 +12,6 @@ from swarmpy.runtime.reader import Fields
 
 LIMIT_V1 = "memory.limit_in_bytes"
 SWAP_V1 = "memory.memsw.limit_in_bytes"
-FIELD = "memory"
 
 
 def writes(resources: Fields, version: int, read: Read) -> list[Write]:
