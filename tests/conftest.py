@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import grpc.aio
 import pytest
 
 from tests.leftovers import Session
@@ -21,3 +22,9 @@ def nothing_is_left() -> Iterator[None]:
     left = session.end()
     if left:
         pytest.fail("the tests left on this machine:\n" + "\n".join(left), pytrace=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def grpc_stays_up() -> None:
+    """As in the daemon: garbage of one test must not take gRPC's poller down within another."""
+    grpc.aio.init_grpc_aio()  # type: ignore[attr-defined]  # the stubs lack it

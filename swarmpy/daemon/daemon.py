@@ -14,6 +14,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
+import grpc.aio
+
 from swarmpy.daemon.api_server import ApiServer
 from swarmpy.daemon.config import Config
 from swarmpy.daemon.host import Host
@@ -35,6 +37,9 @@ class Daemon:
 
     async def run(self) -> None:
         """Until a signal. Raises SwarmpyError when a part cannot start; what had started has then ended."""
+        # gRPC takes its poller down with the last channel, waiting for it on this thread, and waits for ever when a
+        # call is still open. One hold for the life of the process keeps it up.
+        grpc.aio.init_grpc_aio()  # type: ignore[attr-defined]  # the stubs lack it
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._stop.set)

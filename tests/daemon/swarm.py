@@ -1,12 +1,13 @@
-"""Whole nodes in one process, on addresses 127.0.x.y: real Raft, disks, certificates and gRPC, and an agent that runs
+"""Whole nodes in one process, on addresses 127.x.y.z: real Raft, disks, certificates and gRPC, and an agent that runs
 no containers. Enough to see how nodes become and cease to be what they are."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from random import SystemRandom
 
@@ -206,12 +207,27 @@ class Host:
 
 @asynccontextmanager
 async def hosts(directory: Path, count: int, net: int) -> AsyncIterator[list[Host]]:
-    """`count` hosts on 127.0.`net`.1 and up, stopped at the end."""
-    made = [Host(directory / str(n), f"127.0.{net}.{n}") for n in range(1, count + 1)]
-    try:
-        yield made
-    finally:
-        await asyncio.gather(*(host.node.close(hand_over=False) for host in made))
+    """`count` hosts on 127.x.`net`.1 and up, where no other test run of this machine is; stopped at the end."""
+    with free_second_octet() as octet:
+        made = [Host(directory / str(n), f"127.{octet}.{net}.{n}") for n in range(1, count + 1)]
+        try:
+            yield made
+        finally:
+            await asyncio.gather(*(host.node.close(hand_over=False) for host in made))
+
+
+@contextmanager
+def free_second_octet() -> Iterator[int]:
+    """One of 1 to 254 that is ours alone until the end: held by the name of a socket, which dies with its process."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as holder:
+        for octet in range(1, 255):
+            try:
+                holder.bind(f"\0swarmpy-tests-127.{octet}")
+            except OSError:
+                continue
+            yield octet
+            return
+        raise AssertionError("254 test runs hold all of 127.0.0.0/8")
 
 
 async def until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
