@@ -3,7 +3,7 @@ VENV   ?= .venv
 PYTHON ?= python3
 PY     := $(VENV)/bin/python
 
-.PHONY: help install test lint demo bench proto simulate clean
+.PHONY: help install test lint demo bench proto simulate mutations clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ SEEDS ?= 1000
 JOBS  ?= 2
 simulate: install  ## Raft clusters under faults, SEEDS of them (1000) in JOBS processes (2)
 	$(PY) -m tests.raft.simulation --seeds $(SEEDS) --jobs $(JOBS)
+
+mutations: install  ## plant bugs in the Raft core, one at a time: the simulation must find each
+	$(PY) -m tests.raft.simulation --mutations --seeds 500 --jobs $(JOBS)
 
 proto: install   ## generate swarmpy/rpc from proto/
 	$(PY) -m grpc_tools.protoc -Iswarmpy/rpc=proto --python_out=. --pyi_out=. --grpc_python_out=. \

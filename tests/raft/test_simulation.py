@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.raft.simulation.__main__ import run_seed
+from tests.raft.simulation.__main__ import find, run_seed
+from tests.raft.simulation.mutations import MUTATIONS
 
 
 @pytest.mark.parametrize("block", range(0, 200, 20))
@@ -20,3 +21,11 @@ def test_a_seed_replays_to_the_letter() -> None:
         run_seed(3, lines.append)
     assert runs[0] == runs[1]
     assert len(runs[0]) > 100
+
+
+@pytest.mark.parametrize("name", sorted(MUTATIONS))
+def test_a_planted_bug_is_found(name: str) -> None:
+    """By the seed that found it first; where the core has changed since, by the first that does now."""
+    seed = MUTATIONS[name].seed
+    wrong = find(name, (seed, *range(500)))
+    assert wrong is not None, f"500 seeds do not notice {name}: {MUTATIONS[name].breaks}"

@@ -7,8 +7,10 @@ import multiprocessing
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
+from tests.raft.simulation.mutations import MUTATIONS, planted
 from tests.raft.simulation.world import World
 
 REPLAY = "python -m tests.raft.simulation --seed {seed} --trace"
@@ -25,6 +27,28 @@ def run_seed(seed: int, trace: Callable[[str], None] | None = None) -> tuple[int
     return world.laws.writes, world.laws.reads, None
 
 
+def find(name: str, seeds: Iterable[int]) -> str | None:
+    """The first of `seeds` that finds the bug called `name`, and how; None when none does."""
+    with planted(name):
+        for seed in seeds:
+            *_, wrong = run_seed(seed)
+            if wrong is not None:
+                return wrong
+    return None
+
+
+def plant_all(seeds: range, jobs: int) -> int:
+    """Plant every bug; returns how many were not found."""
+    missed = 0
+    with multiprocessing.Pool(jobs) as pool:
+        found = pool.imap(partial(find, seeds=seeds), MUTATIONS)
+        for mutation, wrong in zip(MUTATIONS.values(), found, strict=True):
+            missed += wrong is None
+            print(f"{mutation.name}: {wrong.splitlines()[0] if wrong else 'NOT FOUND'}", flush=True)
+    print(f"{len(MUTATIONS)} bugs planted, {missed} not found")
+    return missed
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Simulate Raft clusters under faults.")
     parser.add_argument("--seeds", type=int, default=200, help="how many seeds to run")
@@ -32,6 +56,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--seed", type=int, help="run this one alone")
     parser.add_argument("--trace", action="store_true", help="print every message and change of role")
+    parser.add_argument("--mutations", action="store_true", help="plant bugs in the core; each must be found")
     options = parser.parse_args()
     if options.seed is not None:
         *_, wrong = run_seed(options.seed, print if options.trace else None)
@@ -39,6 +64,8 @@ def main() -> int:
         return 1 if wrong else 0
     began = time.monotonic()
     seeds = range(options.first, options.first + options.seeds)
+    if options.mutations:
+        return 1 if plant_all(seeds, options.jobs) else 0
     writes = reads = failures = 0
     with multiprocessing.Pool(options.jobs) as pool:
         for wrote, read, wrong in pool.imap_unordered(run_seed, seeds, chunksize=4):

@@ -26,6 +26,7 @@ class Network:
         self._random = random
         self._cut: set[tuple[int, int]] = set()
         self._latest: dict[tuple[int, int], int] = {}
+        self._held_up: dict[int, int] = {}
 
     def arrivals(self, message: Message, now: int) -> list[int]:
         """When the message arrives: never, once or more often."""
@@ -36,12 +37,16 @@ class Network:
         count = 2 if random.random() < weather.duplication else 1
         times = []
         for _ in range(count):
-            time = now + random.randint(1, weather.max_delay)
+            time = max(now, self._held_up.get(message.sender, 0)) + random.randint(1, weather.max_delay)
             if weather.in_order:
                 time = max(time, self._latest.get(path, 0) + 1)
                 self._latest[path] = time
             times.append(time)
         return times
+
+    def hold_up(self, sender: int, until: int) -> None:
+        """Nothing that `sender` says arrives before `until`."""
+        self._held_up[sender] = until
 
     def cut(self, sender: int, to: int) -> None:
         self._cut.add((sender, to))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from swarmpy.manager.raft.leader import Leader
 from swarmpy.manager.raft.membership import Change, ChangeKind, Peer
 from swarmpy.manager.raft.messages import HardState, Message
+from swarmpy.manager.raft.role import Campaign
 from tests.raft.simulation.disk import Disk, founding_entries
 from tests.raft.simulation.laws import Broken, Laws
 from tests.raft.simulation.member import Member
@@ -21,6 +23,7 @@ TROUBLE = (2_000, 8_000)    # how long the troublemaker is at work
 CALM = 4_000                # how long the cluster may take to recover when he is gone
 QUIET = 20_000              # how long its members may take to agree once the clients are gone, too
 MAX_MEMBERS = 7
+FAST_DISK = (1, 1, 1, 4)    # how long a write takes
 
 
 class World:
@@ -42,13 +45,16 @@ class World:
         self._syncing: set[Member] = set()
         self.network = Network(self._weather(), self.random)
         self.members: dict[int, Member] = {}
-        voters = self.random.randint(1, 5)
-        learners = self.random.choice((0, 0, 1, 2))
+        voters = self.random.choice((1, 2, 3, 3, 3, 4, 5, 5, 5, 6, 7))
+        learners = min(self.random.choice((0, 0, 1, 2)), MAX_MEMBERS - voters)
         founding = founding_entries(voters, learners)
         for raft_id in range(1, voters + learners + 1):
             self._add(raft_id, Disk(HardState(1, 0, len(founding)), founding))
         self._write_every = self.random.choice((5, 20, 100))
-        self._trouble_every = self.random.choice((150, 400, 1200))
+        self._trouble_every = self.random.choice((60, 150, 400, 1200))
+        self._rivalry = self.random.choice((0, 3, 12))
+        self._leaders_fall = self.random.random() < 0.3
+        self._syncs = self.random.choice(((1, 1, 4, 40), FAST_DISK, (40, 100, 400)))
         self._snapshot_every = self.random.choice((0, 300, 1500))
 
     def _weather(self) -> Weather:
@@ -64,6 +70,8 @@ class World:
         self._every(self._write_every, self._client_writes)
         self._every(2 * self._write_every, self._client_reads)
         self._every(self._trouble_every, self._make_trouble)
+        if self._leaders_fall:
+            self._every(TICK // 2, self._lead_and_fall)
         if self._snapshot_every:
             self._every(self._snapshot_every, self._someone_takes_a_snapshot)
         self._run_until(self.random.randint(*TROUBLE))
@@ -134,7 +142,7 @@ class World:
         if member.disk.under_way and member not in self._syncing:
             self._syncing.add(member)
             core, count = member.core, len(member.disk.under_way)
-            self._at(self.now + self.random.choice((1, 1, 4, 40)), lambda: self._sync(member, core, count))
+            self._at(self.now + self.random.choice(self._syncs), lambda: self._sync(member, core, count))
 
     def _sync(self, member: Member, core: object, count: int) -> None:
         self._syncing.discard(member)
@@ -175,7 +183,10 @@ class World:
     def _client_reads(self) -> None:
         up = self._up()
         if up and self._clients:
-            member = self.random.choice(up)
+            self._read_at(self.random.choice(up))
+
+    def _read_at(self, member: Member) -> None:
+        if member.up:
             self._contexts += 1
             member.read(self._contexts)
             self._pump_soon(member)
@@ -186,9 +197,10 @@ class World:
         if self._calm:
             return
         deeds = (
-            (3, self._crash), (4, self._restart), (2, self._partition), (2, self._cut_one_way), (4, self._heal),
-            (2, self._transfer), (2, self._add_learner), (2, self._promote), (1, self._remove), (2, self._break_stream),
-            (2, self._cut_power), (2, self._strand_leader),
+            (3, self._crash), (4, self._restart), (2, self._bounce), (2, self._cut_power), (1, self._jump_clock),
+            (2, self._partition), (2, self._cut_one_way), (4, self._heal), (2, self._break_stream),
+            (2, self._strand_leader), (2, self._transfer), (self._rivalry, self._rivals_stand),
+            (2, self._add_learner), (2, self._promote), (1, self._remove), (1, self._change_much),
         )  # fmt: skip
         deed = self.random.choices([deed for _, deed in deeds], [weight for weight, _ in deeds])[0]
         deed()
@@ -206,6 +218,81 @@ class World:
             self.say(f"crash {member.raft_id}")
             member.crash()
 
+    def _bounce(self, member: Member | None = None) -> None:
+        """Crash and start again before anybody notices: what was not synced is forgotten, the term goes on."""
+        member = member or self._pick()
+        if member is not None and member.up and not self._calm:
+            self.say(f"bounce {member.raft_id}")
+            member.crash()
+            member.start()
+
+    def _jump_clock(self) -> None:
+        """Much time passes at once, as when a machine was suspended."""
+        member = self._pick()
+        if member is not None:
+            self.say(f"clock of {member.raft_id} jumps")
+            for _ in range(self.random.randint(1, 30)):
+                member.core.tick()
+            self._pump_soon(member)
+
+    def _rivals_stand(self) -> None:
+        """Two stand for the same term; those they ask hear the second later, and some crash in between. The first
+        may win before that, but says so only afterwards.
+
+        Any follower may stand at any time (Raft paper, 5.2): timeouts make it rare, they do not make it safe.
+        """
+        voters = [member for member in self._up() if member.raft_id in member.core.membership.voters]
+        self.random.shuffle(voters)
+        first, second, asked = voters[:1], voters[1:2], voters[2:]
+        late = self.random.randint(0, 2 * TICK)
+        for rival in (*first, *second):
+            self.say(f"{rival.raft_id} stands")
+            rival.core.campaign(Campaign.FORCED)
+            self._pump_soon(rival)
+        for rival in first:
+            self._at(self.now + 5, partial(self._hold_up, rival, self.now + 2 * late))
+        for rival in second:
+            self._hold_up(rival, self.now + late)
+        for member in asked:
+            if self.random.random() < 0.5:
+                self._at(self.now + self.random.randint(0, late), partial(self._bounce, member))
+
+    def _hold_up(self, member: Member, until: int) -> None:
+        self.network.hold_up(member.raft_id, until)
+
+    def _lead_and_fall(self) -> None:
+        """Leaders fall soon after a write or two, and no more than a majority is ever up (Raft paper, Figure 8).
+
+        Every election then needs all who are up, among them those who last held something else.
+        """
+        if self._calm:
+            return
+        for leader in self._leaders():
+            leader.write(b"%d." % self.random.getrandbits(32) + bytes(60))
+            self._pump_soon(leader)
+            if self.random.random() < 0.6:
+                self._at(self.now + self.random.randint(0, 40), partial(self._fall, leader))
+        up, down = self._up(), [member for member in self.members.values() if not member.up]
+        self.random.shuffle(down)
+        for member in down[: max(0, len(self.members) // 2 + 1 - len(up))]:
+            member.start()
+            self._stand_soon(member)
+        if up and not self._leaders():
+            self._stand_soon(self.random.choice(up))
+
+    def _stand_soon(self, member: Member) -> None:
+        self._at(self.now + self.random.randint(0, TICK), lambda: self._stand(member))
+
+    def _stand(self, member: Member) -> None:
+        if member.up:
+            member.core.campaign(Campaign.REAL)
+            self._pump_soon(member)
+
+    def _fall(self, leader: Member) -> None:
+        if leader.up and not self._calm:
+            self.say(f"crash {leader.raft_id}")
+            leader.crash()
+
     def _cut_power(self) -> None:
         """All at once, and most come back before the rest: what only they had is gone with what was not synced."""
         self.say("power cut")
@@ -221,6 +308,8 @@ class World:
                 member.start()
 
     def _partition(self) -> None:
+        if self._calm:
+            return
         ids = list(self.members)
         self.random.shuffle(ids)
         at = self.random.randint(0, len(ids))
@@ -234,6 +323,8 @@ class World:
             self.say(f"strand {leader.raft_id}")
             self.network.partition({leader.raft_id}, set(self.members) - {leader.raft_id}, both_ways=True)
             self._stopped_until[leader] = self.now + 30 * TICK
+            for _ in range(3):
+                self._at(self.now + self.random.randint(1, 30 * TICK), partial(self._read_at, leader))
 
     def _cut_one_way(self) -> None:
         self.network.cut(self.random.choice(list(self.members)), self.random.choice(list(self.members)))
@@ -285,6 +376,19 @@ class World:
             leader.change(Change(ChangeKind.REMOVE, member))
             self._pump_soon(leader)
 
+    def _change_much(self) -> None:
+        """Several changes in one breath, of which a leader takes the first; then it loses touch with some."""
+        for leader in self._leaders():
+            membership = leader.core.membership
+            wanted = [Change(ChangeKind.PROMOTE, learner) for learner in sorted(membership.learners)]
+            wanted += [Change(ChangeKind.REMOVE, voter) for voter in sorted(membership.voters - {leader.raft_id})]
+            self.random.shuffle(wanted)
+            self.say(f"{leader.raft_id} is asked for {len(wanted)} changes at once")
+            for change in wanted[:3]:
+                leader.change(change)
+            self._pump_soon(leader)
+            self._at(self.now + self.random.randint(1, TICK), self._partition)
+
     def _someone_takes_a_snapshot(self) -> None:
         member = self._pick()
         if member is not None:
@@ -298,6 +402,7 @@ class World:
         self._calm = True
         self.network.heal()
         self._stopped_until.clear()
+        self._syncs = FAST_DISK
         self.network.weather = Weather(loss=0, duplication=0, max_delay=5, in_order=True)
         for member in self.members.values():
             if not member.up:
