@@ -6,6 +6,9 @@ status, and only `manager/control` turns it into a gRPC status and back.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "Conflict",
     "Forbidden",
@@ -15,6 +18,7 @@ __all__ = [
     "NotSupported",
     "SwarmpyError",
     "Unavailable",
+    "naming",
 ]
 
 
@@ -48,3 +52,14 @@ class NotSupported(SwarmpyError):
 
 class Internal(SwarmpyError):
     """The fault is on our side or the kernel's (HTTP 500)."""
+
+
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """What the block refuses is the value of this field: its path goes before the text."""
+    try:
+        yield
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{field}: {error}") from error
+    except NotSupported as error:
+        raise NotSupported(f"{field}: {error}") from error

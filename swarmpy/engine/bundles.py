@@ -15,7 +15,7 @@ from pathlib import Path
 
 from swarmpy.engine.checks import log_limits
 from swarmpy.engine.endpoints import Attachment, has_own_network
-from swarmpy.engine.facts import host_devices, identity_in_layers, resolv_conf_of_host
+from swarmpy.engine.facts import host_devices, identity_in_layers, init_program, resolv_conf_of_host
 from swarmpy.engine.hosts import hosts_file, resolv_conf
 from swarmpy.engine.parts import Parts
 from swarmpy.engine.privileges import confinement
@@ -87,13 +87,14 @@ def _write(parts: Parts, record: ContainerRecord, root: RootFS, joined: Mapping[
         available_capabilities=parts.capabilities,
         volume_paths={m.target: _volume_path(parts, m.name, m.subpath) for m in record.mounts if m.name},
         seccomp=None if host.privileged else seccomp_profile(wanted.seccomp, held),
+        init=init_program() if host.init and not host.pid_mode else None,    # else the namespace has a first process
     )
     _check_binds(record)
     config = bundle_config(record, facts, host_device_number)
     if host.cgroup_parent:
         config["linux"]["cgroupsPath"] = f"/{host.cgroup_parent.strip('/')}/{record.id}"
     (bundle / "config.json").write_text(json.dumps(config))
-    size, number = log_limits(host)
+    size, number = log_limits(host.log_config)
     io = ContainerIO(
         terminal=record.config.tty,
         stdin=record.config.open_stdin,

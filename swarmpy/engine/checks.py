@@ -7,22 +7,33 @@ Source  Docker Engine API, `POST /containers/create`, 400.
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from collections.abc import Collection, Iterable
 
-from swarmpy.engine.config import ContainerConfig, HealthConfig, HostConfig, NetworkingConfig
+from swarmpy.engine.config import ContainerConfig, HealthConfig, HostConfig, LogConfig, NetworkingConfig, Ulimit
 from swarmpy.engine.hosts import check_extra_hosts
 from swarmpy.engine.image_config import arguments
 from swarmpy.engine.mounts import tmpfs_mounts
 from swarmpy.engine.privileges import capability_set, confinement
 from swarmpy.engine.resources import RLIMITS
 from swarmpy.engine.signals import parse_signal
-from swarmpy.errors import InvalidArgument, NotSupported
+from swarmpy.errors import InvalidArgument, NotSupported, naming
+from swarmpy.runtime.bundle import sysctl_namespace
 
-__all__ = ["check_container", "check_resources", "check_restart_policy", "log_limits", "parse_port", "parse_size"]
+__all__ = [
+    "check_container", "check_health", "check_hostname", "check_isolation", "check_name_servers", "check_resources",
+    "check_restart_policy", "check_sysctls", "check_ulimits", "check_working_dir", "log_limits", "parse_port",
+    "parse_size",
+]  # fmt: skip
 
 _LEAST_MEMORY = 6 << 20
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?")
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)b?", re.IGNORECASE)
+_CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+_OTHER_LOG_OPTIONS = frozenset(
+    {"compress", "env", "env-regex", "labels", "labels-regex", "max-buffer-size", "mode", "tag"}
+)
 _HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
 _MILLISECOND = 1_000_000
 
@@ -31,25 +42,74 @@ def check_container(config: ContainerConfig, host: HostConfig, networking: Netwo
     """`InvalidArgument` or `NotSupported` for what cannot be. `config` is merged with the image's."""
     arguments(config)
     parse_signal(config.stop_signal, 15)
-    if config.working_dir and not config.working_dir.startswith("/"):
-        raise InvalidArgument(f"the working directory '{config.working_dir}' needs to be an absolute path")
-    if config.hostname and not _HOSTNAME.fullmatch(config.hostname):
-        raise InvalidArgument(f"invalid hostname format: {config.hostname}")
+    check_working_dir(config.working_dir)
+    check_hostname(config.hostname)
     for entry in config.env:
         if not entry or entry.startswith("="):
             raise InvalidArgument(f"invalid environment variable: '{entry}'")
     for port in (*config.exposed_ports, *host.port_bindings):
         parse_port(port)
-    if config.healthcheck is not None:
-        _check_health(config.healthcheck)
+    check_health(config.healthcheck)
     check_resources(host, cpus)
     check_restart_policy(host)
     _check_modes(config, host, networking)
-    log_limits(host)
+    with naming("HostConfig.LogConfig"):
+        log_limits(host.log_config)
+    with naming("HostConfig.Isolation"):
+        check_isolation(host.isolation)
+    modes = {"network": host.network_mode, "ipc": host.ipc_mode, "uts": host.uts_mode}
+    with naming("HostConfig.Sysctls"):
+        check_sysctls(host.sysctls, [kind for kind, mode in modes.items() if mode == "host"])
+    with naming("HostConfig.Dns"):
+        check_name_servers(host.dns)
     capability_set(host.cap_add, host.cap_drop, privileged=False, available=())
     confinement(host.security_opt)
     check_extra_hosts(host.extra_hosts)
     tmpfs_mounts(host)
+
+
+def check_working_dir(path: str) -> None:
+    if path and not path.startswith("/"):
+        raise InvalidArgument(f"the working directory '{path}' needs to be an absolute path")
+
+
+def check_hostname(name: str) -> None:
+    if name and not _HOSTNAME.fullmatch(name):
+        raise InvalidArgument(f"invalid hostname format: {name}")
+
+
+def check_isolation(isolation: str) -> None:
+    """Only Windows knows others than the default."""
+    if isolation in ("process", "hyperv"):
+        raise NotSupported(f"'{isolation}' is for Windows and not supported; leave it out or use default")
+    if isolation not in ("", "default"):
+        raise InvalidArgument(f"'{isolation}' is not one of default, process, hyperv")
+
+
+def check_name_servers(addresses: Iterable[str]) -> None:
+    for address in addresses:
+        try:
+            ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            raise InvalidArgument(f"bad nameserver address '{address}'; give an IP address") from None
+
+
+def check_sysctls(names: Iterable[str], shared: Collection[str] = ()) -> None:
+    """Only what belongs to a namespace, and to none that is shared with the host: the rest would change the host."""
+    for name in names:
+        owner = sysctl_namespace(name)
+        if owner is None:
+            raise InvalidArgument(f"sysctl '{name}' is not in a namespace: it would change the whole host")
+        if owner in shared:
+            raise InvalidArgument(f"sysctl '{name}' is not allowed with the host's {owner} namespace")
+
+
+def check_ulimits(limits: Iterable[Ulimit]) -> None:
+    for limit in limits:
+        if limit.name not in RLIMITS:
+            raise InvalidArgument(f"invalid ulimit type: {limit.name}; there are {', '.join(sorted(RLIMITS))}")
+        if limit.hard >= 0 and (limit.soft > limit.hard or limit.soft < 0):
+            raise InvalidArgument(f"ulimit {limit.name}: the soft limit must not exceed the hard limit {limit.hard}")
 
 
 def check_resources(host: HostConfig, cpus: int) -> None:
@@ -80,13 +140,21 @@ def check_resources(host: HostConfig, cpus: int) -> None:
         raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
     if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
-    for limit in host.ulimits:
-        if limit.name not in RLIMITS:
-            raise InvalidArgument(f"invalid ulimit type: {limit.name}")
-        if limit.hard >= 0 and (limit.soft > limit.hard or limit.soft < 0):
-            raise InvalidArgument(f"ulimit {limit.name}: the soft limit must not exceed the hard limit {limit.hard}")
+    check_ulimits(host.ulimits)
+    _check_cpuset("CpusetCpus", host.cpuset_cpus, cpus)
+    _check_cpuset("CpusetMems", host.cpuset_mems, None)
     if not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+
+
+def _check_cpuset(field: str, text: str, available: int | None) -> None:
+    """A list such as "0-3,7" (cpuset(7), List format) of what this host has, as far as that is known."""
+    if not text:
+        return
+    if not _CPUSET.fullmatch(text):
+        raise InvalidArgument(f"HostConfig.{field}: '{text}' is not a list such as 0-3 or 0,1")
+    if available is not None and max(map(int, re.findall(r"\d+", text))) >= available:
+        raise InvalidArgument(f"HostConfig.{field}: '{text}' is not available; this host has 0-{available - 1}")
 
 
 def check_restart_policy(host: HostConfig) -> None:
@@ -102,19 +170,21 @@ def check_restart_policy(host: HostConfig) -> None:
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
 
 
-def log_limits(host: HostConfig) -> tuple[int | None, int]:
+def log_limits(log: LogConfig) -> tuple[int | None, int]:
     """`max-size` in bytes (None: unlimited) and `max-file` of the json-file log."""
-    log = host.log_config
     if log.type not in ("", "json-file", "none"):
-        raise NotSupported(f"HostConfig.LogConfig.Type '{log.type}' is not supported; use json-file or none")
+        raise NotSupported(f"the log driver '{log.type}' is not supported; use json-file or none")
     for name, value in log.config.items():
-        if name not in ("max-size", "max-file") and (name, value) not in (("mode", "blocking"), ("compress", "false")):
-            raise NotSupported(f"HostConfig.LogConfig.Config '{name}={value}' is not supported")
+        if name in ("max-size", "max-file") or (name, value) in (("mode", "blocking"), ("compress", "false")):
+            continue
+        if name in _OTHER_LOG_OPTIONS:
+            raise NotSupported(f"the log option '{name}={value}' is not supported; leave it out")
+        raise InvalidArgument(f"unknown log option '{name}'; there are max-size and max-file")
     size, files = log.config.get("max-size", ""), log.config.get("max-file", "1")
-    if not files.isdigit() or int(files) < 1:
-        raise InvalidArgument(f"HostConfig.LogConfig.Config: max-file must be a number from 1, not '{files}'")
+    if not (files.isascii() and files.isdigit()) or int(files) < 1:
+        raise InvalidArgument(f"max-file must be a number from 1, not '{files}'")
     if int(files) > 1 and not size:
-        raise InvalidArgument("HostConfig.LogConfig.Config: max-file needs max-size")
+        raise InvalidArgument("max-file needs max-size")
     return (None if size in ("", "-1") else parse_size(size, "max-size")), int(files)
 
 
@@ -136,7 +206,9 @@ def parse_port(text: str) -> tuple[int, str]:
     return int(found[1]), found[3] or "tcp"
 
 
-def _check_health(health: HealthConfig) -> None:
+def check_health(health: HealthConfig | None) -> None:
+    if health is None:
+        return
     if health.test and health.test[0] not in ("NONE", "CMD", "CMD-SHELL"):
         raise InvalidArgument(f"Healthcheck.Test: unknown type '{health.test[0]}', use NONE, CMD or CMD-SHELL")
     for name, value in (
@@ -150,8 +222,6 @@ def _check_health(health: HealthConfig) -> None:
 
 
 def _check_modes(config: ContainerConfig, host: HostConfig, networking: NetworkingConfig) -> None:
-    if host.init:
-        raise NotSupported("HostConfig.Init is not supported")
     for name, value, allowed in (
         ("CgroupnsMode", host.cgroupns_mode, ("", "private", "host")),
         ("IpcMode", host.ipc_mode, ("", "private", "shareable", "none", "host")),

@@ -55,8 +55,8 @@ class ContainerConfig:
     `cmd` and `entrypoint`: `None` inherits the image's; an empty one clears it.
     """
 
-    NEUTRAL: ClassVar[Mapping[str, tuple[object, ...]]] = {"OnBuild": ([],), "ArgsEscaped": (True,)}
-    IGNORED: ClassVar[frozenset[str]] = frozenset({"OnBuild", "Shell"})
+    NEUTRAL: ClassVar[Mapping[str, tuple[object, ...]]] = {"ArgsEscaped": (True,)}
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"OnBuild"})  # concerns who builds on the image
 
     hostname: str = api("Hostname", "")
     domainname: str = api("Domainname", "")
@@ -81,6 +81,8 @@ class ContainerConfig:
     stop_signal: str = api("StopSignal", "", omit=True)
     stop_timeout: int | None = api("StopTimeout", None, omit=True)
     """Seconds between the stop signal and SIGKILL."""
+    shell: tuple[str, ...] | None = api("Shell", None, omit=True)
+    """What a health check of the kind CMD-SHELL is given to."""
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,8 @@ class HostConfig:
     """The part of a container that depends on the host: limits, mounts, ports, privileges."""
 
     NEUTRAL: ClassVar[Mapping[str, tuple[object, ...]]] = {
-        "Isolation": ("default",),
         "Cgroup": ("",),
+        "UsernsMode": ("host",),
         "MemorySwappiness": (-1,),
         "KernelMemory": (-1,),
         "ConsoleSize": ([0, 0],),
@@ -267,6 +269,8 @@ class HostConfig:
     uts_mode: str = api("UTSMode", "")
     shm_size: int = api("ShmSize", 0)
     sysctls: Mapping[str, str] = api("Sysctls", dict, omit=True)
+    isolation: str = api("Isolation", "")
+    """Between containers on Windows; "" or "default" here."""
     init: bool | None = api("Init", None, omit=True)
     masked_paths: tuple[str, ...] | None = api("MaskedPaths", None)
     readonly_paths: tuple[str, ...] | None = api("ReadonlyPaths", None)

@@ -14,6 +14,7 @@ from pathlib import Path
 from swarmpy.engine.checks import check_container
 from swarmpy.engine.config import ContainerConfig, EndpointConfig, HostConfig, LogConfig, NetworkingConfig
 from swarmpy.engine.endpoints import networks_of, wanted_ports
+from swarmpy.engine.facts import init_program
 from swarmpy.engine.image_config import merge
 from swarmpy.engine.mounts import wanted_mounts
 from swarmpy.engine.parts import Parts
@@ -54,6 +55,8 @@ class Creator:
         merged = merge(config, image.config.get("config") or {})
         host = self._normal(host)
         check_container(merged, host, networking, self._parts.cpus)
+        if host.init:
+            init_program()
         record = ContainerRecord(
             container_id, name, self._parts.clock(), image.id, config.image, merged, host, networking
         )
@@ -65,17 +68,17 @@ class Creator:
     def _normal(self, host: HostConfig) -> HostConfig:
         """`host` with what is left open filled in, and containers named by their whole id."""
 
-        def whole(mode: str) -> str:
+        def whole(field: str, mode: str) -> str:
             if not mode.startswith("container:"):
                 return mode
-            return f"container:{self._find(mode.removeprefix('container:')).id}"
+            return f"container:{self._other(field, mode.removeprefix('container:')).id}"
 
         policy = host.restart_policy
         return replace(
             host,
-            network_mode="bridge" if host.network_mode in ("", "default") else whole(host.network_mode),
-            ipc_mode=whole(host.ipc_mode) or "private",
-            pid_mode=whole(host.pid_mode),
+            network_mode="bridge" if host.network_mode in ("", "default") else whole("NetworkMode", host.network_mode),
+            ipc_mode=whole("IpcMode", host.ipc_mode) or "private",
+            pid_mode=whole("PidMode", host.pid_mode),
             cgroupns_mode=host.cgroupns_mode or "private",
             shm_size=host.shm_size or _DEFAULT_SHM_BYTES,
             log_config=host.log_config if host.log_config.type else LogConfig("json-file", host.log_config.config),
@@ -87,6 +90,9 @@ class Creator:
         for name in {*networks_of(record), *(() if mode.startswith("container:") else (mode,))}:
             if name not in _NETWORKS:
                 raise NotFound(f"network {name} not found")
+        for endpoint in record.networking.endpoints.values():
+            if endpoint.aliases:
+                raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
         ingress: EndpointConfig | None = record.networking.endpoints.get("ingress")
         if ingress is not None and not (ingress.ipam and ingress.ipam.ipv4_address):
             raise InvalidArgument("a container joins network ingress only with the address its task was given")
@@ -98,9 +104,16 @@ class Creator:
             name, _, mode = entry.partition(":")
             if mode not in ("", "ro", "rw"):
                 raise InvalidArgument(f"invalid mode '{mode}' in VolumesFrom '{entry}'")
-            for mount in self._find(name).mounts:
+            for mount in self._other("VolumesFrom", name).mounts:
                 mounts[mount.target] = replace(mount, read_only=mount.read_only or mode == "ro", anonymous=False)
         return tuple(mounts.values())
+
+    def _other(self, field: str, name: str) -> ContainerRecord:
+        """The container that a field names. Clients take 404 for a missing image: without it, the argument is wrong."""
+        try:
+            return self._find(name)
+        except NotFound as error:
+            raise InvalidArgument(f"HostConfig.{field}: {error}") from error
 
     async def _mounts(
         self, record: ContainerRecord, inherited: Sequence[VolumeMount], image: Image
@@ -117,7 +130,7 @@ class Creator:
             if mount.type != "volume":
                 out.append(mount)
                 continue
-            volume = self._parts.volumes.create(mount.name)
+            volume = self._parts.volumes.create(mount.name, labels=mount.labels)
             if not mount.no_copy and not any(volume.mountpoint.iterdir()):
                 _copy_up(layers, mount.target, volume.mountpoint)
             out.append(replace(mount, name=volume.name, source=str(volume.mountpoint)))

@@ -6,6 +6,7 @@ Owns    the look-ups. They touch the disk: call them off the event loop. `spec.p
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,10 +16,14 @@ from swarmpy.engine.config import DeviceMapping, HostConfig
 from swarmpy.engine.privileges import ALL_CAPABILITIES
 from swarmpy.engine.rootfs import mounted_overlay, read_text, running_root
 from swarmpy.engine.users import Identity, resolve_user
-from swarmpy.errors import InvalidArgument
+from swarmpy.errors import InvalidArgument, NotSupported
 
-__all__ = ["available_capabilities", "host_devices", "identity_in_layers", "identity_in_process", "resolv_conf_of_host"]
+__all__ = [
+    "available_capabilities", "host_devices", "identity_in_layers", "identity_in_process", "init_program",
+    "resolv_conf_of_host",
+]  # fmt: skip
 
+_INIT_PROGRAMS = ("docker-init", "tini-static")  # one program: tini, linked statically, as no image has its libraries
 _NOT_DEVICES = frozenset({"pts", "shm", "fd", "mqueue", ".udev", ".lxc", ".lxd-mounts", "console"})
 
 
@@ -29,6 +34,14 @@ def available_capabilities() -> tuple[str, ...]:
             mask = int(line.split()[1], 16)
             return tuple(name for number, name in enumerate(ALL_CAPABILITIES) if mask >> number & 1)
     return ALL_CAPABILITIES
+
+
+def init_program() -> Path:
+    """The program for `--init`, which forwards signals and reaps; `NotSupported` when this host has none."""
+    found = next(filter(None, map(shutil.which, _INIT_PROGRAMS)), None)
+    if found is None:
+        raise NotSupported("HostConfig.Init: this host has no program for it; install the package tini")
+    return Path(found).resolve()
 
 
 def host_devices(host: HostConfig) -> list[dict[str, Any]]:

@@ -99,4 +99,5 @@ class HealthMonitor:
 
     def _command(self) -> tuple[str, ...]:
         kind, *words = self._config.test
-        return ("/bin/sh", "-c", *words) if kind == "CMD-SHELL" else tuple(words)
+        shell = self._container.record.config.shell or ("/bin/sh", "-c")
+        return (*shell, *words) if kind == "CMD-SHELL" else tuple(words)

@@ -42,6 +42,7 @@ def merge(config: ContainerConfig, image: Mapping[str, Any]) -> ContainerConfig:
         labels=labels,
         volumes=tuple(volumes) or None,
         stop_signal=config.stop_signal or str(image.get("StopSignal") or ""),
+        shell=config.shell or _strings(image.get("Shell")) or None,
         healthcheck=_merge_health(config.healthcheck, image.get("Healthcheck")),
     )
 

@@ -8,18 +8,25 @@ Source  OCI runtime-spec, "config.md", Mounts; Docker Engine API, HostConfig.Bin
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from swarmpy.engine.config import BindOptions, ContainerConfig, HostConfig, Mount, TmpfsOptions, VolumeOptions
 from swarmpy.engine.record import VolumeMount
-from swarmpy.errors import InvalidArgument, NotSupported
+from swarmpy.engine.volumes import check_driver, check_name
+from swarmpy.errors import InvalidArgument, NotSupported, naming
 
-__all__ = ["default_mounts", "parse_binds", "tmpfs_mounts", "user_mounts", "wanted_mounts"]
+__all__ = [
+    "INIT_TARGET", "default_mounts", "init_mount", "parse_binds", "parse_mounts", "tmpfs_mounts", "user_mounts",
+    "wanted_mounts",
+]  # fmt: skip
 
+INIT_TARGET = "/sbin/docker-init"
+"""Where a container with `--init` sees its first process."""
 _PROPAGATION = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 _DEFAULT_SHM_BYTES = 64 << 20
+_OTHER_TYPES = ("cluster", "image", "npipe")
 
 
 def wanted_mounts(
@@ -32,12 +39,17 @@ def wanted_mounts(
     """
     chosen: dict[str, VolumeMount] = {mount.target: mount for mount in inherited}
     direct: set[str] = set()
-    for mount in (*parse_binds(host.binds), *(_from_mount(item) for item in host.mounts if item.type != "tmpfs")):
+    with naming("HostConfig.Binds"):
+        binds = parse_binds(host.binds)
+    with naming("HostConfig.Mounts"):
+        mounts = parse_mounts(host.mounts)
+    for mount in (*binds, *mounts):
         if mount.target in direct:
             raise InvalidArgument(f"Duplicate mount point: {mount.target}")
         direct.add(mount.target)
-        chosen[mount.target] = mount
-    covered = set(chosen) | {_clean(target) for target in host.tmpfs} | {m.target for m in host.mounts}
+        if mount.type != "tmpfs":
+            chosen[mount.target] = mount
+    covered = set(chosen) | {_clean(target) for target in host.tmpfs} | direct
     for target in config.volumes or ():
         path = _clean(target)
         if path not in covered:
@@ -69,6 +81,8 @@ def _parse_bind(text: str) -> VolumeMount:
         elif mode not in ("z", "Z", "cached", "delegated", "consistent"):
             raise InvalidArgument(f"invalid mode '{mode}' in the volume specification '{text}'")
     kind = "bind" if source.startswith("/") else "volume"
+    if kind == "volume":
+        check_name(source)
     if kind == "volume" and propagation:
         raise InvalidArgument(f"'{text}': propagation '{propagation}' is for a path of the host, not for a volume")
     return VolumeMount(
@@ -83,34 +97,71 @@ def _parse_bind(text: str) -> VolumeMount:
     )
 
 
-def _from_mount(mount: Mount) -> VolumeMount:
-    target = _clean(mount.target, "HostConfig.Mounts.Target")
-    if mount.type == "bind":
-        return _bind_mount(mount, target, mount.bind or BindOptions())
-    if mount.type == "volume":
-        options = mount.volume or VolumeOptions()
-        driver = options.driver_config
-        if driver is not None and driver.name not in ("", "local"):
-            raise NotSupported(f"HostConfig.Mounts: volume driver '{driver.name}' is not supported; use local")
-        return VolumeMount(
-            "volume", "", target, read_only=mount.read_only, name=mount.source, anonymous=not mount.source,
-            no_copy=options.no_copy, subpath=options.subpath,
-        )  # fmt: skip
-    raise NotSupported(f"HostConfig.Mounts: type '{mount.type}' is not supported; use bind, volume or tmpfs")
+def parse_mounts(mounts: Sequence[Mount]) -> tuple[VolumeMount, ...]:
+    """`HostConfig.Mounts`. `InvalidArgument` and `NotSupported` in the words of Docker."""
+    found = []
+    for mount in mounts:
+        if mount.type not in _PARSERS:
+            if mount.type in _OTHER_TYPES:
+                raise NotSupported(f"mounts of type '{mount.type}' are not supported; use bind, volume or tmpfs")
+            raise InvalidArgument(f"mount type unknown: '{mount.type}'; use bind, volume or tmpfs")
+        with naming(f'invalid mount config for type "{mount.type}"'):
+            _check_options(mount)
+            found.append(_PARSERS[mount.type](mount, _clean(mount.target, "Target")))
+    return tuple(found)
 
 
-def _bind_mount(mount: Mount, target: str, options: BindOptions) -> VolumeMount:
+def _check_options(mount: Mount) -> None:
+    """Options of one type say nothing about a mount of another."""
+    for kind, options in (("bind", mount.bind), ("volume", mount.volume), ("tmpfs", mount.tmpfs)):
+        if options is not None and kind != mount.type and options != type(options)():
+            raise InvalidArgument(f"{kind.capitalize()}Options must not be specified")
+
+
+def _bind_mount(mount: Mount, target: str) -> VolumeMount:
+    options = mount.bind or BindOptions()
     if not mount.source.startswith("/"):
-        raise InvalidArgument(f"HostConfig.Mounts: source '{mount.source}' of a bind must be an absolute path")
+        raise InvalidArgument(f"source '{mount.source}' of a bind must be an absolute path")
     if options.propagation and options.propagation not in _PROPAGATION:
-        raise InvalidArgument(f"HostConfig.Mounts: invalid propagation '{options.propagation}'")
-    if options.read_only_force_recursive:
-        raise NotSupported("HostConfig.Mounts.BindOptions.ReadOnlyForceRecursive is not supported")
+        raise InvalidArgument(f"invalid propagation '{options.propagation}'; use {', '.join(sorted(_PROPAGATION))}")
+    if options.read_only_force_recursive and not mount.read_only:
+        raise InvalidArgument("BindOptions.ReadOnlyForceRecursive needs ReadOnly")
+    if options.read_only_force_recursive and (options.non_recursive or options.read_only_non_recursive):
+        raise InvalidArgument("BindOptions.ReadOnlyForceRecursive contradicts NonRecursive and ReadOnlyNonRecursive")
     return VolumeMount(
         "bind", posixpath.normpath(mount.source), target, read_only=mount.read_only,
         propagation=options.propagation or "rprivate", recursive=not options.non_recursive,
-        mode="create" if options.create_mountpoint else "exists",
+        read_only_below=not options.read_only_non_recursive, mode="create" if options.create_mountpoint else "exists",
     )  # fmt: skip
+
+
+def _volume_mount(mount: Mount, target: str) -> VolumeMount:
+    options = mount.volume or VolumeOptions()
+    if options.driver_config is not None:
+        check_driver(options.driver_config.name, options.driver_config.options)
+    if mount.source:
+        check_name(mount.source)
+    if options.subpath.startswith("/") or ".." in options.subpath.split("/"):
+        raise InvalidArgument(f"VolumeOptions.Subpath '{options.subpath}' must be a relative path without '..'")
+    return VolumeMount(
+        "volume", "", target, read_only=mount.read_only, name=mount.source, anonymous=not mount.source,
+        no_copy=options.no_copy, subpath=options.subpath, labels=options.labels,
+    )  # fmt: skip
+
+
+def _tmpfs_mount(mount: Mount, target: str) -> VolumeMount:
+    """Only its place: what a tmpfs is like is said by `tmpfs_mounts`."""
+    if mount.source:
+        raise InvalidArgument("a tmpfs has no source")
+    options = mount.tmpfs or TmpfsOptions()
+    if options.size_bytes < 0 or not 0 <= options.mode <= 0o7777:
+        raise InvalidArgument("TmpfsOptions: SizeBytes must not be negative, and Mode be from 0 to 07777")
+    return VolumeMount("tmpfs", "", target, read_only=mount.read_only)
+
+
+_PARSERS: Mapping[str, Callable[[Mount, str], VolumeMount]] = {
+    "bind": _bind_mount, "volume": _volume_mount, "tmpfs": _tmpfs_mount,
+}  # fmt: skip
 
 
 def _clean(target: str, where: str = "volume target") -> str:
@@ -128,7 +179,8 @@ def user_mounts(mounts: Sequence[VolumeMount], source_of: Callable[[VolumeMount]
     out = []
     for mount in sorted(mounts, key=lambda item: item.target.count("/")):
         options = ["rbind" if mount.recursive else "bind", mount.propagation or "rprivate"]
-        options += ["ro"] if mount.read_only else []
+        if mount.read_only:
+            options.append("rro" if mount.recursive and mount.read_only_below else "ro")
         out.append({"destination": mount.target, "type": "bind", "source": source_of(mount), "options": options})
     return out
 
@@ -145,8 +197,6 @@ def tmpfs_mounts(host: HostConfig) -> list[dict[str, Any]]:
         out.append({"destination": _clean(target), "type": "tmpfs", "source": "tmpfs", "options": options})
     for mount in host.mounts:
         if mount.type == "tmpfs":
-            if mount.source:
-                raise InvalidArgument("HostConfig.Mounts: a tmpfs has no source")
             wanted = mount.tmpfs or TmpfsOptions()
             options = [*base, *(["ro"] if mount.read_only else [])]
             options += [f"size={wanted.size_bytes}"] if wanted.size_bytes else []
@@ -166,15 +216,18 @@ def default_mounts(host: HostConfig, files: Sequence[tuple[str, Path]]) -> list[
         _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", write),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", write),
     ]
+    out.append(_mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"))
     if host.ipc_mode == "host":
-        out.append(_mount("/dev/mqueue", "bind", "/dev/mqueue", "rbind"))
         out.append(_mount("/dev/shm", "bind", "/dev/shm", "rbind"))
-    else:
-        out.append(_mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"))
-        if host.ipc_mode != "none":
-            out.append(_mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"))
+    elif host.ipc_mode != "none":
+        out.append(_mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"))
     out += [_mount(target, "bind", str(path), "rbind", "rprivate") for target, path in files]
     return out
+
+
+def init_mount(program: Path) -> dict[str, Any]:
+    """The first process of a container with `--init`, which it cannot change."""
+    return _mount(INIT_TARGET, "bind", str(program), "bind", "rprivate", "ro", "nosuid", "nodev")
 
 
 def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:

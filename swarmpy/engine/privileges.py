@@ -12,9 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swarmpy.errors import InvalidArgument, NotSupported
+from swarmpy.errors import InvalidArgument, NotSupported, naming
 
-__all__ = ["ALL_CAPABILITIES", "MASKED_PATHS", "READONLY_PATHS", "Confinement", "capability_set", "confinement"]
+__all__ = [
+    "ALL_CAPABILITIES", "MASKED_PATHS", "READONLY_PATHS", "Confinement", "capability_set", "confinement",
+    "seccomp_option",
+]  # fmt: skip
 
 # By number, linux/capability.h
 _NAMES = """
@@ -93,15 +96,18 @@ def confinement(options: Sequence[str]) -> Confinement:
             case "no-new-privileges" if value in ("true", "false"):
                 no_new_privileges = value == "true"
             case "seccomp":
-                seccomp = _seccomp(value)
+                with naming("HostConfig.SecurityOpt"):
+                    seccomp = seccomp_option(value)
             case "apparmor" if value == "unconfined":
                 continue
             case "label" if value == "disable":
                 continue
-            case "systempaths" if value == "unconfined":
-                continue
+            case "apparmor" | "label" | "systempaths" | "writable-cgroups":
+                raise NotSupported(f"HostConfig.SecurityOpt '{key}={value[:40]}' is not supported; leave it out")
             case _:
-                raise NotSupported(f"HostConfig.SecurityOpt '{key}={value[:40]}' is not supported")
+                raise InvalidArgument(
+                    f"HostConfig.SecurityOpt: invalid option '{option[:60]}'; there are no-new-privileges and seccomp"
+                )
     return Confinement(no_new_privileges, seccomp)
 
 
@@ -110,13 +116,14 @@ def _split(option: str) -> tuple[str, str, str]:
     return (option, "", "") if first < 0 else (option[:first], option[first], option[first + 1 :])
 
 
-def _seccomp(value: str) -> str | dict[str, Any]:
+def seccomp_option(value: str) -> str | dict[str, Any]:
+    """ "default", "unconfined", or the profile that the text is. `InvalidArgument` when it is none."""
     if value in ("unconfined", "builtin"):
         return "default" if value == "builtin" else value
     try:
         profile = json.loads(value)
     except ValueError as error:
-        raise InvalidArgument(f"HostConfig.SecurityOpt: the seccomp profile is not JSON: {error}") from error
+        raise InvalidArgument(f"the seccomp profile is not JSON: {error}") from error
     if not isinstance(profile, dict) or "defaultAction" not in profile:
-        raise InvalidArgument("HostConfig.SecurityOpt: the seccomp profile lacks 'defaultAction'")
+        raise InvalidArgument("the seccomp profile lacks 'defaultAction'")
     return profile

@@ -39,6 +39,10 @@ class VolumeMount:
     no_copy: bool = False
     subpath: str = ""
     recursive: bool = True
+    read_only_below: bool = True
+    """A read-only bind makes what is mounted below its source read-only too."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of a volume, when it is made for this container."""
 
 
 @dataclass(frozen=True)

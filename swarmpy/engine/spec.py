@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from swarmpy.engine.image_config import arguments, merge_env
-from swarmpy.engine.mounts import default_mounts, tmpfs_mounts, user_mounts
+from swarmpy.engine.mounts import INIT_TARGET, default_mounts, init_mount, tmpfs_mounts, user_mounts
 from swarmpy.engine.privileges import MASKED_PATHS, READONLY_PATHS, capability_set, confinement
 from swarmpy.engine.record import ContainerRecord, VolumeMount
 from swarmpy.engine.resources import DeviceNumber, device_rules, oci_resources, oci_rlimits
@@ -46,6 +46,8 @@ class Facts:
     """Path on the host by mount target."""
     seccomp: Mapping[str, Any] | None
     """`linux.seccomp`, already for this container's capabilities; None is unconfined."""
+    init: Path | None = None
+    """The program that is to be the first process, where there is to be one."""
 
 
 def bundle_config(record: ContainerRecord, facts: Facts, device_number: DeviceNumber) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def bundle_config(record: ContainerRecord, facts: Facts, device_number: DeviceNu
     tmpfs = tmpfs_mounts(host)
     taken = covered | {mount["destination"] for mount in tmpfs}
     mounts = [mount for mount in default_mounts(host, made) if mount["destination"] not in taken]
+    mounts += [init_mount(facts.init)] if facts.init else []
     linux: dict[str, Any] = {
         "resources": resources,
         "namespaces": _namespaces(record, facts),
@@ -76,8 +79,7 @@ def bundle_config(record: ContainerRecord, facts: Facts, device_number: DeviceNu
     layers = {"lower": [str(path) for path in facts.lower], "upper": str(facts.upper), "work": str(facts.work)}
     return {
         "ociVersion": "1.2.0",
-        "hostname": facts.hostname,
-        **({"domainname": record.config.domainname} if record.config.domainname else {}),
+        **_names(record, facts),
         "process": _process(record, facts),
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
         "mounts": [*mounts, *tmpfs, *user_mounts(record.mounts, source_of)],
@@ -86,12 +88,20 @@ def bundle_config(record: ContainerRecord, facts: Facts, device_number: DeviceNu
     }
 
 
+def _names(record: ContainerRecord, facts: Facts) -> dict[str, str]:
+    """Of its UTS namespace, if it has one of its own."""
+    if facts.namespaces.get("uts") == "":
+        return {}
+    domain = record.config.domainname
+    return {"hostname": facts.hostname} | ({"domainname": domain} if domain else {})
+
+
 def _process(record: ContainerRecord, facts: Facts) -> dict[str, Any]:
     host, config, identity = record.host, record.config, facts.identity
     process: dict[str, Any] = {
         "terminal": config.tty,
         "user": {"uid": identity.uid, "gid": identity.gid, "additionalGids": list(identity.groups)},
-        "args": list(arguments(config)),
+        "args": [*([INIT_TARGET, "--"] if facts.init else []), *arguments(config)],
         "env": list(environment(config.env, facts.hostname, identity, tty=config.tty)),
         "cwd": config.working_dir or "/",
         "capabilities": process_capabilities(record, facts.available_capabilities, identity),

@@ -23,7 +23,7 @@ from swarmpy.engine.record import replace_file
 from swarmpy.engine.times import format_rfc3339
 from swarmpy.errors import Conflict, InvalidArgument, NotFound, NotSupported
 
-__all__ = ["Volume", "Volumes", "copy_tree"]
+__all__ = ["Volume", "Volumes", "check_driver", "check_name", "copy_tree"]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 ANONYMOUS = "com.docker.volume.anonymous"
@@ -44,6 +44,23 @@ class Volume:
             "CreatedAt": format_rfc3339(self.created_ns, digits=0), "Driver": "local", "Labels": dict(self.labels),
             "Mountpoint": str(self.mountpoint), "Name": self.name, "Options": {}, "Scope": "local",
         }  # fmt: skip
+
+
+def check_name(name: str) -> None:
+    """`InvalidArgument` for what cannot name a volume."""
+    if not _NAME.fullmatch(name):
+        raise InvalidArgument(
+            f'"{name}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are '
+            "allowed. If you intended to pass a host directory, use absolute path"
+        )
+
+
+def check_driver(driver: str, options: Mapping[str, str]) -> None:
+    """`NotSupported` for every driver but "local", and for options of that one."""
+    if driver not in ("", "local"):
+        raise NotSupported(f"volume driver '{driver}' is not supported; use local")
+    if options:
+        raise NotSupported(f"options {', '.join(sorted(options))} of the volume driver local are not supported")
 
 
 class Volumes:
@@ -76,15 +93,9 @@ class Volumes:
         labels: Mapping[str, str] | None = None,
     ) -> Volume:
         """The volume of that name, made if it is not there; an empty name makes one with a name of its own."""
-        if driver not in ("", "local"):
-            raise NotSupported(f"volume driver '{driver}' is not supported; use local")
-        if options:
-            raise NotSupported(f"DriverOpts {', '.join(sorted(options))} of the local driver are not supported")
-        if name and not _NAME.fullmatch(name):
-            raise InvalidArgument(
-                f'"{name}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are '
-                "allowed. If you intended to pass a host directory, use absolute path"
-            )
+        check_driver(driver, options or {})
+        if name:
+            check_name(name)
         if name in self._volumes:
             return self._volumes[name]
         given = dict(labels or {})

@@ -15,7 +15,7 @@ from swarmpy.runtime import capabilities, uapi
 from swarmpy.runtime.failure import FailureKind, RuntimeFailure, describe
 from swarmpy.runtime.reader import Fields
 
-__all__ = ["Bundle", "Process", "load_bundle", "parse_bundle", "parse_process"]
+__all__ = ["Bundle", "Process", "load_bundle", "parse_bundle", "parse_process", "sysctl_namespace"]
 
 ROOTFS_ANNOTATION = "io.swarmpy.rootfs"
 
@@ -262,15 +262,21 @@ IPC_SYSCTLS = frozenset(
 )
 
 
-def _check_sysctl(name: str, namespaces: dict[str, str]) -> None:
+def sysctl_namespace(name: str) -> str | None:
+    """The type of namespace a sysctl belongs to, which may be written with dots or slashes; None: it is the host's."""
     dotted = name.replace("/", ".")
-    owner = (
-        "ipc" if dotted in IPC_SYSCTLS or dotted.startswith("fs.mqueue.")
-        else "network" if dotted.startswith("net.")
-        else "uts" if dotted in ("kernel.domainname", "kernel.hostname")
-        else None
-    )  # fmt: skip
-    if ".." in name or owner is None:
+    if ".." in dotted:
+        return None
+    if dotted in IPC_SYSCTLS or dotted.startswith("fs.mqueue."):
+        return "ipc"
+    if dotted.startswith("net."):
+        return "network"
+    return "uts" if dotted in ("kernel.domainname", "kernel.hostname") else None
+
+
+def _check_sysctl(name: str, namespaces: dict[str, str]) -> None:
+    owner = sysctl_namespace(name)
+    if owner is None:
         raise RuntimeFailure(
             f"config.json: linux.sysctl.{name}: does not belong to any namespace, and would change the host",
             FailureKind.INVALID,

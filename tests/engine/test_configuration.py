@@ -9,18 +9,23 @@ import pytest
 
 from swarmpy.engine.checks import check_container, log_limits, parse_port, parse_size
 from swarmpy.engine.config import (
+    BindOptions,
     ContainerConfig,
     EndpointConfig,
     HealthConfig,
     HostConfig,
     IPAMConfig,
     LogConfig,
+    Mount,
     NetworkingConfig,
     PortBinding,
     RestartPolicy,
     Ulimit,
+    VolumeDriver,
+    VolumeOptions,
 )
 from swarmpy.engine.image_config import arguments, merge
+from swarmpy.engine.mounts import wanted_mounts
 from swarmpy.engine.schema import read, write
 from swarmpy.engine.updates import read_update
 from swarmpy.errors import InvalidArgument, NotSupported
@@ -66,7 +71,7 @@ def test_everything_written_reads_back_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("Links", ["db:db"]), ("UsernsMode", "host"), ("StorageOpt", {"size": "1G"}), ("MemorySwappiness", 60),
+    [("Links", ["db:db"]), ("UsernsMode", "private"), ("StorageOpt", {"size": "1G"}), ("MemorySwappiness", 60),
      ("DeviceRequests", [{"Count": 1}]), ("Runtime", "kata"), ("FromTheFuture", "x"), ("CpuRealtimePeriod", 1)],
 )  # fmt: skip
 def test_an_option_that_is_not_there_is_refused_by_name(field: str, value: object) -> None:
@@ -125,6 +130,17 @@ def test_an_own_entrypoint_does_not_take_the_images_command() -> None:
         (HostConfig(extra_hosts=("nonsense",)), "add-host"),
         (HostConfig(ipc_mode="odd"), "IpcMode"),
         (HostConfig(oom_score_adj=2000), "oom score"),
+        (HostConfig(isolation="strict"), "HostConfig.Isolation: 'strict' is not one of"),
+        (HostConfig(dns=("ns.example",)), "HostConfig.Dns: bad nameserver address 'ns.example'"),
+        (HostConfig(sysctls={"vm.swappiness": "1"}), "HostConfig.Sysctls: sysctl 'vm.swappiness'"),
+        (HostConfig(network_mode="host", sysctls={"net.core.somaxconn": "9"}), "the host's network namespace"),
+        (HostConfig(ipc_mode="host", sysctls={"kernel.shmmax": "9"}), "the host's ipc namespace"),
+        (HostConfig(cpuset_cpus="0-"), "HostConfig.CpusetCpus: '0-' is not a list"),
+        (HostConfig(cpuset_cpus="0,2"), "HostConfig.CpusetCpus: '0,2' is not available"),
+        (HostConfig(cpuset_mems="all"), "HostConfig.CpusetMems: 'all' is not a list"),
+        (HostConfig(log_config=LogConfig("json-file", {"max-sizes": "1m"})), "LogConfig: unknown log option"),
+        (HostConfig(log_config=LogConfig("", {"max-size": "big"})), "LogConfig: max-size: 'big' is not a size"),
+        (HostConfig(security_opt=("no-such=1",)), "HostConfig.SecurityOpt: invalid option 'no-such=1'"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(host: HostConfig, words: str) -> None:
@@ -132,19 +148,53 @@ def test_what_cannot_be_is_refused_before_anything_is_made(host: HostConfig, wor
         check_container(ContainerConfig(cmd=("true",)), host, NetworkingConfig(), cpus=2)
 
 
-def test_init_is_not_there_yet() -> None:
-    with pytest.raises(NotSupported, match="Init"):
-        check_container(ContainerConfig(cmd=("true",)), HostConfig(init=True), NetworkingConfig(), cpus=2)
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        (HostConfig(isolation="hyperv"), "HostConfig.Isolation: 'hyperv'"),
+        (HostConfig(log_config=LogConfig("syslog")), "HostConfig.LogConfig: the log driver 'syslog'"),
+        (HostConfig(log_config=LogConfig("json-file", {"tag": "x"})), "LogConfig: the log option 'tag=x'"),
+        (HostConfig(security_opt=("apparmor=strict",)), "HostConfig.SecurityOpt 'apparmor=strict'"),
+        (HostConfig(security_opt=("systempaths=unconfined",)), "HostConfig.SecurityOpt 'systempaths=unconfined'"),
+        (HostConfig(port_bindings={"80/sctp": ()}), "sctp"),
+    ],
+)
+def test_what_is_not_there_yet_is_named(host: HostConfig, words: str) -> None:
+    with pytest.raises(NotSupported, match=words):
+        check_container(ContainerConfig(cmd=("true",)), host, NetworkingConfig(), cpus=2)
+
+
+@pytest.mark.parametrize(
+    ("mount", "kind", "words"),
+    [
+        (Mount("volume", "v", "/x", volume=VolumeOptions(driver_config=VolumeDriver("nfs"))), NotSupported, "'nfs'"),
+        (Mount("volume", "v", "/x", volume=VolumeOptions(driver_config=VolumeDriver("", {"o": "bind"}))),
+         NotSupported, "options o of the volume driver local"),
+        (Mount("volume", "a/b", "/x"), InvalidArgument, "a local volume name"),
+        (Mount("volume", "v", "/x", volume=VolumeOptions(subpath="../y")), InvalidArgument, "Subpath '../y'"),
+        (Mount("volume", "v", "/x", bind=BindOptions("shared")), InvalidArgument, "BindOptions must not be specified"),
+        (Mount("bind", "/a", "/x", bind=BindOptions("sideways")), InvalidArgument, "invalid propagation 'sideways'"),
+        (Mount("bind", "/a", "/x", bind=BindOptions(read_only_force_recursive=True)), InvalidArgument, "ReadOnly"),
+        (Mount("bind", "a", "/x"), InvalidArgument, "source 'a' of a bind must be an absolute path"),
+        (Mount("tmpfs", "/a", "/x"), InvalidArgument, "a tmpfs has no source"),
+        (Mount("tmpfs", "", "/"), InvalidArgument, "destination can't be '/'"),
+        (Mount("image", "web", "/x"), NotSupported, "type 'image'"),
+        (Mount("floppy", "a", "/x"), InvalidArgument, "mount type unknown: 'floppy'"),
+    ],
+)  # fmt: skip
+def test_a_mount_that_cannot_be_is_refused_by_its_field(mount: Mount, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=rf"HostConfig\.Mounts: .*{words}"):
+        wanted_mounts(ContainerConfig(), HostConfig(mounts=(mount,)))
 
 
 def test_log_options() -> None:
     rotated = LogConfig("json-file", {"max-size": "10m", "max-file": "3"})
-    assert log_limits(HostConfig(log_config=rotated)) == (10 << 20, 3)
-    assert log_limits(HostConfig()) == (None, 1)
+    assert log_limits(rotated) == (10 << 20, 3)
+    assert log_limits(LogConfig()) == (None, 1)
     with pytest.raises(NotSupported, match="syslog"):
-        log_limits(HostConfig(log_config=LogConfig("syslog")))
+        log_limits(LogConfig("syslog"))
     with pytest.raises(NotSupported, match="tag"):
-        log_limits(HostConfig(log_config=LogConfig("json-file", {"tag": "x"})))
+        log_limits(LogConfig("json-file", {"tag": "x"}))
 
 
 def test_sizes_and_ports() -> None:
