@@ -1,13 +1,12 @@
 """Reading a JSON object strictly: every refusal names the field by its path and says what is wanted.
 
 `Fields` wraps one object. A field that is absent or null yields the default. Case does not tell names apart, as in Go's
-decoder: some clients write `replicated` for `Replicated`. Fields that swarmpy does not have yet are
-named with `refuse`: set to anything but an empty value, they answer 501 with the option's name.
+decoder: some clients write `replicated` for `Replicated`. Whoever has read all it knows ends with `refuse_rest`: what
+is set to anything but an empty value and was not read answers 501 with the option's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from swarmpy.errors import InvalidArgument, NotSupported
@@ -28,6 +27,9 @@ class Fields:
         self._value: dict[str, Any] = value
         self._folded = {key.lower(): item for key, item in value.items()}
         self._path = path
+        self._read: set[str] = set()
+        self._inner: dict[str, Fields] = {}
+        self._each: list[Fields] = []
 
     def path(self, name: str) -> str:
         return f"{self._path}.{name}" if self._path else name
@@ -64,10 +66,14 @@ class Fields:
 
     def inner(self, name: str) -> Fields:
         """The object in the field; an empty one when it is absent."""
-        return Fields(self._get(name), self.path(name))
+        if name not in self._inner:
+            self._inner[name] = Fields(self._get(name), self.path(name))
+        return self._inner[name]
 
     def each(self, name: str) -> list[Fields]:
-        return [Fields(item, path) for path, item in self._items(name)]
+        found = [Fields(item, path) for path, item in self._items(name)]
+        self._each += found
+        return found
 
     def texts(self, name: str) -> list[str]:
         return [self._element(path, item, str, "a string") for path, item in self._items(name)]
@@ -89,24 +95,17 @@ class Fields:
             raise InvalidArgument(f"{self.path(name)}: {value!r} is not one of {', '.join(sorted(choices))}")
         return choices[value]
 
-    def refuse(self, *names: str) -> None:
-        """These are options of the API that swarmpy does not have yet."""
-        for name in names:
-            if self._get(name) not in (None, "", 0, False, [], {}):
+    def refuse_rest(self) -> None:
+        """What is set here or below and was not read is an option that swarmpy does not have."""
+        for name, value in self._value.items():
+            if name.lower() not in self._read and not is_empty(value):
                 raise NotSupported(f"{self.path(name)} is not supported yet")
-
-    def check(self, name: str, test: Callable[[], None]) -> None:
-        """Run a validation that raises InvalidArgument, with this field's path before its text."""
-        try:
-            test()
-        except InvalidArgument as error:
-            raise InvalidArgument(f"{self.path(name)}: {error}") from error
+        for inner in (*self._inner.values(), *self._each):
+            inner.refuse_rest()
 
     def _get(self, name: str) -> Any:
+        self._read.add(name.lower())
         return self._value[name] if name in self._value else self._folded.get(name.lower())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._value)
 
     def _typed(self, name: str, type_: type[T], wanted: str, default: T) -> T:
         value = self._get(name)
@@ -125,6 +124,13 @@ class Fields:
         if not isinstance(value, type_):
             raise InvalidArgument(f"{path}: expected {wanted}, found {kind(value)}")
         return value
+
+
+def is_empty(value: object) -> bool:
+    """Whether a value asks for nothing: what a client sends for a field that its user left out."""
+    if isinstance(value, dict):
+        return all(map(is_empty, value.values()))
+    return value in (None, "", 0, False, [])
 
 
 def kind(value: object) -> str:

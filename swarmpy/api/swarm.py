@@ -51,20 +51,19 @@ class SwarmRoutes:
 
     async def init(self, request: web.Request) -> web.Response:
         fields = Fields(await read_json(request))
-        node_id = await self._swarm.init(
-            InitRequest(
-                listen_addr=fields.text("ListenAddr"),
-                advertise_addr=fields.text("AdvertiseAddr"),
-                data_path_addr=fields.text("DataPathAddr"),
-                data_path_port=fields.integer("DataPathPort", least=0, most=65535),
-                default_addr_pool=tuple(fields.texts("DefaultAddrPool")),
-                subnet_size=fields.integer("SubnetSize", least=0, most=29),
-                force_new_cluster=fields.flag("ForceNewCluster"),
-                availability=fields.choice("Availability", AVAILABILITIES, NodeSpec.ACTIVE),
-                spec=swarm_spec_from_json(fields.inner("Spec")),
-            )
+        wanted = InitRequest(
+            listen_addr=fields.text("ListenAddr"),
+            advertise_addr=fields.text("AdvertiseAddr"),
+            data_path_addr=fields.text("DataPathAddr"),
+            data_path_port=fields.integer("DataPathPort", least=0, most=65535),
+            default_addr_pool=tuple(fields.texts("DefaultAddrPool")),
+            subnet_size=fields.integer("SubnetSize", least=0, most=29),
+            force_new_cluster=fields.flag("ForceNewCluster"),
+            availability=fields.choice("Availability", AVAILABILITIES, NodeSpec.ACTIVE),
+            spec=swarm_spec_from_json(fields.inner("Spec")),
         )
-        return web.json_response(node_id)
+        fields.refuse_rest()
+        return web.json_response(await self._swarm.init(wanted))
 
     async def join(self, request: web.Request) -> web.Response:
         fields = Fields(await read_json(request))
@@ -73,16 +72,16 @@ class SwarmRoutes:
             raise InvalidArgument("RemoteAddrs: the address of a manager must be given")
         if not fields.text("JoinToken"):
             raise InvalidArgument("JoinToken: must be given; a manager shows it with `swarm join-token worker`")
-        await self._swarm.join(
-            JoinRequest(
-                listen_addr=fields.text("ListenAddr"),
-                advertise_addr=fields.text("AdvertiseAddr"),
-                data_path_addr=fields.text("DataPathAddr"),
-                remote_addrs=remotes,
-                join_token=fields.text("JoinToken"),
-                availability=fields.choice("Availability", AVAILABILITIES, NodeSpec.ACTIVE),
-            )
+        wanted = JoinRequest(
+            listen_addr=fields.text("ListenAddr"),
+            advertise_addr=fields.text("AdvertiseAddr"),
+            data_path_addr=fields.text("DataPathAddr"),
+            remote_addrs=remotes,
+            join_token=fields.text("JoinToken"),
+            availability=fields.choice("Availability", AVAILABILITIES, NodeSpec.ACTIVE),
         )
+        fields.refuse_rest()
+        await self._swarm.join(wanted)
         return web.Response()
 
     async def leave(self, request: web.Request) -> web.Response:

@@ -40,13 +40,10 @@ class VolumeRoutes:
 
     async def create(self, request: web.Request) -> web.Response:
         fields = Fields(await read_json(request))
-        fields.refuse("ClusterVolumeSpec")
-        volume = await self._engine.create_volume(
-            fields.text("Name"),
-            driver=fields.text("Driver"),
-            options=fields.mapping("DriverOpts"),
-            labels=fields.mapping("Labels"),
-        )
+        name, driver = fields.text("Name"), fields.text("Driver")
+        options, labels = fields.mapping("DriverOpts"), fields.mapping("Labels")
+        fields.refuse_rest()
+        volume = await self._engine.create_volume(name, driver=driver, options=options, labels=labels)
         return web.json_response(volume.to_json(), status=201)
 
     async def inspect(self, request: web.Request) -> web.Response:

@@ -27,6 +27,7 @@ from swarmpy.manager.ca import granted_role
 from swarmpy.manager.manager import Manager, ManagerAddresses
 from swarmpy.manager.store import Store, Transaction
 from swarmpy.rpc.types_pb2 import Node, NodeRole, RaftConfig
+from swarmpy.worker.admission import check_runnable
 
 __all__ = ["Member"]
 
@@ -237,7 +238,9 @@ class Member:
         )
         store.bind(opened.log)
         addresses = ManagerAddresses(self.state.listen_addr, self.state.advertise_addr)
-        manager = Manager(self.identity, addresses, store, opened.log, opened.serve, self._random, self._clock)
+        manager = Manager(
+            self.identity, addresses, store, opened.log, opened.serve, check_runnable, self._random, self._clock
+        )
         try:
             await manager.start()
         except BaseException:

@@ -24,7 +24,7 @@ from swarmpy.identity.node_identity import SERVER_OPTIONS, NodeIdentity
 from swarmpy.identity.peer import Peer, PeerGuard, peer_of
 from swarmpy.manager.allocator import Allocator
 from swarmpy.manager.ca import CertificateAuthority, granted_role, join_roots_of, new_join_token
-from swarmpy.manager.control import Control, ControlServicer, LeaderControl, received
+from swarmpy.manager.control import CheckRunnable, Control, ControlServicer, LeaderControl, received
 from swarmpy.manager.dispatcher import Dispatcher
 from swarmpy.manager.leader import LeaderStages, Stage
 from swarmpy.manager.membership import MembershipServicer, RoleManager
@@ -68,15 +68,19 @@ class Manager:
         store: Store,
         replicated_log: ReplicatedLog,
         serve_log: Callable[[grpc.aio.Server], None],
+        check_runnable: CheckRunnable,
         random: Random,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`serve_log` puts the log's own service on a server; `random` should be a `SystemRandom`."""
+        """`serve_log` puts the log's own service on a server; `random` should be a `SystemRandom`.
+
+        `check_runnable` knows what nodes can run, and raises for a service that they cannot.
+        """
         self._identity = identity
         self._addresses = addresses
         self._store = store
         self._log = replicated_log
-        leader = LeaderControl(store, replicated_log, clock, new_join_token)
+        leader = LeaderControl(store, replicated_log, clock, new_join_token, check_runnable)
         self._control = Control(leader, replicated_log, identity.channel)
         self._dispatcher = Dispatcher(store, replicated_log, lambda context: peer_of(context).require_node().node_id)
         self._stages = LeaderStages(replicated_log, self._make_stages(random, clock))

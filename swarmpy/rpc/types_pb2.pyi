@@ -181,7 +181,7 @@ class Privileges(_message.Message):
     def __init__(self, no_new_privileges: _Optional[bool] = ..., seccomp_mode: _Optional[str] = ..., seccomp_profile: _Optional[bytes] = ...) -> None: ...
 
 class Mount(_message.Message):
-    __slots__ = ("type", "source", "target", "read_only", "consistency", "bind_propagation", "tmpfs_size_bytes", "tmpfs_mode", "volume_no_copy", "volume_labels", "volume_driver")
+    __slots__ = ("type", "source", "target", "read_only", "consistency", "bind_propagation", "tmpfs_size_bytes", "tmpfs_mode", "volume_no_copy", "volume_labels", "volume_driver", "bind_non_recursive", "bind_create_mountpoint", "bind_read_only_non_recursive", "bind_read_only_force_recursive", "volume_subpath")
     class VolumeLabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -200,6 +200,11 @@ class Mount(_message.Message):
     VOLUME_NO_COPY_FIELD_NUMBER: _ClassVar[int]
     VOLUME_LABELS_FIELD_NUMBER: _ClassVar[int]
     VOLUME_DRIVER_FIELD_NUMBER: _ClassVar[int]
+    BIND_NON_RECURSIVE_FIELD_NUMBER: _ClassVar[int]
+    BIND_CREATE_MOUNTPOINT_FIELD_NUMBER: _ClassVar[int]
+    BIND_READ_ONLY_NON_RECURSIVE_FIELD_NUMBER: _ClassVar[int]
+    BIND_READ_ONLY_FORCE_RECURSIVE_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_SUBPATH_FIELD_NUMBER: _ClassVar[int]
     type: str
     source: str
     target: str
@@ -211,7 +216,12 @@ class Mount(_message.Message):
     volume_no_copy: bool
     volume_labels: _containers.ScalarMap[str, str]
     volume_driver: LogDriver
-    def __init__(self, type: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., read_only: _Optional[bool] = ..., consistency: _Optional[str] = ..., bind_propagation: _Optional[str] = ..., tmpfs_size_bytes: _Optional[int] = ..., tmpfs_mode: _Optional[int] = ..., volume_no_copy: _Optional[bool] = ..., volume_labels: _Optional[_Mapping[str, str]] = ..., volume_driver: _Optional[_Union[LogDriver, _Mapping]] = ...) -> None: ...
+    bind_non_recursive: bool
+    bind_create_mountpoint: bool
+    bind_read_only_non_recursive: bool
+    bind_read_only_force_recursive: bool
+    volume_subpath: str
+    def __init__(self, type: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., read_only: _Optional[bool] = ..., consistency: _Optional[str] = ..., bind_propagation: _Optional[str] = ..., tmpfs_size_bytes: _Optional[int] = ..., tmpfs_mode: _Optional[int] = ..., volume_no_copy: _Optional[bool] = ..., volume_labels: _Optional[_Mapping[str, str]] = ..., volume_driver: _Optional[_Union[LogDriver, _Mapping]] = ..., bind_non_recursive: _Optional[bool] = ..., bind_create_mountpoint: _Optional[bool] = ..., bind_read_only_non_recursive: _Optional[bool] = ..., bind_read_only_force_recursive: _Optional[bool] = ..., volume_subpath: _Optional[str] = ...) -> None: ...
 
 class Healthcheck(_message.Message):
     __slots__ = ("test", "interval_ns", "timeout_ns", "start_period_ns", "start_interval_ns", "retries")
@@ -540,7 +550,14 @@ class NetworkAttachment(_message.Message):
     def __init__(self, network_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "meta", "service_id", "service_name", "slot", "template_id", "spec_version", "node_id", "desired_state", "status", "networks", "ports", "restarts_ns", "start_after_ns", "by_update", "running_ns", "ended_ns")
+    __slots__ = ("id", "meta", "service_id", "service_name", "slot", "template_id", "spec_version", "node_id", "desired_state", "status", "networks", "ports", "restarts_ns", "start_after_ns", "by_update", "running_ns", "ended_ns", "service_labels")
+    class ServiceLabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     META_FIELD_NUMBER: _ClassVar[int]
     SERVICE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -558,6 +575,7 @@ class Task(_message.Message):
     BY_UPDATE_FIELD_NUMBER: _ClassVar[int]
     RUNNING_NS_FIELD_NUMBER: _ClassVar[int]
     ENDED_NS_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_LABELS_FIELD_NUMBER: _ClassVar[int]
     id: str
     meta: Meta
     service_id: str
@@ -575,7 +593,8 @@ class Task(_message.Message):
     by_update: bool
     running_ns: int
     ended_ns: int
-    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ..., slot: _Optional[int] = ..., template_id: _Optional[str] = ..., spec_version: _Optional[int] = ..., node_id: _Optional[str] = ..., desired_state: _Optional[_Union[TaskState, str]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., networks: _Optional[_Iterable[_Union[NetworkAttachment, _Mapping]]] = ..., ports: _Optional[_Iterable[_Union[PortConfig, _Mapping]]] = ..., restarts_ns: _Optional[_Iterable[int]] = ..., start_after_ns: _Optional[int] = ..., by_update: _Optional[bool] = ..., running_ns: _Optional[int] = ..., ended_ns: _Optional[int] = ...) -> None: ...
+    service_labels: _containers.ScalarMap[str, str]
+    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ..., slot: _Optional[int] = ..., template_id: _Optional[str] = ..., spec_version: _Optional[int] = ..., node_id: _Optional[str] = ..., desired_state: _Optional[_Union[TaskState, str]] = ..., status: _Optional[_Union[TaskStatus, _Mapping]] = ..., networks: _Optional[_Iterable[_Union[NetworkAttachment, _Mapping]]] = ..., ports: _Optional[_Iterable[_Union[PortConfig, _Mapping]]] = ..., restarts_ns: _Optional[_Iterable[int]] = ..., start_after_ns: _Optional[int] = ..., by_update: _Optional[bool] = ..., running_ns: _Optional[int] = ..., ended_ns: _Optional[int] = ..., service_labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class NodeSpec(_message.Message):
     __slots__ = ("annotations", "role", "availability")
@@ -725,22 +744,20 @@ class Network(_message.Message):
     def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., spec: _Optional[_Union[NetworkSpec, _Mapping]] = ..., ipam: _Optional[_Iterable[_Union[IPAMConfig, _Mapping]]] = ..., vni: _Optional[int] = ...) -> None: ...
 
 class ClusterSpec(_message.Message):
-    __slots__ = ("annotations", "task_history_limit", "raft", "heartbeat_period_ns", "ca", "task_log_driver", "autolock_managers")
+    __slots__ = ("annotations", "task_history_limit", "raft", "heartbeat_period_ns", "ca", "autolock_managers")
     ANNOTATIONS_FIELD_NUMBER: _ClassVar[int]
     TASK_HISTORY_LIMIT_FIELD_NUMBER: _ClassVar[int]
     RAFT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_PERIOD_NS_FIELD_NUMBER: _ClassVar[int]
     CA_FIELD_NUMBER: _ClassVar[int]
-    TASK_LOG_DRIVER_FIELD_NUMBER: _ClassVar[int]
     AUTOLOCK_MANAGERS_FIELD_NUMBER: _ClassVar[int]
     annotations: Annotations
     task_history_limit: int
     raft: RaftConfig
     heartbeat_period_ns: int
     ca: CAConfig
-    task_log_driver: LogDriver
     autolock_managers: bool
-    def __init__(self, annotations: _Optional[_Union[Annotations, _Mapping]] = ..., task_history_limit: _Optional[int] = ..., raft: _Optional[_Union[RaftConfig, _Mapping]] = ..., heartbeat_period_ns: _Optional[int] = ..., ca: _Optional[_Union[CAConfig, _Mapping]] = ..., task_log_driver: _Optional[_Union[LogDriver, _Mapping]] = ..., autolock_managers: _Optional[bool] = ...) -> None: ...
+    def __init__(self, annotations: _Optional[_Union[Annotations, _Mapping]] = ..., task_history_limit: _Optional[int] = ..., raft: _Optional[_Union[RaftConfig, _Mapping]] = ..., heartbeat_period_ns: _Optional[int] = ..., ca: _Optional[_Union[CAConfig, _Mapping]] = ..., autolock_managers: _Optional[bool] = ...) -> None: ...
 
 class RaftConfig(_message.Message):
     __slots__ = ("snapshot_interval", "keep_old_snapshots", "log_entries_for_slow_followers", "election_tick", "heartbeat_tick")

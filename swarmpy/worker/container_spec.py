@@ -3,11 +3,12 @@
 Owns    the translation into the Engine API's ContainerConfig, HostConfig and NetworkingConfig. Pure.
 Source  Docker Engine API, definitions TaskSpec and ContainerConfig; the labels are those of Docker's swarm.
 
-What the engine cannot do yet it refuses itself, naming the field; what has no field there is refused here.
+What no node can do is refused before a service is stored (`admission.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from swarmpy.engine.config import (
@@ -47,19 +48,22 @@ class TaskContainer:
     networking: NetworkingConfig
 
 
-def container_for(order: Order, *, hostname: str, architecture: str) -> TaskContainer:
-    """The container of a task on the host of that name. Raises InvalidArgument and NotSupported, naming the field."""
+def container_for(order: Order, *, hostname: str, architecture: str, cpus: int) -> TaskContainer:
+    """The container of a task on a host with that name and so many CPUs.
+
+    Raises InvalidArgument and NotSupported, naming the field.
+    """
     task, spec = order.task, order.spec
     name = task_name(task)
     values = values_of(task, name, hostname=hostname, architecture=architecture, os="linux")
     _refuse(spec)
     container = spec.container
     config = ContainerConfig(
-        hostname=expand(container.hostname, values, "Hostname"),
+        hostname=expand(container.hostname, values, "TaskTemplate.ContainerSpec.Hostname"),
         user=container.user,
         tty=container.tty,
         open_stdin=container.open_stdin,
-        env=tuple(expand(entry, values, f"Env {entry.partition('=')[0]}") for entry in container.env),
+        env=tuple(_variable(entry, values) for entry in container.env),
         cmd=tuple(container.args) if container.args or container.command else None,
         entrypoint=tuple(container.command) if container.command else None,
         healthcheck=_healthcheck(container),
@@ -69,14 +73,20 @@ def container_for(order: Order, *, hostname: str, architecture: str) -> TaskCont
         stop_signal=container.stop_signal,
         stop_timeout=max(0, order.grace_ns) // 1_000_000_000,
     )
-    return TaskContainer(name, config, _host(order, values), _networking(order))
+    return TaskContainer(name, config, _host(order, values, cpus), _networking(order))
 
 
 def _refuse(spec: TaskSpec) -> None:
     if spec.networks:
         raise NotSupported(f"TaskTemplate.Networks: network {spec.networks[0].target} cannot be joined by tasks yet")
     if spec.container.isolation not in ("", "default"):
-        raise NotSupported(f"ContainerSpec.Isolation '{spec.container.isolation}' is for Windows; leave it out")
+        raise NotSupported(f"TaskTemplate.ContainerSpec.Isolation: '{spec.container.isolation}' is for Windows")
+
+
+def _variable(entry: str, values: Mapping[str, str]) -> str:
+    """Placeholders are for the value; a name is what it is."""
+    name, equals, value = entry.partition("=")
+    return f"{name}{equals}{expand(value, values, f'TaskTemplate.ContainerSpec.Env: {name}')}"
 
 
 def _labels(order: Order, name: str) -> dict[str, str]:
@@ -101,12 +111,13 @@ def _healthcheck(container: ContainerSpec) -> HealthConfig | None:
     )
 
 
-def _host(order: Order, values: dict[str, str]) -> HostConfig:
+def _host(order: Order, values: Mapping[str, str], cpus: int) -> HostConfig:
+    """A limit of more CPUs than the host has limits nothing there, and is no reason not to run."""
     container, limits = order.spec.container, order.spec.resources.limits
     return HostConfig(
         memory=limits.memory_bytes,
         memory_reservation=order.spec.resources.reservations.memory_bytes,
-        nano_cpus=limits.nano_cpus,
+        nano_cpus=min(limits.nano_cpus, cpus * 1_000_000_000),
         pids_limit=limits.pids or None,
         ulimits=tuple(Ulimit(limit.name, limit.hard, limit.soft) for limit in container.ulimits),
         log_config=LogConfig(order.spec.log_driver.name, dict(order.spec.log_driver.options)),
@@ -134,7 +145,10 @@ def _security(privileges: Privileges) -> tuple[str, ...]:
     elif privileges.seccomp_mode == "custom":
         options.append(f"seccomp={privileges.seccomp_profile.decode()}")
     elif privileges.seccomp_mode not in ("", "default"):
-        raise InvalidArgument(f"ContainerSpec.Privileges.Seccomp.Mode '{privileges.seccomp_mode}' is unknown")
+        raise InvalidArgument(
+            f"TaskTemplate.ContainerSpec.Privileges.Seccomp.Mode: '{privileges.seccomp_mode}' is not one of default, "
+            "unconfined, custom"
+        )
     return tuple(options)
 
 
@@ -142,7 +156,7 @@ def _hosts(line: str) -> list[str]:
     """"IP name [alias …]" (hosts(5)) as "name:IP" for each name."""
     address, *names = line.split()
     if not names:
-        raise InvalidArgument(f"ContainerSpec.Hosts: '{line}' is not 'ADDRESS NAME'")
+        raise InvalidArgument(f"TaskTemplate.ContainerSpec.Hosts: '{line}' is not 'ADDRESS NAME'")
     return [f"{name}:{address}" for name in names]
 
 
@@ -156,24 +170,28 @@ def _host_ports(order: Order) -> dict[str, tuple[PortBinding, ...]]:
     return bindings
 
 
-def _mount(mount: MountSpec, values: dict[str, str]) -> Mount:
+def _mount(mount: MountSpec, values: Mapping[str, str]) -> Mount:
+    path = "TaskTemplate.ContainerSpec.Mounts"
     driver = mount.volume_driver
+    bind = BindOptions(
+        mount.bind_propagation, mount.bind_non_recursive, mount.bind_create_mountpoint,
+        mount.bind_read_only_non_recursive, mount.bind_read_only_force_recursive,
+    )  # fmt: skip
+    volume = VolumeOptions(
+        no_copy=mount.volume_no_copy,
+        labels={name: expand(value, values, path) for name, value in mount.volume_labels.items()},
+        driver_config=VolumeDriver(driver.name, dict(driver.options)) if driver.name or driver.options else None,
+        subpath=mount.volume_subpath,
+    )
+    tmpfs = TmpfsOptions(mount.tmpfs_size_bytes, mount.tmpfs_mode)
     return Mount(
         type=mount.type or "volume",
-        source=expand(mount.source, values, f"Mount {mount.target}: Source"),
-        target=expand(mount.target, values, "Mount: Target"),
+        source=expand(mount.source, values, path),
+        target=expand(mount.target, values, path),
         read_only=mount.read_only,
-        bind=BindOptions(propagation=mount.bind_propagation) if mount.bind_propagation else None,
-        volume=VolumeOptions(
-            no_copy=mount.volume_no_copy,
-            labels=dict(mount.volume_labels),
-            driver_config=VolumeDriver(driver.name, dict(driver.options)) if driver.name or driver.options else None,
-        )
-        if mount.volume_no_copy or mount.volume_labels or mount.HasField("volume_driver")
-        else None,
-        tmpfs=TmpfsOptions(mount.tmpfs_size_bytes, mount.tmpfs_mode)
-        if mount.tmpfs_size_bytes or mount.tmpfs_mode
-        else None,
+        bind=bind if bind != BindOptions() else None,
+        volume=volume if volume != VolumeOptions() else None,
+        tmpfs=tmpfs if tmpfs != TmpfsOptions() else None,
     )
 
 

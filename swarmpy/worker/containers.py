@@ -35,7 +35,9 @@ class EngineExecutor:
     async def prepare(self, order: Order) -> ContainerStatus:
         record = self._find(order.task)
         if record is None:
-            wanted = container_for(order, hostname=self._hostname, architecture=platform.machine())
+            wanted = container_for(
+                order, hostname=self._hostname, architecture=platform.machine(), cpus=self._engine.parts.cpus
+            )
             await self._have_image(order)
             creating = asyncio.create_task(
                 self._engine.containers.create(wanted.config, wanted.host, wanted.networking, wanted.name)

@@ -9,14 +9,14 @@ import pytest
 
 from swarmpy.api.fields import Fields
 from swarmpy.api.swarm_events import swarm_events
-from swarmpy.api.swarm_json.cluster import swarm_spec_from_json
+from swarmpy.api.swarm_json.cluster import swarm_spec_from_json, swarm_to_json
 from swarmpy.api.swarm_json.node import node_spec_from_json, node_to_json
 from swarmpy.api.swarm_json.service import service_spec_from_json, service_spec_to_json
 from swarmpy.engine.times import format_rfc3339
 from swarmpy.errors import InvalidArgument, NotSupported
 from swarmpy.manager.replicated_log import LogMember
 from swarmpy.manager.store import Event, EventKind
-from swarmpy.rpc.types_pb2 import Node, Service
+from swarmpy.rpc.types_pb2 import Cluster, Node, Service
 
 SECOND = 1_000_000_000
 WEB: dict[str, Any] = {
@@ -29,7 +29,11 @@ WEB: dict[str, Any] = {
             "TTY": True, "ReadOnly": True, "StopSignal": "SIGTERM", "StopGracePeriod": 3 * SECOND, "Init": False,
             "Mounts": [
                 {"Type": "bind", "Source": "/srv", "Target": "/data", "ReadOnly": True,
-                 "BindOptions": {"Propagation": "rprivate"}},
+                 "BindOptions": {"Propagation": "rprivate", "NonRecursive": True, "CreateMountpoint": True,
+                                 "ReadOnlyNonRecursive": True, "ReadOnlyForceRecursive": True}},
+                {"Type": "volume", "Source": "v", "Target": "/v", "Consistency": "cached",
+                 "VolumeOptions": {"NoCopy": True, "Labels": {"a": "b"}, "Subpath": "s",
+                                   "DriverConfig": {"Name": "local", "Options": {"o": "bind"}}}},
                 {"Type": "tmpfs", "Target": "/tmp", "TmpfsOptions": {"SizeBytes": 65536, "Mode": 448}},
             ],
             "Healthcheck": {"Test": ["CMD", "true"], "Interval": SECOND, "Retries": 3},
@@ -120,9 +124,40 @@ def test_a_node_shows_its_place_among_the_managers() -> None:
     assert "ManagerStatus" not in node_to_json(node, None)
 
 
-def test_external_cas_are_refused() -> None:
-    with pytest.raises(NotSupported, match=r"CAConfig\.ExternalCAs"):
-        swarm_spec_from_json(Fields({"CAConfig": {"ExternalCAs": [{"URL": "x"}]}}))
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ({"CAConfig": {"ExternalCAs": [{"URL": "x"}]}}, "CAConfig.ExternalCAs"),
+        ({"TaskDefaults": {"LogDriver": {"Name": "syslog"}}}, "TaskDefaults.LogDriver"),
+        ({"Raft": {"FromTheFuture": 1}}, "Raft.FromTheFuture"),
+    ],
+)
+def test_what_swarms_do_not_have_yet_is_named(spec: dict[str, Any], name: str) -> None:
+    with pytest.raises(NotSupported, match=name):
+        swarm_spec_from_json(Fields(spec))
+
+
+def test_what_a_swarm_shows_can_be_sent_back() -> None:
+    spec = swarm_spec_from_json(Fields({"Labels": {"a": "b"}, "Orchestration": {"TaskHistoryRetentionLimit": -1}}))
+    assert spec.task_history_limit == -1
+    shown = swarm_to_json(Cluster(spec=spec))["Spec"]
+    assert swarm_spec_from_json(Fields(shown)).annotations.labels == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "name"),
+    [
+        ({"Availability": "active"}, InvalidArgument, "Role: must be given"),
+        ({"Role": "worker"}, InvalidArgument, "Availability: must be given"),
+        ({"Role": "chief", "Availability": "active"}, InvalidArgument, "Role: 'chief' is not one of"),
+        ({"Role": "worker", "Availability": "asleep"}, InvalidArgument, "Availability: 'asleep'"),
+        ({"Role": "worker", "Availability": "active", "Labels": {"a": 1}}, InvalidArgument, "Labels.a"),
+        ({"Role": "worker", "Availability": "active", "Taints": ["x"]}, NotSupported, "Taints"),
+    ],
+)
+def test_a_node_spec_is_read_strictly(body: object, kind: type[Exception], name: str) -> None:
+    with pytest.raises(kind, match=name):
+        node_spec_from_json(body)
 
 
 def test_times_keep_their_nanoseconds() -> None:

@@ -13,10 +13,16 @@ import pytest
 from swarmpy.errors import Conflict, InvalidArgument, NotFound
 from swarmpy.manager.control import Control, ControlServicer, LeaderControl
 from swarmpy.manager.replicated_log import Leadership
-from swarmpy.manager.store import MemoryLog, Store, ids_from
-from swarmpy.rpc.control_pb2 import CreateServiceRequest, RemoveRequest, UpdateServiceRequest
+from swarmpy.manager.store import MemoryLog, Store, Transaction, ids_from
+from swarmpy.rpc.control_pb2 import (
+    CreateServiceRequest,
+    RemoveRequest,
+    UpdateClusterRequest,
+    UpdateServiceRequest,
+)
 from swarmpy.rpc.control_pb2_grpc import add_ControlServicer_to_server
-from swarmpy.rpc.types_pb2 import ServiceSpec, UpdateStatus
+from swarmpy.rpc.types_pb2 import Cluster, ClusterSpec, ServiceSpec, UpdateStatus
+from swarmpy.worker.admission import check_runnable
 
 new_id = ids_from(Random(7))
 NOW = 1_700_000_000_000_000_000
@@ -50,14 +56,14 @@ async def two_managers() -> AsyncIterator[tuple[Control, Control, Store]]:
     store = make_store()
     log = MemoryLog(store)
     store.bind(log)
-    leader = LeaderControl(store, log, lambda: NOW, lambda _: "token")
+    leader = LeaderControl(store, log, lambda: NOW, lambda _: "token", check_runnable)
     server = grpc.aio.server()
     add_ControlServicer_to_server(ControlServicer(leader, lambda _: None), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     other_log = Follower(make_store())
     other_log.leader_addr = f"127.0.0.1:{port}"
-    other_leader = LeaderControl(make_store(), other_log, lambda: NOW, lambda _: "token")
+    other_leader = LeaderControl(make_store(), other_log, lambda: NOW, lambda _: "token", check_runnable)
     here = Control(leader, log, grpc.aio.insecure_channel)
     there = Control(other_leader, other_log, grpc.aio.insecure_channel)
     try:
@@ -98,6 +104,25 @@ def test_create_update_rollback_remove() -> None:
         assert back.update_status.state == UpdateStatus.ROLLBACK_STARTED
         await control.remove_service(RemoveRequest(id=made.id))
         assert made.id not in store.services
+
+    on_both(scenario)
+
+
+def test_what_an_update_of_the_swarm_leaves_out_stays() -> None:
+    async def scenario(control: Control, store: Store) -> None:
+        begin = Transaction()
+        cluster = Cluster(id="c")
+        cluster.spec.annotations.labels["old"] = "1"
+        cluster.spec.task_history_limit, cluster.spec.heartbeat_period_ns = 2, 3_000_000_000
+        begin.put(cluster)
+        await store.commit(begin)
+        change = ClusterSpec(task_history_limit=-1)
+        change.annotations.labels["new"] = "2"
+        await control.update_cluster(UpdateClusterRequest(version=store.index, spec=change))
+        assert store.cluster is not None
+        spec = store.cluster.spec
+        assert (spec.task_history_limit, spec.heartbeat_period_ns) == (-1, 3_000_000_000)
+        assert spec.annotations.labels == {"new": "2"}
 
     on_both(scenario)
 

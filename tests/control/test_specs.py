@@ -52,10 +52,6 @@ def reservation_over_limit(spec: ServiceSpec) -> None:
     spec.task.resources.reservations.nano_cpus = 2 * 10**9
 
 
-def relative_mount(spec: ServiceSpec) -> None:
-    spec.task.container.mounts.add(type="bind", source="/srv", target="data")
-
-
 def port_twice(spec: ServiceSpec) -> None:
     for _ in range(2):
         spec.endpoint.ports.add(target_port=80, published_port=8080)
@@ -87,7 +83,6 @@ def dns_with_ingress(spec: ServiceSpec) -> None:
         (nameless_variable, "TaskTemplate.ContainerSpec.Env"),
         (small_memory, "TaskTemplate.Resources.Limits.MemoryBytes"),
         (reservation_over_limit, "TaskTemplate.Resources"),
-        (relative_mount, "TaskTemplate.ContainerSpec.Mounts"),
         (port_twice, "EndpointSpec.Ports"),
         (port_out_of_range, "EndpointSpec.Ports"),
         (ratio_over_one, "UpdateConfig.MaxFailureRatio"),

@@ -46,6 +46,26 @@ def test_replicas_run_spread_over_the_nodes() -> None:
     simulate(story)
 
 
+def test_tasks_carry_the_labels_of_their_service_where_a_placeholder_asks_for_one() -> None:
+    async def story(sim: Simulation) -> None:
+        await swarm_of(sim, 1)
+        plain, asking = service_spec("plain", 1), service_spec("asking", 1)
+        for spec in (plain, asking):
+            spec.annotations.labels["tier"] = "front"
+        asking.task.container.env.append("TIER={{.Service.Labels.tier}}")
+        await sim.create_service(plain)
+        await sim.create_service(asking)
+        await sim.settle()
+        assert [dict(task.service_labels) for task in sim.running("plain")] == [{}]
+        first = sim.running("asking")[0]
+        assert first.service_labels == {"tier": "front"}
+        await sim.end("w1", first.id, FAILED)
+        await sim.advance(6)
+        assert [dict(task.service_labels) for task in sim.running("asking")] == [{"tier": "front"}]
+
+    simulate(story)
+
+
 def test_a_failed_task_is_replaced_after_its_delay() -> None:
     async def story(sim: Simulation) -> None:
         await swarm_of(sim, 1)

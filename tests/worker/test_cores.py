@@ -36,7 +36,7 @@ from swarmpy.worker.executor import Order
 from swarmpy.worker.holdings import Holdings
 from swarmpy.worker.known_managers import LONGEST_WAIT_S, KnownManagers
 from swarmpy.worker.mesh import MeshFold
-from swarmpy.worker.placeholders import expand
+from swarmpy.worker.placeholders import expand, values_of
 from swarmpy.worker.reporter import Reporter
 from swarmpy.worker.steps import Work, next_step
 
@@ -186,6 +186,17 @@ def test_placeholders_are_known_names_only() -> None:
     assert expand("plain {x}", values, "Env A") == "plain {x}"
     with pytest.raises(InvalidArgument, match=r"Env A: \{\{.Task.Slott\}\} is not a placeholder"):
         expand("{{.Task.Slott}}", values, "Env A")
+    with pytest.raises(InvalidArgument, match=r"Env A: a '\{\{' is not closed"):
+        expand("a {{.Task.Slot", values, "Env A")
+
+
+def test_placeholders_for_labels_of_the_service() -> None:
+    task = Task(service_labels={"tier": "front {{", "com.example/owner": "ada"})
+    values = values_of(task, "web.1.t", hostname="h", architecture="x86_64", os="linux")
+    assert expand("{{.Service.Labels.tier}}", values, "Env A") == "front {{"
+    assert expand('{{index .Service.Labels "com.example/owner"}}', values, "Env A") == "ada"
+    with pytest.raises(InvalidArgument, match="set it with --label nope=VALUE"):
+        expand('{{ index .Service.Labels "nope" }}', values, "Env A")
 
 
 def order() -> Order:
@@ -215,13 +226,15 @@ def test_a_task_becomes_a_container() -> None:
     container.privileges.no_new_privileges = True
     given_order.spec.resources.limits.memory_bytes = 64 << 20
     given_order.spec.resources.limits.pids = 50
-    made = container_for(given_order, hostname="host", architecture="x86_64")
+    given_order.spec.resources.limits.nano_cpus = 64_000_000_000
+    made = container_for(given_order, hostname="host", architecture="x86_64", cpus=4)
     assert made.name == "web.2.tid"
     assert made.config.entrypoint == ("/serve",) and made.config.cmd == ("-v",)
     assert made.config.env == ("A=1", "SLOT=2") and made.config.hostname == "web-2"
     assert made.config.labels["com.docker.swarm.task.name"] == "web.2.tid"
     assert made.config.stop_timeout == 3
     assert made.host.memory == 64 << 20 and made.host.pids_limit == 50
+    assert made.host.nano_cpus == 4_000_000_000, "no more than the host has"
     assert made.host.extra_hosts == ("db:192.0.2.7", "database:192.0.2.7")
     assert made.host.security_opt == ("no-new-privileges",)
     assert set(made.host.port_bindings) == {"53/udp"} and made.host.port_bindings["53/udp"][0].host_port == ""
@@ -233,7 +246,7 @@ def test_what_tasks_cannot_have_yet_is_refused_by_name() -> None:
     given_order = order()
     given_order.spec.networks.add(target="backend")
     with pytest.raises(NotSupported, match="network backend"):
-        container_for(given_order, hostname="host", architecture="x86_64")
+        container_for(given_order, hostname="host", architecture="x86_64", cpus=4)
 
 
 def test_memory_is_read_in_kibibytes() -> None:

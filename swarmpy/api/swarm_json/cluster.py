@@ -26,13 +26,13 @@ DEFAULT_CERT_EXPIRY_NS = 90 * 24 * 3600 * 1_000_000_000
 
 
 def swarm_spec_from_json(fields: Fields) -> ClusterSpec:
-    """The body of POST /swarm/update, and Spec of POST /swarm/init."""
+    """The body of POST /swarm/update, and Spec of POST /swarm/init. Raises InvalidArgument and NotSupported."""
     spec = ClusterSpec()
     spec.annotations.name = fields.text("Name")
     spec.annotations.labels.update(fields.mapping("Labels"))
     orchestration = fields.inner("Orchestration")
     if orchestration.has("TaskHistoryRetentionLimit"):
-        spec.task_history_limit = orchestration.integer("TaskHistoryRetentionLimit", least=0)
+        spec.task_history_limit = orchestration.integer("TaskHistoryRetentionLimit")
     raft = fields.inner("Raft")
     spec.raft.snapshot_interval = raft.integer("SnapshotInterval", least=0)
     if raft.has("KeepOldSnapshots"):
@@ -44,17 +44,14 @@ def swarm_spec_from_json(fields: Fields) -> ClusterSpec:
     if fields.inner("Dispatcher").integer("HeartbeatPeriod"):
         spec.heartbeat_period_ns = fields.inner("Dispatcher").integer("HeartbeatPeriod", least=0)
     ca = fields.inner("CAConfig")
-    ca.refuse("ExternalCAs")
     if ca.integer("NodeCertExpiry"):
         spec.ca.node_cert_expiry_ns = ca.integer("NodeCertExpiry", least=0)
     spec.ca.signing_cert_pem = ca.text("SigningCACert")
     spec.ca.signing_key_pem = ca.text("SigningCAKey")
     spec.ca.force_rotate = ca.integer("ForceRotate", least=0)
     spec.autolock_managers = fields.inner("EncryptionConfig").flag("AutoLockManagers")
-    driver = fields.inner("TaskDefaults").inner("LogDriver")
-    if driver.text("Name"):
-        spec.task_log_driver.name = driver.text("Name")
-        spec.task_log_driver.options.update(driver.mapping("Options"))
+    fields.inner("TaskDefaults")        # of which there is nothing yet
+    fields.refuse_rest()
     return spec
 
 
@@ -65,7 +62,6 @@ def swarm_spec_to_json(spec: ClusterSpec) -> JSON:
         return int(getattr(message, name)) if message.HasField(name) else default
 
     raft = spec.raft
-    driver = compact({"Name": spec.task_log_driver.name, "Options": dict(spec.task_log_driver.options)})
     return {
         "Name": spec.annotations.name or "default",
         "Labels": dict(spec.annotations.labels),
@@ -80,7 +76,7 @@ def swarm_spec_to_json(spec: ClusterSpec) -> JSON:
         "Dispatcher": {"HeartbeatPeriod": given(spec, "heartbeat_period_ns", DEFAULT_HEARTBEAT_NS)},
         "CAConfig": {"NodeCertExpiry": given(spec.ca, "node_cert_expiry_ns", DEFAULT_CERT_EXPIRY_NS)}
         | compact({"SigningCACert": spec.ca.signing_cert_pem, "ForceRotate": spec.ca.force_rotate}),
-        "TaskDefaults": {"LogDriver": driver} if driver else {},
+        "TaskDefaults": {},
         "EncryptionConfig": {"AutoLockManagers": spec.autolock_managers},
     }
 

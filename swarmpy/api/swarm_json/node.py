@@ -10,6 +10,7 @@ import base64
 from swarmpy.api.fields import Fields
 from swarmpy.api.swarm_json.values import JSON, compact
 from swarmpy.engine.times import format_rfc3339
+from swarmpy.errors import InvalidArgument
 from swarmpy.manager.replicated_log import LogMember
 from swarmpy.rpc.types_pb2 import Node, NodeDescription, NodeRole, NodeSpec, NodeStatus
 
@@ -24,12 +25,16 @@ AVAILABILITY_NAMES = {value: name for name, value in AVAILABILITIES.items()}
 def node_spec_from_json(body: object) -> NodeSpec:
     """The body of POST /nodes/{id}/update."""
     fields = Fields(body)
+    for name in ("Role", "Availability"):
+        if not fields.text(name):
+            raise InvalidArgument(f"{name}: must be given; to leave it as it is, send what the node shows")
     spec = NodeSpec(
         role=fields.choice("Role", ROLES, NodeRole.WORKER),
         availability=fields.choice("Availability", AVAILABILITIES, NodeSpec.ACTIVE),
     )
     spec.annotations.name = fields.text("Name")
     spec.annotations.labels.update(fields.mapping("Labels"))
+    fields.refuse_rest()
     return spec
 
 

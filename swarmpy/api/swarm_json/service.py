@@ -66,6 +66,7 @@ def service_spec_from_json(body: object) -> ServiceSpec:
         spec.task.networks.add(target=network.text("Target"), aliases=network.texts("Aliases"))
     if fields.has("EndpointSpec"):
         spec.endpoint.CopyFrom(endpoint_from_json(fields.inner("EndpointSpec")))
+    fields.refuse_rest()
     return spec
 
 

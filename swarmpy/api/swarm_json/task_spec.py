@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from swarmpy.api.fields import Fields
 from swarmpy.api.swarm_json.values import JSON, compact
-from swarmpy.errors import NotSupported
+from swarmpy.errors import InvalidArgument, NotSupported
 from swarmpy.rpc.types_pb2 import (
     ContainerSpec,
     DNSConfig,
@@ -33,12 +33,12 @@ __all__ = ["task_spec_from_json", "task_spec_to_json"]
 CONDITIONS = {
     "any": RestartPolicy.ANY, "on-failure": RestartPolicy.ON_FAILURE, "none": RestartPolicy.NONE,
 }
+CONSISTENCIES = ("default", "consistent", "cached", "delegated")     # of Docker on a Mac; the same everywhere else
 CONDITION_NAMES = {value: name for name, value in CONDITIONS.items()}
 
 
 def task_spec_from_json(fields: Fields) -> TaskSpec:
     """ServiceSpec.TaskTemplate. Raises InvalidArgument and NotSupported."""
-    fields.refuse("PluginSpec", "NetworkAttachmentSpec")
     if fields.text("Runtime") not in ("", "container"):
         raise NotSupported(f"{fields.path('Runtime')}: only 'container' is supported")
     task = TaskSpec(
@@ -63,7 +63,6 @@ def task_spec_from_json(fields: Fields) -> TaskSpec:
 
 
 def container_from_json(fields: Fields) -> ContainerSpec:
-    fields.refuse("Secrets", "Configs")
     container = ContainerSpec(
         image=fields.text("Image"),
         labels=fields.mapping("Labels"),
@@ -84,7 +83,7 @@ def container_from_json(fields: Fields) -> ContainerSpec:
         capability_add=fields.texts("CapabilityAdd"),
         capability_drop=fields.texts("CapabilityDrop"),
         oom_score_adj=fields.integer("OomScoreAdj", least=-1000, most=1000),
-        isolation=fields.text("Isolation").replace("default", ""),  # what is shown reads back as what was stored
+        isolation="" if fields.text("Isolation") == "default" else fields.text("Isolation"),   # reads back as stored
         ulimits=[
             Ulimit(name=item.text("Name"), soft=item.integer("Soft"), hard=item.integer("Hard"))
             for item in fields.each("Ulimits")
@@ -110,41 +109,47 @@ def container_from_json(fields: Fields) -> ContainerSpec:
 
 
 def privileges_from_json(fields: Fields) -> Privileges:
-    fields.refuse("CredentialSpec", "SELinuxContext")
-    apparmor = fields.inner("AppArmor").text("Mode")
-    if apparmor not in ("", "default", "disabled"):
-        raise NotSupported(f"{fields.path('AppArmor.Mode')}: {apparmor!r} is not supported")
+    fields.inner("AppArmor").choice("Mode", {"default": "", "disabled": ""}, "")     # there is none in either case
     seccomp = fields.inner("Seccomp")
+    mode = seccomp.choice("Mode", {name: name for name in ("default", "unconfined", "custom")}, "")
+    profile = bytes_from_json(seccomp, "Profile")
+    if (mode == "custom") != bool(profile):
+        raise InvalidArgument(f"{seccomp.path('Profile')}: goes with the mode custom, and only with that")
     return Privileges(
-        no_new_privileges=fields.flag("NoNewPrivileges"),
-        seccomp_mode=seccomp.choice(
-            "Mode", {name: name for name in ("default", "unconfined", "custom")}, ""
-        ),
-        seccomp_profile=base64.b64decode(seccomp.text("Profile")),
+        no_new_privileges=fields.flag("NoNewPrivileges"), seccomp_mode=mode, seccomp_profile=profile
     )
 
 
+def bytes_from_json(fields: Fields, name: str) -> bytes:
+    """Bytes, which Go writes in base64."""
+    try:
+        return base64.b64decode(fields.text(name), validate=True)
+    except ValueError as error:
+        raise InvalidArgument(f"{fields.path(name)}: is not base64: {error}") from error
+
+
 def mount_from_json(fields: Fields) -> Mount:
-    fields.refuse("ImageOptions", "ClusterOptions")
     kinds = {name: name for name in ("bind", "volume", "tmpfs", "npipe", "cluster", "image")}
     kind = fields.choice("Type", kinds, "volume")
     if kind not in ("bind", "volume", "tmpfs"):
         raise NotSupported(f"{fields.path('Type')}: mounts of type {kind} are not supported yet")
     bind, volume, tmpfs = fields.inner("BindOptions"), fields.inner("VolumeOptions"), fields.inner("TmpfsOptions")
-    bind.refuse("NonRecursive", "CreateMountpoint", "ReadOnlyNonRecursive", "ReadOnlyForceRecursive")
-    volume.refuse("Subpath")
-    tmpfs.refuse("Options")
     mount = Mount(
         type=kind,
         source=fields.text("Source"),
         target=fields.text("Target"),
         read_only=fields.flag("ReadOnly"),
-        consistency=fields.text("Consistency"),
+        consistency=fields.choice("Consistency", {name: name for name in CONSISTENCIES}, ""),
         bind_propagation=bind.text("Propagation"),
+        bind_non_recursive=bind.flag("NonRecursive"),
+        bind_create_mountpoint=bind.flag("CreateMountpoint"),
+        bind_read_only_non_recursive=bind.flag("ReadOnlyNonRecursive"),
+        bind_read_only_force_recursive=bind.flag("ReadOnlyForceRecursive"),
         tmpfs_size_bytes=tmpfs.integer("SizeBytes", least=0),
         tmpfs_mode=tmpfs.integer("Mode", least=0, most=0o7777),
         volume_no_copy=volume.flag("NoCopy"),
         volume_labels=volume.mapping("Labels"),
+        volume_subpath=volume.text("Subpath"),
     )
     if volume.has("DriverConfig"):
         mount.volume_driver.CopyFrom(driver_from_json(volume.inner("DriverConfig")))
@@ -168,15 +173,12 @@ def driver_from_json(fields: Fields) -> LogDriver:
 
 def resources_from_json(fields: Fields) -> ResourceRequirements:
     def amounts(inner: Fields) -> Resources:
-        inner.refuse("GenericResources")
-        return Resources(
-            nano_cpus=inner.integer("NanoCPUs"), memory_bytes=inner.integer("MemoryBytes"), pids=inner.integer("Pids")
-        )
+        return Resources(nano_cpus=inner.integer("NanoCPUs"), memory_bytes=inner.integer("MemoryBytes"))
 
-    fields.refuse("SwapBytes", "MemorySwappiness")
     resources = ResourceRequirements()
     if fields.has("Limits"):
         resources.limits.CopyFrom(amounts(fields.inner("Limits")))
+        resources.limits.pids = fields.inner("Limits").integer("Pids")
     if fields.has("Reservations"):
         resources.reservations.CopyFrom(amounts(fields.inner("Reservations")))
     return resources
@@ -290,7 +292,9 @@ def privileges_to_json(privileges: Privileges) -> JSON:
 
 
 def mount_to_json(mount: Mount) -> JSON:
-    volume = compact({"NoCopy": mount.volume_no_copy, "Labels": dict(mount.volume_labels)})
+    volume = compact(
+        {"NoCopy": mount.volume_no_copy, "Labels": dict(mount.volume_labels), "Subpath": mount.volume_subpath}
+    )
     if mount.HasField("volume_driver"):
         volume["DriverConfig"] = driver_to_json(mount.volume_driver)
     return compact(
@@ -300,7 +304,15 @@ def mount_to_json(mount: Mount) -> JSON:
             "Target": mount.target,
             "ReadOnly": mount.read_only,
             "Consistency": mount.consistency,
-            "BindOptions": compact({"Propagation": mount.bind_propagation}),
+            "BindOptions": compact(
+                {
+                    "Propagation": mount.bind_propagation,
+                    "NonRecursive": mount.bind_non_recursive,
+                    "CreateMountpoint": mount.bind_create_mountpoint,
+                    "ReadOnlyNonRecursive": mount.bind_read_only_non_recursive,
+                    "ReadOnlyForceRecursive": mount.bind_read_only_force_recursive,
+                }
+            ),
             "VolumeOptions": volume,
             "TmpfsOptions": compact({"SizeBytes": mount.tmpfs_size_bytes, "Mode": mount.tmpfs_mode}),
         }

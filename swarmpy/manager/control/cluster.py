@@ -18,7 +18,10 @@ __all__ = ["update_cluster"]
 
 
 def update_cluster(store: Store, request: UpdateClusterRequest, new_token: Callable[[str], str]) -> Transaction:
-    """Replace the spec and rotate what was asked for. `new_token(root certificate, PEM)` makes a join token."""
+    """Change the spec and rotate what was asked for. `new_token(root certificate, PEM)` makes a join token.
+
+    What the request leaves out stays as it is; labels and autolock are always what it says.
+    """
     check_cluster(request.spec)
     if request.rotate_manager_unlock_key:
         raise NotSupported("rotateManagerUnlockKey is not supported yet")
@@ -28,7 +31,9 @@ def update_cluster(store: Store, request: UpdateClusterRequest, new_token: Calla
     check_version(cluster.meta.version, request.version, "the swarm")
     changed = Cluster()
     changed.CopyFrom(cluster)
-    changed.spec.CopyFrom(request.spec)
+    changed.spec.annotations.labels.clear()
+    changed.spec.MergeFrom(request.spec)
+    changed.spec.autolock_managers = request.spec.autolock_managers
     changed.spec.annotations.name = "default"
     if request.rotate_worker_token:
         changed.root_ca.join_token_worker = new_token(cluster.root_ca.cert_pem)

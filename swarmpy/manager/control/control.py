@@ -18,7 +18,7 @@ from swarmpy.errors import Conflict, Unavailable
 from swarmpy.manager.control.cluster import update_cluster
 from swarmpy.manager.control.errors import received
 from swarmpy.manager.control.nodes import remove_node, update_node
-from swarmpy.manager.control.services import create_service, remove_service, update_service
+from swarmpy.manager.control.services import CheckRunnable, create_service, remove_service, update_service
 from swarmpy.manager.replicated_log import Leadership, NotLeader, ReplicatedLog
 from swarmpy.manager.store import Store
 from swarmpy.rpc.control_pb2 import (
@@ -46,26 +46,34 @@ class LeaderControl:
     """The same requests, on the leader: NotLeader when this manager is not."""
 
     def __init__(
-        self, store: Store, log: ReplicatedLog, clock: Callable[[], int], new_token: Callable[[str], str]
+        self,
+        store: Store,
+        log: ReplicatedLog,
+        clock: Callable[[], int],
+        new_token: Callable[[str], str],
+        check_runnable: CheckRunnable,
     ) -> None:
         self._store = store
         self._log = log
         self._clock = clock
         self._new_token = new_token
+        self._check_runnable = check_runnable
 
     async def create_service(self, request: CreateServiceRequest) -> ServiceResponse:
         self._check_leads()
         done = self._store.services.get(request.id)
         if done is not None:
             return ServiceResponse(service=done)
-        service, transaction = create_service(self._store, request.id, request.spec)
+        service, transaction = create_service(self._store, request.id, request.spec, self._check_runnable)
         await self._store.commit(transaction)
         return ServiceResponse(service=self._store.services.get(request.id) or service)
 
     async def update_service(self, request: UpdateServiceRequest) -> ServiceResponse:
         self._check_leads()
         spec = None if request.rollback else request.spec
-        service, transaction = update_service(self._store, request.id, request.version, spec, self._clock())
+        service, transaction = update_service(
+            self._store, request.id, request.version, spec, self._clock(), self._check_runnable
+        )
         await self._store.commit(transaction)
         return ServiceResponse(service=self._store.services.get(request.id) or service)
 

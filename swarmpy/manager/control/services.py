@@ -5,17 +5,25 @@ Source  Docker Engine API: POST /services/create, POST /services/{id}/update, DE
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from swarmpy.errors import Conflict, InvalidArgument
 from swarmpy.manager.control.specs import check_service, port_label
 from swarmpy.manager.store import Store, Transaction, template_of
 from swarmpy.rpc.types_pb2 import PortConfig, Service, ServiceSpec, UpdateStatus
 
-__all__ = ["create_service", "remove_service", "update_service"]
+__all__ = ["CheckRunnable", "create_service", "remove_service", "update_service"]
+
+CheckRunnable = Callable[[ServiceSpec], None]
+"""Raises InvalidArgument or NotSupported for a service whose tasks every node would reject."""
 
 
-def create_service(store: Store, id_: str, spec: ServiceSpec) -> tuple[Service, Transaction]:
-    """A new service. Conflict when the name is taken, InvalidArgument when the spec or a port is not possible."""
+def create_service(
+    store: Store, id_: str, spec: ServiceSpec, check_runnable: CheckRunnable
+) -> tuple[Service, Transaction]:
+    """A new service. Conflict when the name is taken; InvalidArgument or NotSupported when spec or port cannot be."""
     check_service(spec)
+    check_runnable(spec)
     taken = store.services.by_name(spec.annotations.name)
     if taken is not None:
         raise Conflict(f"name conflicts with an existing object: service {spec.annotations.name} already exists")
@@ -28,12 +36,12 @@ def create_service(store: Store, id_: str, spec: ServiceSpec) -> tuple[Service, 
 
 
 def update_service(
-    store: Store, id_: str, version: int, spec: ServiceSpec | None, now_ns: int
+    store: Store, id_: str, version: int, spec: ServiceSpec | None, now_ns: int, check_runnable: CheckRunnable
 ) -> tuple[Service, Transaction]:
     """Replace the spec; with `spec=None` return to the previous one.
 
-    Conflict when `version` is not the one in the store; InvalidArgument when the new spec is not possible, when it
-    renames the service or changes its mode, or when there is no previous spec.
+    Conflict when `version` is not the one in the store; InvalidArgument or NotSupported when the new spec is not
+    possible, when it renames the service or changes its mode, or when there is no previous spec.
     """
     service = store.services[id_]
     check_version(service.meta.version, version, f"service {service.spec.annotations.name}")
@@ -50,6 +58,7 @@ def update_service(
         )
     else:
         check_service(spec)
+        check_runnable(spec)
         if spec.annotations.name != service.spec.annotations.name:
             raise InvalidArgument(
                 f"Name: service {service.spec.annotations.name} cannot be renamed to {spec.annotations.name}"

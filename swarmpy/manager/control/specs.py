@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from swarmpy.errors import InvalidArgument, NotSupported
+from swarmpy.errors import InvalidArgument, NotSupported, naming
 from swarmpy.manager.store import validate_constraint, validate_spread_descriptor
 from swarmpy.rpc.types_pb2 import (
     ClusterSpec,
@@ -26,8 +26,8 @@ __all__ = ["check_cluster", "check_node", "check_service", "port_label"]
 NAME = re.compile(r"^[a-zA-Z0-9](?:[-_.]*[A-Za-z0-9]+)*$")
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
-LEAST_NANO_CPUS = 1_000_000            # one shares unit is about a thousandth of a CPU
-LEAST_MEMORY_BYTES = 4 * 1024 * 1024   # below this no process starts under a memory cgroup
+LEAST_NANO_CPUS = 10_000_000           # the kernel's quota is at least 1 ms of the period of 100 ms
+LEAST_MEMORY_BYTES = 6 << 20           # below this no process starts under a memory cgroup
 MOST_REPLICAS = 10_000_000
 
 
@@ -61,10 +61,12 @@ def check_task(task: TaskSpec) -> None:
         raise InvalidArgument("TaskTemplate.RestartPolicy.Delay: must not be negative")
     if task.restart.window_ns < 0:
         raise InvalidArgument("TaskTemplate.RestartPolicy.Window: must not be negative")
-    for constraint in task.placement.constraints:
-        validate_constraint(constraint)
-    for preference in task.placement.preferences:
-        validate_spread_descriptor(preference.spread_descriptor)
+    with naming("TaskTemplate.Placement.Constraints"):
+        for constraint in task.placement.constraints:
+            validate_constraint(constraint)
+    with naming("TaskTemplate.Placement.Preferences"):
+        for preference in task.placement.preferences:
+            validate_spread_descriptor(preference.spread_descriptor)
     if task.networks:
         raise NotSupported("TaskTemplate.Networks: attaching services to networks is not supported yet")
 
@@ -81,39 +83,20 @@ def check_container(container: ContainerSpec) -> None:
             raise InvalidArgument(f"TaskTemplate.ContainerSpec.Env: {variable!r} has no name before the '='")
     targets = set()
     for mount in container.mounts:
-        if not mount.target.startswith("/"):
-            raise InvalidArgument(
-                f"TaskTemplate.ContainerSpec.Mounts: target {mount.target!r} must be an absolute path in the container"
-            )
         if mount.target in targets:
             raise InvalidArgument(f"TaskTemplate.ContainerSpec.Mounts: two mounts have the target {mount.target!r}")
         targets.add(mount.target)
-        if mount.type == "bind" and not mount.source.startswith("/"):
-            raise InvalidArgument(
-                f"TaskTemplate.ContainerSpec.Mounts: source {mount.source!r} of a bind mount must be an absolute path"
-            )
-        if mount.type == "tmpfs" and mount.source:
-            raise InvalidArgument("TaskTemplate.ContainerSpec.Mounts: a tmpfs mount has no source")
-    check = container.healthcheck
-    for name, value in (
-        ("Interval", check.interval_ns), ("Timeout", check.timeout_ns), ("StartPeriod", check.start_period_ns),
-        ("StartInterval", check.start_interval_ns),
-    ):
-        if value != 0 and value < 1_000_000:
-            raise InvalidArgument(f"TaskTemplate.ContainerSpec.HealthCheck.{name}: must be 0 or at least 1ms")
-    if check.retries < 0:
-        raise InvalidArgument("TaskTemplate.ContainerSpec.HealthCheck.Retries: must not be negative")
 
 
 def check_resources(resources: ResourceRequirements) -> None:
     for field, value in (("Limits", resources.limits), ("Reservations", resources.reservations)):
         path = f"TaskTemplate.Resources.{field}"
         if value.nano_cpus < 0 or 0 < value.nano_cpus < LEAST_NANO_CPUS:
-            raise InvalidArgument(f"{path}.NanoCPUs: {value.nano_cpus} must be 0 or at least 1000000 (0.001 CPU)")
+            raise InvalidArgument(f"{path}.NanoCPUs: {value.nano_cpus} must be 0 or at least 10000000 (0.01 CPU)")
         if value.memory_bytes < 0 or 0 < value.memory_bytes < LEAST_MEMORY_BYTES:
-            raise InvalidArgument(f"{path}.MemoryBytes: {value.memory_bytes} must be 0 or at least 4 MiB")
-        if value.pids < 0:
-            raise InvalidArgument(f"{path}.Pids: must not be negative")
+            raise InvalidArgument(f"{path}.MemoryBytes: {value.memory_bytes} must be 0 or at least 6 MiB")
+    if resources.limits.pids < 0:
+        raise InvalidArgument("TaskTemplate.Resources.Limits.Pids: must not be negative")
     if 0 < resources.limits.memory_bytes < resources.reservations.memory_bytes:
         raise InvalidArgument("TaskTemplate.Resources: the memory reservation is larger than the memory limit")
     if 0 < resources.limits.nano_cpus < resources.reservations.nano_cpus:
@@ -172,8 +155,6 @@ def check_cluster(spec: ClusterSpec) -> None:
         raise InvalidArgument("CAConfig.NodeCertExpiry: must be at least 1h")
     if spec.HasField("heartbeat_period_ns") and spec.heartbeat_period_ns < SECOND // 10:
         raise InvalidArgument("Dispatcher.HeartbeatPeriod: must be at least 100ms")
-    if spec.task_history_limit < 0:
-        raise InvalidArgument("Orchestration.TaskHistoryRetentionLimit: must not be negative")
     if spec.autolock_managers:
         raise NotSupported("EncryptionConfig.AutoLockManagers is not supported yet")
     if spec.ca.signing_cert_pem or spec.ca.signing_key_pem:

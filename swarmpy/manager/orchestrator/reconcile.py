@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from swarmpy.manager.orchestrator.draft import Draft
 from swarmpy.manager.orchestrator.fitness import ORPHANED_AFTER_NS, NodeFitness, fitness
+from swarmpy.manager.orchestrator.labels import labels_for
 from swarmpy.manager.orchestrator.restart import restart_of
 from swarmpy.manager.orchestrator.slots import Slot, group_slots, has_ended, is_live, is_wanted, plan_replicas
 from swarmpy.manager.orchestrator.update import config_of, step_update
@@ -245,6 +246,7 @@ class _Pass:
                 service_id=service.id,
                 service_name=service.spec.annotations.name,
                 slot=slot,
+                service_labels=labels_for(service, service.spec.task),
                 template_id=service.template_id,
                 spec_version=service.spec_version,
             )
@@ -256,6 +258,7 @@ class _Pass:
             Task(
                 service_id=task.service_id,
                 service_name=task.service_name,
+                service_labels=task.service_labels,
                 slot=task.slot,
                 template_id=task.template_id,
                 spec_version=task.spec_version,
