@@ -14,7 +14,7 @@ import typer
 
 from swarmpy.cli import values
 
-__all__ = ["Edit", "Flag", "apply", "drops", "extends", "forgets", "into", "merges", "sets", "takes"]
+__all__ = ["Edit", "Flag", "absent", "apply", "drops", "extends", "forgets", "into", "merges", "sets", "takes"]
 
 JSON = dict[str, Any]
 Edit = Callable[[JSON, Any], None]
@@ -41,15 +41,21 @@ def apply(spec: JSON, flags: tuple[Flag, ...], given: dict[str, Any]) -> None:
             flag.edit(spec, value)
 
 
-def takes(flags: tuple[Flag, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command that has `**given` a parameter for each flag, as typer reads them from a signature."""
+def takes(flags: tuple[Flag, ...], *, take_back: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that has `**given` a parameter for each flag, as typer reads them from a signature.
+
+    `take_back`: what is on can be turned off (`--no-init`).
+    """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(function, eval_str=True)
         own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
         added = []
         for flag in flags:
-            names = ([f"-{flag.short}"] if flag.short else []) + [f"--{flag.name}"]
+            long = f"--{flag.name}"
+            if take_back and flag.type is bool and not flag.name.startswith("no-"):
+                long += f"/--no-{flag.name}"
+            names = ([f"-{flag.short}"] if flag.short else []) + [long]
             option = typer.Option(*names, help=flag.help, show_default=False)
             kind = flag.type if flag.type == list[str] else flag.type | None
             default: list[str] | None = [] if flag.type == list[str] else None
@@ -63,6 +69,18 @@ def takes(flags: tuple[Flag, ...]) -> Callable[[Callable[..., None]], Callable[.
         return function
 
     return decorate
+
+
+def absent(*names: str) -> tuple[Flag, ...]:
+    """Flags of docker's that swarmpy does not have yet: each says so."""
+
+    def refuse(name: str) -> Edit:
+        def edit(spec: JSON, value: Any) -> None:
+            raise ValueError(f"--{name} is not supported by this version of swarmpy")
+
+        return edit
+
+    return tuple(Flag(name, list[str], "Not supported yet", refuse(name)) for name in names)
 
 
 # ------------------------------------------------------------------------------------------------ places in the spec
@@ -94,7 +112,7 @@ def extends(
     def edit(spec: JSON, items: list[str]) -> None:
         place = into(spec, *path[:-1])
         new = as_(items)
-        keys = {key(item) for item in new}
+        keys = [key(item) for item in new]         # objects are no members of sets
         place[path[-1]] = [item for item in place.get(path[-1]) or [] if key(item) not in keys] + new
 
     return edit

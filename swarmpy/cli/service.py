@@ -61,7 +61,7 @@ def create(
 
 
 @verb(app, COMMANDS, "update")
-@takes(UPDATE)
+@takes(UPDATE, take_back=True)
 def update(
     service: Service,
     *,

@@ -7,21 +7,18 @@ Source  docker service create, docker service update; Docker Engine API: Service
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from swarmpy.cli import values
-from swarmpy.cli.flags import Edit, Flag, drops, extends, forgets, into, merges, sets
+from swarmpy.cli.environment_flags import env_files, environment, variable
+from swarmpy.cli.flags import Edit, Flag, absent, drops, extends, forgets, into, merges, sets
+from swarmpy.cli.health_flags import health_flags
 
 __all__ = ["CREATE", "UPDATE"]
 
 JSON = dict[str, Any]
-
-
-def environment(items: list[str]) -> list[str]:
-    return values.env(items, dict(os.environ))
 
 
 def all_ports(items: list[str]) -> list[JSON]:
@@ -59,15 +56,6 @@ def mode(spec: JSON, text: str) -> None:
     spec.setdefault("Mode", {}).setdefault(names[text], {})
 
 
-def health_command(spec: JSON, command: str) -> None:
-    into(spec, "TaskTemplate", "ContainerSpec", "Healthcheck")["Test"] = ["CMD-SHELL", command]
-
-
-def no_healthcheck(spec: JSON, off: bool) -> None:
-    if off:
-        into(spec, "TaskTemplate", "ContainerSpec")["Healthcheck"] = {"Test": ["NONE"]}
-
-
 def duration(flag: str) -> Callable[[str], int]:
     return lambda text: values.duration_ns(flag, text)
 
@@ -84,6 +72,10 @@ def words(text: str) -> list[str]:
     import shlex
 
     return shlex.split(text)
+
+
+def unchanged(spec: JSON, value: Any) -> None:
+    """A flag that asks for what is so anyhow."""
 
 
 C = ("TaskTemplate", "ContainerSpec")
@@ -158,27 +150,10 @@ SHARED: tuple[Flag, ...] = (
     Flag("endpoint-mode", str, "vip or dnsrr", sets("EndpointSpec", "Mode")),
     Flag("log-driver", str, "Log driver", sets("TaskTemplate", "LogDriver", "Name")),
     Flag("log-opt", list[str], "Option of the log driver", merges("log-opt", "TaskTemplate", "LogDriver", "Options")),
-    Flag("health-cmd", str, "Command that tells health", health_command),
-    Flag(
-        "health-interval",
-        str,
-        "Time between checks",
-        sets(*C, "Healthcheck", "Interval", as_=duration("health-interval")),
-    ),
-    Flag(
-        "health-timeout",
-        str,
-        "A check may take this long",
-        sets(*C, "Healthcheck", "Timeout", as_=duration("health-timeout")),
-    ),
-    Flag(
-        "health-start-period",
-        str,
-        "Failures before this do not count",
-        sets(*C, "Healthcheck", "StartPeriod", as_=duration("health-start-period")),
-    ),
-    Flag("health-retries", int, "Failures in a row that make it unhealthy", sets(*C, "Healthcheck", "Retries")),
-    Flag("no-healthcheck", bool, "Ignore the image's health check", no_healthcheck),
+    *health_flags(*C, "Healthcheck"),
+    Flag("isolation", str, "Between containers on Windows; default here", sets(*C, "Isolation")),
+    Flag("oom-score-adj", int, "How soon it is killed for want of memory", sets(*C, "OomScoreAdj")),
+    Flag("no-resolve-image", bool, "Nothing to change: images are never resolved to digests here", unchanged),
     *update_flags("update", "UpdateConfig"),
     *update_flags("rollback", "RollbackConfig"),
 )
@@ -199,8 +174,8 @@ LISTS: tuple[ListFlag, ...] = (
     ListFlag(
         "env",
         "Environment variable",
-        extends(*C, "Env", as_=environment, key=lambda item: item.split("=")[0]),
-        drops(*C, "Env", key=lambda item: item.split("=")[0]),
+        extends(*C, "Env", as_=environment, key=variable),
+        drops(*C, "Env", key=variable),
         "e",
     ),
     ListFlag("label", "Label of the service", merges("label", "Labels"), forgets("Labels"), "l"),
@@ -270,11 +245,15 @@ CAPABILITIES = (
     Flag("cap-drop", list[str], "Take a capability away", extends(*C, "CapabilityDrop")),
 )
 
+ABSENT_LISTS = ("config", "generic-resource", "network", "secret")
+
 CREATE: tuple[Flag, ...] = (
     Flag("mode", str, "replicated (default)", mode),
     *SHARED,
     *CAPABILITIES,
+    Flag("env-file", list[str], "File of environment variables", extends(*C, "Env", as_=env_files, key=variable)),
     *(Flag(item.name, list[str], item.help, item.add, item.short) for item in LISTS),
+    *absent("credential-spec", "max-concurrent", *ABSENT_LISTS),
 )
 
 UPDATE: tuple[Flag, ...] = (
@@ -284,4 +263,6 @@ UPDATE: tuple[Flag, ...] = (
     *CAPABILITIES,
     *(Flag(f"{item.name}-rm", list[str], f"Remove: {item.help}", item.remove) for item in LISTS),
     *(Flag(f"{item.name}-add", list[str], f"Add: {item.help}", item.add) for item in LISTS),
+    *absent("credential-spec", "max-concurrent"),
+    *absent(*(f"{name}-{verb}" for name in ABSENT_LISTS for verb in ("add", "rm"))),
 )

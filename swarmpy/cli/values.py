@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
-__all__ = ["duration_ns", "env", "filters_json", "mount", "nano_cpus", "pairs", "ports", "size_bytes", "ulimit"]
+__all__ = [
+    "device", "duration_ns", "env", "filters_json", "lines", "mount", "nano_cpus", "pairs", "port_range", "ports",
+    "security_options", "size_bytes", "throttle", "ulimit",
+]  # fmt: skip
 
 JSON = dict[str, Any]
 
@@ -67,6 +71,18 @@ def env(items: Iterable[str], environment: dict[str, str]) -> list[str]:
     return result
 
 
+def lines(flag: str, paths: Iterable[str]) -> list[str]:
+    """The lines of files such as `--env-file` names, without comments and empty ones."""
+    found: list[str] = []
+    for path in paths:
+        try:
+            text = Path(path).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"--{flag}: {path}: {getattr(error, 'strerror', None) or 'is not text'}") from error
+        found += [line.lstrip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return found
+
+
 def ports(text: str) -> list[JSON]:
     """`8080:80/udp`, `8080-8081:80-81` or `mode=host,target=80,published=8080,protocol=tcp`."""
     if "=" in text:
@@ -75,8 +91,8 @@ def ports(text: str) -> list[JSON]:
     published, colon, target = numbers.rpartition(":")
     if ":" in published:
         raise ValueError(f"--publish: {text!r}: a host address is not possible for a service")
-    targets = port_range(text, target)
-    publisheds = port_range(text, published) if colon and published else [0] * len(targets)
+    targets = port_range("publish", text, target)
+    publisheds = port_range("publish", text, published) if colon and published else [0] * len(targets)
     if len(targets) != len(publisheds):
         raise ValueError(f"--publish: {text!r}: the two ranges are not equally long")
     return [
@@ -97,24 +113,24 @@ def long_port(text: str) -> JSON:
         name, _, value = field.partition("=")
         if name not in names:
             raise ValueError(f"--publish: {text!r}: {name!r} is not one of {', '.join(names)}")
-        port[names[name]] = one_port(text, value) if name in ("target", "published") else value
+        port[names[name]] = one_port("publish", text, value) if name in ("target", "published") else value
     if "TargetPort" not in port:
         raise ValueError(f"--publish: {text!r}: target=PORT is missing")
     return port
 
 
-def port_range(whole: str, text: str) -> list[int]:
+def port_range(flag: str, whole: str, text: str) -> list[int]:
     first, dash, last = text.partition("-")
-    start = one_port(whole, first)
-    end = one_port(whole, last) if dash else start
+    start = one_port(flag, whole, first)
+    end = one_port(flag, whole, last) if dash else start
     if end < start:
-        raise ValueError(f"--publish: {whole!r}: the range ends before it begins")
+        raise ValueError(f"--{flag}: {whole!r}: the range ends before it begins")
     return list(range(start, end + 1))
 
 
-def one_port(whole: str, text: str) -> int:
+def one_port(flag: str, whole: str, text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise ValueError(f"--publish: {whole!r}: {text!r} is not a port from 1 to 65535")
+        raise ValueError(f"--{flag}: {whole!r}: {text!r} is not a port from 1 to 65535")
     return int(text)
 
 
@@ -122,41 +138,109 @@ def mount(text: str) -> JSON:
     """`type=bind,source=/srv,target=/data,readonly`."""
     result: JSON = {"Type": "volume"}
     for field in text.split(","):
-        name, has_value, value = field.partition("=")
-        match name:
-            case "type":
-                result["Type"] = value
-            case "source" | "src":
-                result["Source"] = value
-            case "target" | "dst" | "destination":
-                result["Target"] = value
-            case "readonly" | "ro":
-                result["ReadOnly"] = not has_value or value.lower() in ("1", "true")
-            case "consistency":
-                result["Consistency"] = value
-            case "bind-propagation":
-                result.setdefault("BindOptions", {})["Propagation"] = value
-            case "volume-nocopy":
-                result.setdefault("VolumeOptions", {})["NoCopy"] = not has_value or value.lower() in ("1", "true")
-            case "tmpfs-size":
-                result.setdefault("TmpfsOptions", {})["SizeBytes"] = size_bytes("mount", value)
-            case "tmpfs-mode":
-                result.setdefault("TmpfsOptions", {})["Mode"] = int(value, 8)
-            case _:
-                raise ValueError(f"--mount: {text!r}: {name!r} is not a field of a mount")
+        name, _, value = field.partition("=")
+        if name not in MOUNT_FIELDS:
+            raise ValueError(f"--mount: {text!r}: {name!r} is not a field of a mount")
+        path, read = MOUNT_FIELDS[name]
+        place = result
+        for step in path[:-1]:
+            place = place.setdefault(step, {})
+        try:
+            found = read(value)
+        except ValueError as error:
+            raise ValueError(f"--mount: {text!r}: {name}: {error}") from None
+        place[path[-1]] = place.get(path[-1], {}) | found if isinstance(found, dict) else found
     if "Target" not in result:
         raise ValueError(f"--mount: {text!r}: target=PATH is missing")
     return result
 
 
+def is_set(value: str) -> bool:
+    """A field without a value is set."""
+    return value.lower() in ("", "1", "true")
+
+
+def recursion(value: str) -> JSON:
+    """What becomes of the mounts below a bind's source."""
+    if value not in RECURSIONS:
+        raise ValueError(f"{value!r} is not one of {', '.join(RECURSIONS)}")
+    return RECURSIONS[value]
+
+
+def octal(value: str) -> int:
+    try:
+        return int(value, 8)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a mode such as 1777") from None
+
+
+RECURSIONS: dict[str, JSON] = {
+    "enabled": {}, "disabled": {"NonRecursive": True}, "writable": {"ReadOnlyNonRecursive": True},
+    "readonly": {"ReadOnlyForceRecursive": True},
+}  # fmt: skip
+MOUNT_FIELDS: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
+    "type": (("Type",), str),
+    "source": (("Source",), str),
+    "src": (("Source",), str),
+    "target": (("Target",), str),
+    "dst": (("Target",), str),
+    "destination": (("Target",), str),
+    "readonly": (("ReadOnly",), is_set),
+    "ro": (("ReadOnly",), is_set),
+    "consistency": (("Consistency",), str),
+    "bind-propagation": (("BindOptions", "Propagation"), str),
+    "bind-nonrecursive": (("BindOptions", "NonRecursive"), is_set),
+    "bind-recursive": (("BindOptions",), recursion),
+    "volume-nocopy": (("VolumeOptions", "NoCopy"), is_set),
+    "volume-label": (("VolumeOptions", "Labels"), lambda value: pairs("volume-label", [value])),
+    "volume-driver": (("VolumeOptions", "DriverConfig", "Name"), str),
+    "volume-opt": (("VolumeOptions", "DriverConfig", "Options"), lambda value: pairs("volume-opt", [value])),
+    "volume-subpath": (("VolumeOptions", "Subpath"), str),
+    "tmpfs-size": (("TmpfsOptions", "SizeBytes"), lambda value: size_bytes("tmpfs-size", value)),
+    "tmpfs-mode": (("TmpfsOptions", "Mode"), octal),
+}
+"""Where each field of `--mount` goes, and how it is read; objects are put together."""
+
+
 def ulimit(text: str) -> JSON:
     """`nofile=1024:2048`."""
-    name, _equals, limits = text.partition("=")
+    name, _, limits = text.partition("=")
     soft, _, hard = limits.partition(":")
     try:
         return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
     except ValueError:
         raise ValueError(f"--ulimit: {text!r} is not NAME=SOFT[:HARD]") from None
+
+
+def device(text: str) -> JSON:
+    """`/dev/sda[:/dev/xvda][:rwm]`."""
+    source, *rest = text.split(":")
+    target = rest.pop(0) if rest and rest[0].startswith("/") else source
+    if not source.startswith("/") or len(rest) > 1:
+        raise ValueError(f"--device: {text!r} is not /dev/SOURCE[:/dev/TARGET][:rwm]")
+    return {"PathOnHost": source, "PathInContainer": target, "CgroupPermissions": rest[0] if rest else "rwm"}
+
+
+def throttle(flag: str, text: str) -> JSON:
+    """`/dev/sda:1mb` or, of operations, `/dev/sda:100`."""
+    path, _, rate = text.rpartition(":")
+    if not path.startswith("/"):
+        raise ValueError(f"--{flag}: {text!r} is not /dev/NAME:RATE")
+    return {"Path": path, "Rate": size_bytes(flag, rate)}
+
+
+def security_options(items: Iterable[str]) -> list[str]:
+    """Profiles of seccomp are files here, and text for the daemon."""
+    found = []
+    for item in items:
+        name, separator, value = item.partition("=" if "=" in item else ":")
+        if name == "seccomp" and value not in ("", "unconfined", "builtin"):
+            try:
+                value = Path(value).read_text()
+            except OSError as error:
+                raise ValueError(f"--security-opt: {value}: {error.strerror}") from error
+        found.append(f"{name}{separator and '='}{value}")
+    return found
 
 
 def filters_json(items: list[str]) -> str | None:

@@ -56,6 +56,7 @@ def check_init(request: InitRequest) -> None:
     if request.data_path_port and request.data_path_port not in DATA_PATH_PORTS:
         raise InvalidArgument(f"DataPathPort {request.data_path_port}: must be from 1024 to 49151")
     size = request.subnet_size or DEFAULT_SUBNET_SIZE
+    pools: list[ipaddress.IPv4Network] = []
     for text in request.default_addr_pool:
         try:
             pool = ipaddress.IPv4Network(text)
@@ -64,6 +65,9 @@ def check_init(request: InitRequest) -> None:
         if not pool.prefixlen <= size <= LARGEST_SUBNET_SIZE:
             fit = f"{pool.prefixlen} (of {text}) to {LARGEST_SUBNET_SIZE}"
             raise InvalidArgument(f"SubnetSize {size}: must be from {fit}")
+        if any(pool.overlaps(other) for other in pools):
+            raise InvalidArgument(f"DefaultAddrPool {text}: overlaps another pool")
+        pools.append(pool)
     node_lifetime_ns(request.spec.ca)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,24 @@ def test_update_adds_replaces_and_removes() -> None:
     assert container["Mounts"] == []
     assert spec["Labels"] == {}
     assert [port["TargetPort"] for port in spec["EndpointSpec"]["Ports"]] == [90]
+
+
+def test_an_option_that_is_not_there_yet_is_named() -> None:
+    for flag in ("config", "credential_spec", "generic_resource", "max_concurrent", "network", "secret"):
+        with pytest.raises(ValueError, match=f"--{flag.replace('_', '-')} is not supported"):
+            created(**{flag: ["x"]})
+
+
+def test_health_and_files(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("A=file\nB=file\n")
+    container = created(
+        env=["A=flag"], env_file=[str(tmp_path / "env")], health_cmd="true", health_start_interval="500ms",
+        health_retries=2, isolation="default", oom_score_adj=100, init=True,
+    )["TaskTemplate"]["ContainerSpec"]  # fmt: skip
+    assert container["Env"] == ["B=file", "A=flag"]
+    assert container["Healthcheck"] == {"Test": ["CMD-SHELL", "true"], "StartInterval": 5 * 10**8, "Retries": 2}
+    assert (container["Isolation"], container["OomScoreAdj"], container["Init"]) == ("default", 100, True)
+    assert created(no_healthcheck=True)["TaskTemplate"]["ContainerSpec"]["Healthcheck"] == {"Test": ["NONE"]}
 
 
 def test_a_bad_preference_names_its_flag() -> None:

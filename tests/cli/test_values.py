@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from swarmpy.cli import values
@@ -59,10 +61,61 @@ def test_mounts() -> None:
     assert values.mount("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=700")["TmpfsOptions"] == {
         "SizeBytes": 1 << 20, "Mode": 0o700,
     }
-    with pytest.raises(ValueError, match="target=PATH is missing"):
-        values.mount("type=tmpfs")
-    with pytest.raises(ValueError, match="'colour' is not a field"):
-        values.mount("type=bind,colour=red")
+    assert values.mount(
+        "source=v,target=/v,volume-nocopy,volume-label=a=1,volume-label=b=2,volume-driver=local,volume-opt=o=bind,"
+        "volume-subpath=s"
+    )["VolumeOptions"] == {
+        "NoCopy": True, "Labels": {"a": "1", "b": "2"}, "DriverConfig": {"Name": "local", "Options": {"o": "bind"}},
+        "Subpath": "s",
+    }  # fmt: skip
+    assert values.mount("type=bind,src=/a,dst=/b,bind-propagation=rslave,bind-recursive=writable")["BindOptions"] == {
+        "Propagation": "rslave", "ReadOnlyNonRecursive": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("type=tmpfs", "target=PATH is missing"),
+        ("type=bind,colour=red", "'colour' is not a field"),
+        ("type=tmpfs,target=/t,tmpfs-mode=rwx", "tmpfs-mode: 'rwx' is not a mode"),
+        ("type=tmpfs,target=/t,tmpfs-size=big", "tmpfs-size: 'big' is not a size"),
+        ("type=bind,src=/a,dst=/b,bind-recursive=maybe", "'maybe' is not one of enabled, disabled"),
+    ],
+)
+def test_what_is_no_mount(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=f"--mount: .*{words}"):
+        values.mount(text)
+
+
+def test_devices() -> None:
+    assert values.device("/dev/a") == {
+        "PathOnHost": "/dev/a", "PathInContainer": "/dev/a", "CgroupPermissions": "rwm",
+    }  # fmt: skip
+    assert values.device("/dev/a:/dev/b:r") == {
+        "PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "r",
+    }  # fmt: skip
+    assert values.device("/dev/a:rw")["CgroupPermissions"] == "rw"
+    assert values.throttle("device-read-bps", "/dev/a:1mb") == {"Path": "/dev/a", "Rate": 1 << 20}
+    for wrong in ("a", "/dev/a:/dev/b:r:w"):
+        with pytest.raises(ValueError, match="--device"):
+            values.device(wrong)
+    with pytest.raises(ValueError, match="--device-read-bps"):
+        values.throttle("device-read-bps", "1mb")
+
+
+def test_files_of_lines_and_of_profiles(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("# a comment\n\nA=1\n  B=two words\n")
+    assert values.lines("env-file", [str(tmp_path / "env")]) == ["A=1", "B=two words"]
+    (tmp_path / "profile").write_text("{}")
+    options = ["no-new-privileges", "apparmor:unconfined", "seccomp=unconfined", f"seccomp={tmp_path}/profile"]
+    assert values.security_options(options) == [
+        "no-new-privileges", "apparmor=unconfined", "seccomp=unconfined", "seccomp={}",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"--env-file: .*nowhere: No such file"):
+        values.lines("env-file", [str(tmp_path / "nowhere")])
+    with pytest.raises(ValueError, match=r"--security-opt: .*nowhere: No such file"):
+        values.security_options([f"seccomp={tmp_path}/nowhere"])
 
 
 def test_an_environment_variable_without_value_takes_ours() -> None:

@@ -175,14 +175,6 @@ def test_logs_are_followed(swarm: Swarm) -> None:
             follower.kill()
 
 
-def test_options_that_are_not_there_yet_are_named(swarm: Swarm) -> None:
-    create = ("service", "create", "-d")
-    swarm.docker(*create, "--mode", "global", "web:1").refused("Global")
-    swarm.docker(*create, "--secret", "token", "web:1").refused("secrets")
-    swarm.docker("network", "create", "--driver", "overlay", "net1").refused("overlay")
-    swarm.docker(*create, "--mount", "type=cluster,source=a,target=/a", "web:1").refused("cluster")
-
-
 def update_state(swarm: Swarm) -> str:
     return swarm.docker("service", "inspect", "--format", "{{.UpdateStatus.State}}", "web").ok()
 
