@@ -41,18 +41,25 @@ _MILLISECOND = 1_000_000
 def check_container(config: ContainerConfig, host: HostConfig, networking: NetworkingConfig, cpus: int) -> None:
     """`InvalidArgument` or `NotSupported` for what cannot be. `config` is merged with the image's."""
     arguments(config)
-    parse_signal(config.stop_signal, 15)
-    check_working_dir(config.working_dir)
-    check_hostname(config.hostname)
-    for entry in config.env:
-        if not entry or entry.startswith("="):
-            raise InvalidArgument(f"invalid environment variable: '{entry}'")
+    with naming("StopSignal"):
+        parse_signal(config.stop_signal, 15)
+    with naming("WorkingDir"):
+        check_working_dir(config.working_dir)
+    with naming("Hostname"):
+        check_hostname(config.hostname)
+    with naming("Env"):
+        _check_env(config.env)
     for port in (*config.exposed_ports, *host.port_bindings):
         parse_port(port)
     check_health(config.healthcheck)
+    _check_host(host, cpus)
+    _check_modes(config, host, networking)
+
+
+def _check_host(host: HostConfig, cpus: int) -> None:
+    """Fields of HostConfig, each by itself."""
     check_resources(host, cpus)
     check_restart_policy(host)
-    _check_modes(config, host, networking)
     with naming("HostConfig.LogConfig"):
         log_limits(host.log_config)
     with naming("HostConfig.Isolation"):
@@ -62,10 +69,20 @@ def check_container(config: ContainerConfig, host: HostConfig, networking: Netwo
         check_sysctls(host.sysctls, [kind for kind, mode in modes.items() if mode == "host"])
     with naming("HostConfig.Dns"):
         check_name_servers(host.dns)
-    capability_set(host.cap_add, host.cap_drop, privileged=False, available=())
+    for field, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
+        with naming(f"HostConfig.{field}"):
+            capability_set(names, (), privileged=False, available=())
     confinement(host.security_opt)
-    check_extra_hosts(host.extra_hosts)
-    tmpfs_mounts(host)
+    with naming("HostConfig.ExtraHosts"):
+        check_extra_hosts(host.extra_hosts)
+    with naming("HostConfig.Tmpfs"):
+        tmpfs_mounts(host)
+
+
+def _check_env(entries: Iterable[str]) -> None:
+    for entry in entries:
+        if not entry or entry.startswith("="):
+            raise InvalidArgument(f"invalid environment variable: '{entry}'")
 
 
 def check_working_dir(path: str) -> None:
@@ -228,8 +245,9 @@ def _check_modes(config: ContainerConfig, host: HostConfig, networking: Networki
         ("PidMode", host.pid_mode, ("", "host")),
         ("UTSMode", host.uts_mode, ("", "host")),
     ):
-        joins = name in ("IpcMode", "PidMode") and value.startswith("container:")
-        if value not in allowed and not joins:
+        if name == "IpcMode" and value.startswith("container:"):
+            raise NotSupported("HostConfig.IpcMode: joining the IPC of another container is not supported")
+        if value not in allowed and not (name == "PidMode" and value.startswith("container:")):
             raise InvalidArgument(f"HostConfig.{name} '{value}' is invalid")
     mode = host.network_mode
     shared = mode == "host" or mode.startswith("container:")

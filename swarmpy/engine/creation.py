@@ -77,7 +77,7 @@ class Creator:
         return replace(
             host,
             network_mode="bridge" if host.network_mode in ("", "default") else whole("NetworkMode", host.network_mode),
-            ipc_mode=whole("IpcMode", host.ipc_mode) or "private",
+            ipc_mode=host.ipc_mode or "private",
             pid_mode=whole("PidMode", host.pid_mode),
             cgroupns_mode=host.cgroupns_mode or "private",
             shm_size=host.shm_size or _DEFAULT_SHM_BYTES,

@@ -35,7 +35,8 @@ def test_detached_it_joins_nothing() -> None:
 def test_the_rest_of_the_configuration() -> None:
     body = configuration(
         "web:1", None,
-        {"mount": ["type=volume,src=v,dst=/v"], "tmpfs": ["/run:size=1m", "/tmp"], "expose": ["80", "90-91/udp"], "device": ["/dev/null:/dev/x:r"],
+        {"mount": ["type=volume,src=v,dst=/v"], "tmpfs": ["/run:size=1m", "/tmp"],
+         "expose": ["80", "90-91/udp"], "device": ["/dev/null:/dev/x:r"],
          "device_read_bps": ["/dev/null:1mb"], "sysctl": ["net.core.somaxconn=7"], "ulimit": ["nofile=1:2"],
          "security_opt": ["no-new-privileges", "systempaths=unconfined"], "memory_swap": "-1", "shm_size": "1m",
          "dns": ["192.0.2.1"], "add_host": ["db:192.0.2.2"], "init": True, "uts": "host", "health_cmd": "true",

@@ -91,7 +91,7 @@ def test_a_new_swarm_has_everything() -> None:
         ({"data_path_port": 80}, InvalidArgument, "DataPathPort 80"),
         ({"default_addr_pool": ("10.0.0.1/8",)}, InvalidArgument, "DefaultAddrPool"),
         ({"default_addr_pool": ("10.0.0.0/25",)}, InvalidArgument, "SubnetSize 24"),
-        ({"default_addr_pool": ("10.0.0.0/8", "10.9.0.0/16")}, InvalidArgument, "DefaultAddrPool 10.9.0.0/16: overlaps"),
+        ({"default_addr_pool": ("10.0.0.0/8", "10.9.0.0/16")}, InvalidArgument, "10.9.0.0/16: overlaps another pool"),
         ({"spec": ClusterSpec(autolock_managers=True)}, NotSupported, "AutoLockManagers"),
     ],
 )

@@ -151,12 +151,11 @@ NOT_THERE = [
 ]  # fmt: skip
 WRONG = [
     ({"Isolation": "strict"}, "HostConfig.Isolation"),
-    ({"CapAdd": ["NOPE"]}, "invalid capability: unknown capability 'NOPE'"),
+    ({"CapAdd": ["NOPE"]}, "HostConfig.CapAdd: invalid capability: unknown capability 'NOPE'"),
     ({"CpusetCpus": "0-"}, "HostConfig.CpusetCpus"),
     ({"Dns": ["ns.example"]}, "HostConfig.Dns"),
-    ({"ExtraHosts": ["db"]}, "add-host: 'db'"),
+    ({"ExtraHosts": ["db"]}, "HostConfig.ExtraHosts: bad format for add-host: 'db'"),
     ({"IpcMode": "odd"}, "HostConfig.IpcMode"),
-    ({"IpcMode": "container:nobody"}, "HostConfig.IpcMode: No such container: nobody"),
     ({"LogConfig": {"Type": "json-file", "Config": {"max-size": "big"}}}, "HostConfig.LogConfig: max-size"),
     ({"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/x", "BindOptions": {"Propagation": "odd"}}]},
      "HostConfig.Mounts: invalid mount config for type \"bind\": invalid propagation 'odd'"),
@@ -177,19 +176,25 @@ WRONG = [
     ids=lambda value: str(value) if isinstance(value, int) else None,
 )
 def test_what_cannot_be_is_refused_by_name(host: Host, status: int, config: dict[str, Any], name: str) -> None:
-    before = host.out("ps", "-aq")
     answer = host.request("POST", "/containers/create", {"Image": "busybox", "HostConfig": config})
     assert answer[0] == status, answer
     assert name in answer[1]["message"]
-    assert host.out("ps", "-aq") == before
+    assert host.out("ps", "-aq") == ""
+
+
+def test_ipc_of_another_container_is_not_there_yet(host: Host) -> None:
+    other = host.out("create", "busybox", "true")
+    refused = host.docker("run", "--rm", "--ipc", f"container:{other}", "busybox", "true", check=False)
+    assert (refused.returncode, "HostConfig.IpcMode" in refused.stderr) == (125, True), refused.stderr
+    host.docker("rm", other)
 
 
 def test_container_options_that_are_wrong_are_named(host: Host) -> None:
     for config, name in (
-        ({"StopSignal": "NOPE"}, "invalid signal: NOPE"),
-        ({"Hostname": "bad host"}, "invalid hostname format"),
-        ({"WorkingDir": "relative"}, "the working directory 'relative'"),
-        ({"Env": ["=x"]}, "invalid environment variable"),
+        ({"StopSignal": "NOPE"}, "StopSignal: invalid signal: NOPE"),
+        ({"Hostname": "bad host"}, "Hostname: invalid hostname format"),
+        ({"WorkingDir": "relative"}, "WorkingDir: the working directory 'relative'"),
+        ({"Env": ["=x"]}, "Env: invalid environment variable"),
         ({"Healthcheck": {"Test": ["ODD"]}}, "Healthcheck.Test"),
         ({"ExposedPorts": {"http": {}}}, "invalid port: 'http'"),
         ({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Aliases": ["db"]}}}}, "aliases are only supported"),
