@@ -35,6 +35,8 @@ _OTHER_LOG_OPTIONS = frozenset(
     {"compress", "env", "env-regex", "labels", "labels-regex", "max-buffer-size", "mode", "tag"}
 )
 _HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_LONGEST_DOMAIN = 64        # setdomainname(2)
 _MILLISECOND = 1_000_000
 
 
@@ -47,6 +49,10 @@ def check_container(config: ContainerConfig, host: HostConfig, networking: Netwo
         check_working_dir(config.working_dir)
     with naming("Hostname"):
         check_hostname(config.hostname)
+    if len(config.domainname.encode()) > _LONGEST_DOMAIN:
+        raise InvalidArgument(f"Domainname: '{config.domainname}' is longer than {_LONGEST_DOMAIN} bytes")
+    for address in (config.mac_address, *(endpoint.mac_address for endpoint in networking.endpoints.values())):
+        _check_mac(address)
     with naming("Env"):
         _check_env(config.env)
     for port in (*config.exposed_ports, *host.port_bindings):
@@ -83,6 +89,12 @@ def _check_env(entries: Iterable[str]) -> None:
     for entry in entries:
         if not entry or entry.startswith("="):
             raise InvalidArgument(f"invalid environment variable: '{entry}'")
+
+
+def _check_mac(address: str) -> None:
+    """Six octets, and of one interface: the lowest bit of the first says that it is of many (IEEE 802)."""
+    if address and (not _MAC.fullmatch(address) or int(address[1], 16) & 1):
+        raise InvalidArgument(f"MacAddress: '{address}' is not the address of an interface, such as 02:42:ac:11:00:02")
 
 
 def check_working_dir(path: str) -> None:
@@ -131,6 +143,12 @@ def check_ulimits(limits: Iterable[Ulimit]) -> None:
 
 def check_resources(host: HostConfig, cpus: int) -> None:
     """Limits that contradict each other or this host."""
+    for name, value in (
+        ("Memory", host.memory), ("NanoCpus", host.nano_cpus), ("CpuShares", host.cpu_shares),
+        ("CpuPeriod", host.cpu_period), ("ShmSize", host.shm_size), ("MemoryReservation", host.memory_reservation),
+    ):  # fmt: skip
+        if value < 0:
+            raise InvalidArgument(f"HostConfig.{name} must not be negative")
     if 0 < host.memory < _LEAST_MEMORY:
         raise InvalidArgument("Minimum memory limit allowed is 6MB")
     if host.memory_swap > 0 and not host.memory:
@@ -139,12 +157,6 @@ def check_resources(host: HostConfig, cpus: int) -> None:
         raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit")
     if host.memory and host.memory_reservation > host.memory:
         raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit")
-    for name, value in (
-        ("Memory", host.memory), ("NanoCpus", host.nano_cpus), ("CpuShares", host.cpu_shares),
-        ("CpuPeriod", host.cpu_period), ("ShmSize", host.shm_size), ("MemoryReservation", host.memory_reservation),
-    ):  # fmt: skip
-        if value < 0:
-            raise InvalidArgument(f"HostConfig.{name} must not be negative")
     if host.nano_cpus and (host.cpu_period or host.cpu_quota):
         raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set")
     if host.nano_cpus and not 10_000_000 <= host.nano_cpus <= cpus * 1_000_000_000:

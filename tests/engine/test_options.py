@@ -193,6 +193,10 @@ def test_container_options_that_are_wrong_are_named(host: Host) -> None:
     for config, name in (
         ({"StopSignal": "NOPE"}, "StopSignal: invalid signal: NOPE"),
         ({"Hostname": "bad host"}, "Hostname: invalid hostname format"),
+        ({"Domainname": "a" * 65}, "Domainname: 'aaa"),
+        ({"MacAddress": "01:00:00:00:00:01"}, "MacAddress: '01:00:00:00:00:01'"),
+        ({"MacAddress": "nonsense"}, "MacAddress: 'nonsense'"),
+        ({"HostConfig": {"Memory": -1}}, "HostConfig.Memory must not be negative"),
         ({"WorkingDir": "relative"}, "WorkingDir: the working directory 'relative'"),
         ({"Env": ["=x"]}, "Env: invalid environment variable"),
         ({"Healthcheck": {"Test": ["ODD"]}}, "Healthcheck.Test"),
