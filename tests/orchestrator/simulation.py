@@ -17,8 +17,11 @@ from typing import Protocol
 from swarmpy.errors import Conflict
 from swarmpy.manager.allocator import Allocator
 from swarmpy.manager.orchestrator import Orchestrator, TaskReaper
+from swarmpy.manager.orchestrator.slots import is_live
+from swarmpy.manager.orchestrator.update import config_of
 from swarmpy.manager.scheduler import Scheduler
 from swarmpy.manager.store import (
+    EventKind,
     MemoryLog,
     Store,
     StoreObject,
@@ -99,6 +102,7 @@ class Agent:
 
     def __init__(self) -> None:
         self.connected = True
+        self.stalled = False                          # hears and reports, but moves no task
         self.assigned: dict[str, TaskState] = {}      # the desired state, as last heard
         self.actual: dict[str, TaskState] = {}
         self.images: dict[str, str] = {}
@@ -118,7 +122,7 @@ class Agent:
     def step(self, task_id: str) -> None:
         """One move of one task toward its desired state."""
         state, desired = self.actual[task_id], self.assigned[task_id]
-        if state > RUNNING:
+        if self.stalled or state > RUNNING:
             return
         if desired > RUNNING:
             self.actual[task_id] = SHUTDOWN
@@ -148,6 +152,8 @@ class Laws:
                 not isinstance(old, Task) or old.desired_state != RUNNING
             ):
                 self._check_start(row, index)
+            if event.kind is EventKind.CREATE and isinstance(row, Task) and row.by_update:
+                self._check_parallelism(row)
         self.check()
         for watcher in self.watchers:
             watcher()
@@ -196,6 +202,21 @@ class Laws:
             just_up = index - self._up_since.get(other.node_id, -100) < 30     # decided while it was still down
             beside = task.service_id in self.start_first and other.desired_state <= RUNNING
             assert silent or just_up or beside, f"slot {task.slot}: {task.id} may run beside {other.id}"
+
+    def _check_parallelism(self, task: Task) -> None:
+        """The update took one more slot: no more than `parallelism` are between versions, whoever began them."""
+        service = self.store.services.get(task.service_id)
+        if service is None or service.spec_version != task.spec_version:
+            return                      # decided before the spec changed: the next look sees both
+        parallelism = config_of(service).parallelism
+        between = {
+            other.slot
+            for other in self.store.tasks.by_service(service.id)
+            if other.by_update and is_live(other) and not other.running_ns and other.template_id == service.template_id
+        }
+        assert not parallelism or len(between) <= parallelism, (
+            f"slots {sorted(between)} of {service.id} are between versions, parallelism is {parallelism}"
+        )
 
     def _check_node(self, node: Node) -> None:
         memory = 0

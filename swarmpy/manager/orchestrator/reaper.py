@@ -14,8 +14,9 @@ import asyncio
 from collections.abc import Iterable, Iterator
 
 from swarmpy.manager.orchestrator.slots import Slot, group_slots, has_ended, is_wanted
+from swarmpy.manager.orchestrator.update import counts_for_update, is_under_way
 from swarmpy.manager.store import Event, EventKind, NotLeader, Sleep, Store, Transaction, commit_units
-from swarmpy.rpc.types_pb2 import REMOVE, Cluster, Service, Task, TaskTemplate, UpdateStatus
+from swarmpy.rpc.types_pb2 import REMOVE, Cluster, Service, Task, TaskTemplate
 
 __all__ = ["TaskReaper", "reap"]
 
@@ -107,12 +108,7 @@ def _has_stopped(task: Task) -> bool:
 
 def _is_evidence(task: Task, service: Service | None) -> bool:
     """Whether an update under way still counts the task."""
-    return (
-        service is not None
-        and task.by_update
-        and task.spec_version == service.spec_version
-        and service.update_status.state in (UpdateStatus.UPDATING, UpdateStatus.ROLLBACK_STARTED)
-    )
+    return service is not None and is_under_way(service) and counts_for_update(service, task)
 
 
 def _removals(rows: Iterable[Task | TaskTemplate]) -> Iterator[Transaction]:

@@ -7,13 +7,13 @@ Laws    at most `parallelism` slots are between versions at a time; a slot is do
         and still counts for `delay` after that. A task made by the update that ends within `monitor` of running is a
         failure; failures beyond the ratio stop, undo or do not mind the update. A rollback is never rolled back.
         What an update did is told by its tasks (`by_update`, `spec_version`, `running_ns`), so a new leader goes on
-        where the old one was.
+        where the old one was, and a newer spec of the same template where the older spec was.
 Source  Docker Engine API, ServiceSpec.UpdateConfig and RollbackConfig, Service.UpdateStatus.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from swarmpy.manager.orchestrator.slots import Slot, has_ended, is_live
@@ -31,7 +31,7 @@ from swarmpy.rpc.types_pb2 import (
     UpdateStatus,
 )
 
-__all__ = ["UpdateStep", "config_of", "step_update"]
+__all__ = ["UpdateStep", "config_of", "counts_for_update", "is_under_way", "step_update"]
 
 _DEFAULT = UpdateConfig(parallelism=1)
 _DEFAULT_MONITOR_NS = 5 * 10**9
@@ -49,6 +49,11 @@ class UpdateStep:
     wake_ns: int | None = None              # look again then
 
 
+def is_under_way(service: Service) -> bool:
+    """Whether an update or a rollback goes on."""
+    return service.update_status.state in _UNDER_WAY
+
+
 def config_of(service: Service) -> UpdateConfig:
     """The configuration that holds for the update under way, or the next one."""
     if service.update_status.state in (UpdateStatus.ROLLBACK_STARTED, UpdateStatus.ROLLBACK_PAUSED):
@@ -62,7 +67,7 @@ def step_update(service: Service, slots: Mapping[int, Slot], is_busy: Callable[[
     `slots` are those that are to stay. `is_busy` says of a slot whether somebody else changes it right now.
     """
     state = service.update_status.state
-    if state not in _UNDER_WAY and state != UpdateStatus.UNKNOWN:
+    if not is_under_way(service) and state != UpdateStatus.UNKNOWN:
         return UpdateStep()
     outdated = [slot for slot in slots.values() if not slot.has_template(service.template_id)]
     if state == UpdateStatus.UNKNOWN:
@@ -70,7 +75,7 @@ def step_update(service: Service, slots: Mapping[int, Slot], is_busy: Callable[[
             return UpdateStep()
         return UpdateStep(service=_with_status(service, UpdateStatus.UPDATING, "update in progress", now))
     made = {number: made for number, slot in slots.items() if (made := _made_by_update(service, slot))}
-    outdated = [slot for slot in outdated if slot.number not in made]
+    outdated = [slot for slot in outdated if not _is_tried(service, made.get(slot.number, ()))]
     config = config_of(service)
     monitor_ns = config.monitor_ns if config.HasField("monitor_ns") else _DEFAULT_MONITOR_NS
     failed = [task for tasks in made.values() for task in tasks if _has_failed(task, monitor_ns)]
@@ -150,13 +155,28 @@ def _with_status(service: Service, state: UpdateStatus.State, message: str, star
     return changed
 
 
+def counts_for_update(service: Service, task: Task) -> bool:
+    """Whether the update that the service is at has made the task, or found it made for the same template.
+
+    A newer spec that leaves the template alone (a scaling) goes on with what the update before has begun: what still
+    lives of that counts, and what fails from now on.
+    """
+    if not task.by_update or task.template_id != service.template_id or task.desired_state == REMOVE:
+        return False
+    return (
+        task.spec_version == service.spec_version
+        or is_live(task)
+        or (task.status.state in _FAILURE and task.ended_ns >= service.update_status.started_ns)
+    )
+
+
 def _made_by_update(service: Service, slot: Slot) -> list[Task]:
-    version = service.spec_version
-    return [
-        task
-        for task in slot.tasks
-        if task.by_update and task.spec_version == version and task.desired_state != REMOVE
-    ]
+    return [task for task in slot.tasks if counts_for_update(service, task)]
+
+
+def _is_tried(service: Service, made: Iterable[Task]) -> bool:
+    """Whether a slot had its turn, though what fills it is of another template: a start-first task that did not run."""
+    return any(task.spec_version == service.spec_version for task in made)
 
 
 def _has_failed(task: Task, monitor_ns: int) -> bool:
