@@ -17,8 +17,8 @@ from typing import Protocol
 from swarmpy.errors import Conflict
 from swarmpy.manager.allocator import Allocator
 from swarmpy.manager.orchestrator import Orchestrator, TaskReaper
+from swarmpy.manager.orchestrator.progress import config_of
 from swarmpy.manager.orchestrator.slots import is_live
-from swarmpy.manager.orchestrator.update import config_of
 from swarmpy.manager.scheduler import Scheduler
 from swarmpy.manager.store import (
     EventKind,
@@ -28,6 +28,7 @@ from swarmpy.manager.store import (
     Transaction,
     constraints_of,
     ids_from,
+    is_current,
     is_ingress,
     may_report,
     template_of,
@@ -212,7 +213,7 @@ class Laws:
         between = {
             other.slot
             for other in self.store.tasks.by_service(service.id)
-            if other.by_update and is_live(other) and not other.running_ns and other.template_id == service.template_id
+            if other.by_update and is_live(other) and not other.running_ns and is_current(service, other)
         }
         assert not parallelism or len(between) <= parallelism, (
             f"slots {sorted(between)} of {service.id} are between versions, parallelism is {parallelism}"
@@ -480,7 +481,7 @@ class Simulation:
         state = service.update_status.state
         assert state not in (UpdateStatus.UPDATING, UpdateStatus.ROLLBACK_STARTED), f"{name} is still updating"
         if state not in (UpdateStatus.PAUSED, UpdateStatus.ROLLBACK_PAUSED):
-            assert {task.template_id for task in running} <= {service.template_id}, f"{name} has old tasks"
+            assert all(is_current(service, task) for task in running), f"{name} has old tasks"
         for task in running:
             node = self.store.nodes[task.node_id]
             spec = self.store.templates[task.template_id].spec
