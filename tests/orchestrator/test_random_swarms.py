@@ -54,8 +54,8 @@ class Monkey:
     async def act(self) -> None:
         sim, rng = self.sim, self.sim.rng
         action: Callable[[], object] = rng.choices(
-            [self.create, self.change, self.scale, self.ports, self.fail, self.silence, self.back, self.availability, self.label,
-             self.node, self.remove],
+            [self.create, self.change, self.scale, self.ports, self.fail, self.silence, self.back, self.availability,
+             self.label, self.node, self.remove],
             [4, 3, 4, 1, 6, 2, 3, 2, 2, 1, 1],
         )[0]
         try:

@@ -51,7 +51,7 @@ def counts_for_update(service: Service, task: Task) -> bool:
     return (
         task.spec_version == service.spec_version
         or is_live(task)
-        or (task.status.state in _FAILURE and task.ended_ns >= service.update_status.started_ns)
+        or (task.status.state in _FAILURE and task.ended_ns > service.update_status.started_ns)
     )
 
 
@@ -65,6 +65,7 @@ class Progress:
         self.last_run_ns = 0                            # when the newest task of the update came to run
         self.last_failed = (0, "")                      # when, and which task
         self._delay_ns = config.delay_ns
+        self._start_first = config.order == UpdateConfig.START_FIRST
         self._outdated: dict[int, tuple[int, int]] = {}     # number -> its place in `_queue`
         self._queue: list[tuple[int, int]] = []             # sorted, next to be replaced last: there removing is cheap
         self._made: set[int] = set()                        # slots with a task made by the update
@@ -111,7 +112,7 @@ class Progress:
         made = [task for task in slot.tasks if counts_for_update(service, task)]
         if made:
             self._count_made(number, made)
-        if not slot.is_current(service) and not any(
+        if not slot.is_current(service, start_first=self._start_first) and not any(
             task.spec_version == service.spec_version for task in made      # start-first, and the new one did not run
         ):
             self._outdated[number] = (-(slot.current.status.state == RUNNING), -number)

@@ -51,9 +51,16 @@ class Slot:
         running = [task for task in wanted if task.status.state == RUNNING]
         return (running or wanted or self.tasks)[-1]
 
-    def is_current(self, service: Service) -> bool:
-        """Whether what fills the slot is what the service asks for now."""
-        return any(is_current(service, task) for task in self.live or self.tasks[-1:])
+    def is_current(self, service: Service, *, start_first: bool) -> bool:
+        """Whether what fills the slot is what the service asks for now, or becomes so without the updater.
+
+        An old task beside a new one goes when the new one runs; only with start-first may the new one come to run.
+        """
+        filling = self.live or self.tasks[-1:]
+        current = [task for task in filling if is_current(service, task)]
+        if not current or len(current) == len(filling):
+            return bool(current)
+        return start_first or any(task.status.state == RUNNING for task in current)
 
 
 class SlotIndex:
