@@ -44,7 +44,7 @@ def random_spec(sim: Simulation) -> ServiceSpec:
         ):
             apply_option(spec, option + key, rng.choice(values))
     if rng.random() < 0.3:
-        apply_option(spec, "max_replicas", str(rng.choice([4, 5])))
+        apply_option(spec, "max_replicas", str(rng.choice([5, 6])))
     return spec
 
 

@@ -237,9 +237,12 @@ class _Pass:
         return [unit]
 
     def _replace(self, service: Service, slot: Slot) -> None:
-        """Give a slot a task of the present version. Start-first leaves one old task until the new one runs."""
+        """Give a slot a task of the present version. Start-first leaves one that runs until the new one does.
+
+        One that does not run would only take the new one's place on a node.
+        """
         live = slot.live
-        if self._start_first:
+        if self._start_first and slot.current.status.state == RUNNING:
             live = [task for task in live if task.id != slot.current.id]
         for task in live:
             self._draft.desire(task, SHUTDOWN)
