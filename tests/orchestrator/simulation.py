@@ -16,28 +16,26 @@ from typing import Protocol
 
 from swarmpy.errors import Conflict
 from swarmpy.manager.allocator import Allocator
+from swarmpy.manager.control import services as control
 from swarmpy.manager.orchestrator import Orchestrator, TaskReaper
+from swarmpy.manager.orchestrator.progress import config_of
+from swarmpy.manager.orchestrator.slots import is_live
 from swarmpy.manager.scheduler import Scheduler
 from swarmpy.manager.store import (
+    EventKind,
     MemoryLog,
     Store,
     StoreObject,
     Transaction,
     constraints_of,
     ids_from,
+    is_current,
     is_ingress,
     may_report,
     template_of,
 )
 from swarmpy.rpc.types_pb2 import (
-    ACCEPTED,
-    ASSIGNED,
-    FAILED,
-    PREPARING,
-    READY,
     RUNNING,
-    SHUTDOWN,
-    STARTING,
     Cluster,
     Node,
     NodeSpec,
@@ -50,12 +48,11 @@ from swarmpy.rpc.types_pb2 import (
     UpdateConfig,
     UpdateStatus,
 )
+from swarmpy.worker.admission import check_runnable
+from tests.orchestrator.agent import AT_ONCE, Agent
 
 SECOND = 10**9
 QUIET_TURNS = 12         # of the event loop without a log entry: then every stage waits
-NEXT: dict[TaskState, TaskState] = {
-    ASSIGNED: ACCEPTED, ACCEPTED: PREPARING, PREPARING: READY, READY: STARTING, STARTING: RUNNING,
-}
 
 
 class VirtualTime:
@@ -63,19 +60,25 @@ class VirtualTime:
 
     def __init__(self) -> None:
         self.now_ns = 1_700_000_000 * SECOND
+        self.leader_is_ahead_ns = 0        # the clocks of managers differ
         self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
 
     def clock(self) -> int:
-        return self.now_ns
+        """The clock of the leader."""
+        return self.now_ns + self.leader_is_ahead_ns
 
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
             await asyncio.sleep(0)
             return
+        await self.wake_at(self.now_ns + round(seconds * SECOND))
+
+    def wake_at(self, now_ns: int) -> asyncio.Future[None]:
+        """Done at that time, which is not passed over."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self.now_ns + round(seconds * SECOND), next(self._order), future))
-        await future
+        heapq.heappush(self._sleepers, (now_ns, next(self._order), future))
+        return future
 
     def next_wake(self) -> int | None:
         while self._sleepers and self._sleepers[0][2].done():
@@ -92,40 +95,6 @@ class VirtualTime:
 
 class Stage(Protocol):
     async def run(self) -> None: ...
-
-
-class Agent:
-    """One node's engine: what really runs there, whether or not the managers hear of it."""
-
-    def __init__(self) -> None:
-        self.connected = True
-        self.assigned: dict[str, TaskState] = {}      # the desired state, as last heard
-        self.actual: dict[str, TaskState] = {}
-        self.images: dict[str, str] = {}
-
-    def hear(self, tasks: list[Task], image_of: Callable[[Task], str]) -> None:
-        if not self.connected:
-            return
-        present = {task.id: task for task in tasks if task.status.state >= ASSIGNED}
-        for task_id in [task_id for task_id in self.actual if task_id not in present]:
-            del self.actual[task_id], self.assigned[task_id]
-        for task_id, task in present.items():
-            self.assigned[task_id] = task.desired_state
-            self.images[task_id] = image_of(task)
-            if task_id not in self.actual:
-                self.actual[task_id] = task.status.state
-
-    def step(self, task_id: str) -> None:
-        """One move of one task toward its desired state."""
-        state, desired = self.actual[task_id], self.assigned[task_id]
-        if state > RUNNING:
-            return
-        if desired > RUNNING:
-            self.actual[task_id] = SHUTDOWN
-        elif state == STARTING and self.images[task_id] == "bad":
-            self.actual[task_id] = FAILED
-        elif state < min(desired, RUNNING):
-            self.actual[task_id] = NEXT[state]
 
 
 class Laws:
@@ -148,6 +117,8 @@ class Laws:
                 not isinstance(old, Task) or old.desired_state != RUNNING
             ):
                 self._check_start(row, index)
+            if event.kind is EventKind.CREATE and isinstance(row, Task) and row.by_update:
+                self._check_parallelism(row)
         self.check()
         for watcher in self.watchers:
             watcher()
@@ -197,6 +168,21 @@ class Laws:
             beside = task.service_id in self.start_first and other.desired_state <= RUNNING
             assert silent or just_up or beside, f"slot {task.slot}: {task.id} may run beside {other.id}"
 
+    def _check_parallelism(self, task: Task) -> None:
+        """The update took one more slot: no more than `parallelism` are between versions, whoever began them."""
+        service = self.store.services.get(task.service_id)
+        if service is None or service.spec_version != task.spec_version:
+            return                      # decided before the spec changed: the next look sees both
+        parallelism = config_of(service).parallelism
+        between = {
+            other.slot
+            for other in self.store.tasks.by_service(service.id)
+            if other.by_update and is_live(other) and not other.running_ns and is_current(service, other)
+        }
+        assert not parallelism or len(between) <= parallelism, (
+            f"slots {sorted(between)} of {service.id} are between versions, parallelism is {parallelism}"
+        )
+
     def _check_node(self, node: Node) -> None:
         memory = 0
         host_ports: Counter[int] = Counter()
@@ -227,6 +213,7 @@ class Simulation:
         self.log = MemoryLog(self.laws)
         self.store.bind(self.log)
         self.new_id = ids_from(random.Random(seed + 1))
+        self.pace = AT_ONCE                     # of the nodes that are added
         self.agents: dict[str, Agent] = {}
         self._stages: dict[str, asyncio.Task[None]] = {}
         for name in self.makers():
@@ -256,6 +243,14 @@ class Simulation:
         """End a stage, and start a new one that knows the store alone."""
         await self.stop(name)
         self.start(name)
+
+    async def new_leader(self, ahead_s: float = 0.0) -> None:
+        """Another manager leads, with a clock of its own: all stages start from the store, wherever they were."""
+        for name in self.makers():
+            await self.stop(name)
+        self.time.leader_is_ahead_ns = round(ahead_s * SECOND)
+        for name in self.makers():
+            self.start(name)
 
     async def close(self) -> None:
         for stage in self._stages.values():
@@ -329,7 +324,7 @@ class Simulation:
         node.status.state = NodeStatus.READY
         for key, value in (labels or {}).items():
             node.spec.annotations.labels[key] = value
-        self.agents[name] = Agent()
+        self.agents[name] = Agent(self.pace, self.time.wake_at)
         await self.put(node)
 
     async def change_node(self, name: str, change: Callable[[Node], None]) -> None:
@@ -350,6 +345,7 @@ class Simulation:
 
     async def back(self, name: str) -> None:
         self.agents[name].connected = True
+        self.agents[name].say_all()
         await self.change_node(name, lambda node: setattr(node.status, "state", NodeStatus.READY))
 
     async def availability(self, name: str, value: NodeSpec.Availability) -> None:
@@ -388,6 +384,15 @@ class Simulation:
         self._note_order(service)
         await self.put(template, service)
 
+    async def roll_back(self, name: str) -> None:
+        """As `docker service rollback` does it, by control's own code."""
+        service = self.store.services.by_name(name)
+        assert service is not None
+        _, transaction = control.update_service(
+            self.store, service.id, service.meta.version, None, self.time.clock(), check_runnable
+        )
+        await self.store.commit(transaction)
+
     def _note_order(self, service: Service) -> None:
         orders = (service.spec.update.order, service.spec.rollback.order)
         if UpdateConfig.START_FIRST in orders:
@@ -402,8 +407,7 @@ class Simulation:
         """Let a node do what it can, one step for each task, and report."""
         agent = self.agents[node_id]
         agent.hear(list(self.store.tasks.by_node(node_id)), self.image_of)
-        for task_id in agent.actual:
-            agent.step(task_id)
+        agent.step(self.time.now_ns)
         await self.report(node_id)
 
     async def end(self, node_id: str, task_id: str, state: TaskState) -> None:
@@ -415,7 +419,7 @@ class Simulation:
         agent = self.agents[node_id]
         if not agent.connected:
             return
-        for task_id, state in list(agent.actual.items()):
+        for task_id, state in agent.news(self.time.now_ns).items():
             task = self.store.tasks.get(task_id)
             if task is None or task.status.state == state or not may_report(task.status.state, state):
                 continue
@@ -426,7 +430,7 @@ class Simulation:
             try:
                 await self.put(report)
             except Conflict:
-                continue
+                agent.say_again(task_id)
 
     # ------------------------------------------------------------------------------------------ looking
 
@@ -459,7 +463,7 @@ class Simulation:
         state = service.update_status.state
         assert state not in (UpdateStatus.UPDATING, UpdateStatus.ROLLBACK_STARTED), f"{name} is still updating"
         if state not in (UpdateStatus.PAUSED, UpdateStatus.ROLLBACK_PAUSED):
-            assert {task.template_id for task in running} <= {service.template_id}, f"{name} has old tasks"
+            assert all(is_current(service, task) for task in running), f"{name} has old tasks"
         for task in running:
             node = self.store.nodes[task.node_id]
             spec = self.store.templates[task.template_id].spec
@@ -481,8 +485,8 @@ def service_spec(name: str, replicas: int = 1, image: str = "web:1", **options: 
 
 
 def apply_option(spec: ServiceSpec, key: str, value: str) -> None:
-    """One `key=value` of a story, in seconds and bytes."""
-    task, update = spec.task, spec.update
+    """One `key=value` of a story, in seconds and bytes. `rollback_parallelism` and its like are of the rollback."""
+    task, update = spec.task, spec.rollback if key.startswith("rollback_") else spec.update
 
     def number() -> int:
         return round(float(value) * SECOND)
@@ -508,9 +512,8 @@ def apply_option(spec: ServiceSpec, key: str, value: str) -> None:
         "order": lambda: setattr(update, "order", _enum(update, "order", value)),
         "on_failure": lambda: setattr(update, "failure_action", _enum(update, "failure_action", value)),
         "ratio": lambda: setattr(update, "max_failure_ratio", float(value)),
-        "rollback_parallelism": lambda: setattr(spec.rollback, "parallelism", int(value)),
     }
-    options[key]()
+    options[key.removeprefix("rollback_")]()
 
 
 def _enum(message: object, field: str, value: str) -> int:

@@ -54,9 +54,9 @@ class Monkey:
     async def act(self) -> None:
         sim, rng = self.sim, self.sim.rng
         action: Callable[[], object] = rng.choices(
-            [self.create, self.change, self.scale, self.fail, self.silence, self.back, self.availability, self.label,
-             self.node, self.remove],
-            [4, 3, 4, 6, 2, 3, 2, 2, 1, 1],
+            [self.create, self.change, self.scale, self.ports, self.fail, self.silence, self.back, self.availability,
+             self.label, self.node, self.remove],
+            [4, 3, 4, 1, 6, 2, 3, 2, 2, 1, 1],
         )[0]
         try:
             await action()  # type: ignore[misc]  # all of them are coroutine functions
@@ -82,6 +82,19 @@ class Monkey:
     async def scale(self) -> None:
         replicas = str(self.sim.rng.randrange(0, 7))
         await self.update(lambda spec: apply_option(spec, "replicas", replicas))
+
+    async def ports(self) -> None:
+        rng = self.sim.rng
+        option = rng.choice(["publish", "host_port"])
+        number = str(rng.randrange(8000, 8010))
+
+        def change(spec: ServiceSpec) -> None:
+            if spec.endpoint.ports and rng.random() < 0.5:
+                del spec.endpoint.ports[:]
+            else:
+                apply_option(spec, option, number)
+
+        await self.update(change)
 
     async def update(self, change: Callable[[ServiceSpec], None]) -> None:
         service = self.sim.store.services.by_name(self.sim.rng.choice(SERVICES))

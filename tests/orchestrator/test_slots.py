@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from swarmpy.manager.orchestrator.reaper import reap
 from swarmpy.manager.orchestrator.restart import DEFAULT_DELAY_NS, restart_of
-from swarmpy.manager.orchestrator.slots import Slot, group_slots, plan_replicas
+from swarmpy.manager.orchestrator.slots import Slot, SlotIndex, plan_replicas
 from swarmpy.rpc.types_pb2 import (
     ASSIGNED,
     COMPLETE,
@@ -41,9 +41,9 @@ TASKS = st.builds(
 
 @given(st.lists(TASKS, unique_by=lambda task: task.id), st.integers(0, 12))
 def test_a_plan_leaves_as_many_filled_slots_as_asked(tasks: list[Task], replicas: int) -> None:
-    slots = group_slots(tasks)
+    slots = SlotIndex(tasks)
     plan = plan_replicas(replicas, slots)
-    filled = {number for number, slot in slots.items() if slot.filled}
+    filled = {slot.number for slot in slots.slots() if slot.filled}
     assert not (plan.fill and plan.retire)
     assert len(set(plan.fill)) == len(plan.fill) and not set(plan.fill) & filled
     assert set(plan.retire) <= filled
@@ -54,7 +54,7 @@ def test_a_plan_leaves_as_many_filled_slots_as_asked(tasks: list[Task], replicas
 
 
 def test_retirement_evens_out_nodes() -> None:
-    slots = group_slots(
+    slots = SlotIndex(
         [make_task(n, 1, RUNNING, RUNNING, "n1" if n <= 4 else "n2") for n in range(1, 7)]
     )
     assert plan_replicas(4, slots).retire == (4, 3)

@@ -130,6 +130,12 @@ class Player:
     async def do_back(self, node: str) -> None:
         await self._sim.back(node)
 
+    async def do_stall(self, node: str) -> None:
+        self._sim.agents[node].stalled = True
+
+    async def do_go(self, node: str) -> None:
+        self._sim.agents[node].stalled = False
+
     async def do_drain(self, node: str) -> None:
         await self._sim.availability(node, NodeSpec.DRAIN)
 

@@ -3,8 +3,9 @@
 Owns    the creation of tasks, their desired state, ORPHANED, and the progress of updates.
 In      services, tasks, nodes and templates, as the store shows them.
 Out     units of writes, each decided by `reconcile`; and timers for restart delays, update delays and monitoring.
-Laws    a service is looked at when something that matters to it changed or its time came. Everything else is decided
-        from the store at that moment, so it does not matter which leader looks, or how often.
+Laws    a slot is looked at when something that matters to it changed or its time came. Everything else is decided from
+        the store at that moment, so it does not matter which leader looks, or how often. What an event costs does not
+        depend on how many slots a service has.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import heapq
 from collections.abc import Callable
 
 from swarmpy.manager.orchestrator.fitness import NodeFitness, fitness
+from swarmpy.manager.orchestrator.progress import config_of
 from swarmpy.manager.orchestrator.reconcile import Swarm, reconcile
-from swarmpy.manager.orchestrator.update import config_of
+from swarmpy.manager.orchestrator.view import ServiceView
 from swarmpy.manager.store import (
     Event,
     EventKind,
@@ -30,6 +32,8 @@ from swarmpy.rpc.types_pb2 import RUNNING, Node, Service, Task, TaskSpec, Update
 
 __all__ = ["Orchestrator"]
 
+_UPDATE = 0      # where a slot's number stands: slots count from 1
+
 
 class Orchestrator:
     """Runs on the leader; everything it knows is in the store."""
@@ -41,14 +45,17 @@ class Orchestrator:
         self._clock = clock
         self._new_id = new_id
         self._sleep = sleep
-        self._dirty: dict[str, None] = {}            # services to look at, in the order they came up
-        self._timers: list[tuple[int, str]] = []     # when to look at which service, as a heap
-        self._armed: set[tuple[int, str]] = set()    # the same, against doubles
+        self._views: dict[str, ServiceView] = {}
+        self._dirty: dict[str, None] = {}                    # services to look at, in the order they came up
+        self._timers: list[tuple[int, str, int]] = []        # when to look at which slot of which service, as a heap
+        self._armed: dict[tuple[str, int], int] = {}         # the live timer of each; others in the heap are stale
 
     async def run(self) -> None:
         """Orchestrate for as long as this manager leads; returns when it no longer does."""
         with self._store.watch("services", "tasks", "nodes") as watch:
-            self._dirty = dict.fromkeys([*self._store.services, *self._store.tasks.services()])
+            for service_id in dict.fromkeys([*self._store.services, *self._store.tasks.services()]):
+                self._view(service_id)
+                self._dirty[service_id] = None
             try:
                 while True:
                     await self._look()
@@ -59,55 +66,100 @@ class Orchestrator:
 
     async def _look(self) -> None:
         now = self._clock()
-        while self._timers and self._timers[0][0] <= now:
-            timer = heapq.heappop(self._timers)
-            self._armed.discard(timer)
-            self._dirty[timer[1]] = None
+        self._ring(now)
         dirty, self._dirty = self._dirty, {}
         swarm = Swarm(self._store.nodes.get, self._spec_of, self._new_id, now)
         units: list[Transaction] = []
         for service_id in dirty:
-            decision = reconcile(
-                self._store.services.get(service_id), self._store.tasks.by_service(service_id), swarm
-            )
+            view = self._view(service_id)
+            decision = reconcile(view, view.take_stirred(), swarm)
             units += decision.units
-            if decision.wake_ns is not None:
-                self._arm(decision.wake_ns, service_id)
+            for wake_ns, number in decision.wakes:
+                self._arm(wake_ns, service_id, number)
+            self._drop_if_gone(service_id)
         for unit in await commit_units(self._store, units):
             for row in unit.objects:
-                if isinstance(row, Task | Service):
-                    self._dirty[row.service_id if isinstance(row, Task) else row.id] = None
+                if isinstance(row, Task):
+                    self._stir(row)
+                elif isinstance(row, Service):
+                    self._dirty[row.id] = None
 
-    def _arm(self, wake_ns: int, service_id: str) -> None:
-        if (wake_ns, service_id) not in self._armed:
-            self._armed.add((wake_ns, service_id))
-            heapq.heappush(self._timers, (wake_ns, service_id))
+    def _view(self, service_id: str) -> ServiceView:
+        view = self._views.get(service_id)
+        if view is None:
+            view = self._views[service_id] = ServiceView(
+                self._store.services.get(service_id), self._store.tasks.by_service(service_id)
+            )
+        return view
+
+    def _spec_of(self, template_id: str) -> TaskSpec | None:
+        template = self._store.templates.get(template_id)
+        return None if template is None else template.spec
+
+    # ------------------------------------------------------------------------------------------ timers
+
+    def _arm(self, wake_ns: int, service_id: str, number: int) -> None:
+        """Only the earliest timer of a slot lives: whoever is looked at then asks for the next."""
+        key = (service_id, number)
+        if wake_ns < self._armed.get(key, wake_ns + 1):
+            self._armed[key] = wake_ns
+            heapq.heappush(self._timers, (wake_ns, *key))
+
+    def _ring(self, now: int) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            wake_ns, service_id, number = heapq.heappop(self._timers)
+            if self._armed.get((service_id, number)) == wake_ns:
+                del self._armed[service_id, number]
+                self._stir_slot(service_id, number)
 
     def _next_timer_s(self) -> float | None:
         if self._dirty:
             return 0
         return max(0, self._timers[0][0] - self._clock()) / 1e9 if self._timers else None
 
-    def _spec_of(self, template_id: str) -> TaskSpec | None:
-        template = self._store.templates.get(template_id)
-        return None if template is None else template.spec
-
     # ------------------------------------------------------------------------------------------ what matters
 
     def _note(self, event: Event) -> None:
         row = event.object
         if isinstance(row, Service):
-            self._dirty[row.id] = None
+            self._note_service(event, row)
         elif isinstance(row, Node):
             for task in self._store.tasks.by_node(row.id):
-                self._dirty[task.service_id] = None
-        elif isinstance(row, Task) and self._matters(event, row):
-            self._dirty[row.service_id] = None
+                self._stir(task)
+        elif isinstance(row, Task):
+            self._note_task(event, row)
+
+    def _note_service(self, event: Event, service: Service) -> None:
+        gone = event.kind is EventKind.REMOVE
+        self._view(service.id).put_service(None if gone else service)
+        self._dirty[service.id] = None
+        self._drop_if_gone(service.id)
+
+    def _note_task(self, event: Event, task: Task) -> None:
+        view = self._view(task.service_id)
+        if event.kind is EventKind.REMOVE:
+            view.remove_task(task)
+            self._drop_if_gone(task.service_id)
+            return
+        view.put_task(task)
+        if self._matters(event, task):
+            self._stir(task)
+
+    def _drop_if_gone(self, service_id: str) -> None:
+        view = self._views[service_id]
+        if view.service is None and not view.slots:
+            del self._views[service_id]
+
+    def _stir(self, task: Task) -> None:
+        self._stir_slot(task.service_id, task.slot)
+
+    def _stir_slot(self, service_id: str, number: int) -> None:
+        if number != _UPDATE:
+            self._view(service_id).stir(number)
+        self._dirty[service_id] = None
 
     def _matters(self, event: Event, task: Task) -> bool:
         """Whether a change of a task may change what is decided. Most are progress that changes nothing."""
-        if event.kind is EventKind.REMOVE:
-            return False
         old, state = event.old if isinstance(event.old, Task) else Task(desired_state=RUNNING), task.status.state
         if old.desired_state != task.desired_state:
             return True

@@ -5,7 +5,7 @@ In      tasks, services and the cluster's task history limit, as the store shows
 Laws    a task is deleted only when it has stopped: one that never had a node, or that was seen to end. A task desired
         REMOVE goes at once then; of the others a slot keeps as many as the limit says, the newest. What still tells
         something is kept beyond the limit: the last task of a slot that is not to be restarted, and what an update
-        under way has made.
+        under way has made. What an event costs does not depend on how many slots a service has.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 
-from swarmpy.manager.orchestrator.slots import Slot, group_slots, has_ended, is_wanted
+from swarmpy.manager.orchestrator.progress import counts_for_update, is_under_way
+from swarmpy.manager.orchestrator.slots import Slot, SlotIndex, has_ended, is_wanted
 from swarmpy.manager.store import Event, EventKind, NotLeader, Sleep, Store, Transaction, commit_units
-from swarmpy.rpc.types_pb2 import REMOVE, Cluster, Service, Task, TaskTemplate, UpdateStatus
+from swarmpy.rpc.types_pb2 import REMOVE, Cluster, Service, Task, TaskTemplate
 
 __all__ = ["TaskReaper", "reap"]
 
 _DEFAULT_LIMIT = 5
+_NO_SLOTS = SlotIndex()
 _GATHER_S = 0.25        # deletions are never urgent: those of a quarter second are decided together
 
 
@@ -29,7 +31,8 @@ class TaskReaper:
     def __init__(self, store: Store, sleep: Sleep = asyncio.sleep) -> None:
         self._store = store
         self._sleep = sleep
-        self._services: set[str] = set()
+        self._slots: dict[str, SlotIndex] = {}              # by service
+        self._dirty: dict[str, dict[int, None]] = {}        # slots to look at, by service
         self._templates: set[str] = set()
 
     async def run(self) -> None:
@@ -47,35 +50,50 @@ class TaskReaper:
                 return
 
     def _note_all(self) -> None:
-        self._services = set(self._store.tasks.services())
         self._templates = set(self._store.templates)
+        for service_id in self._store.tasks.services():
+            self._slots[service_id] = SlotIndex(self._store.tasks.by_service(service_id))
+            self._look_at_all(service_id)
 
     def _note(self, event: Event) -> None:
         row = event.object
         if isinstance(row, Task):
-            if event.kind is EventKind.REMOVE:
-                self._templates.add(row.template_id)
-            elif has_ended(row) or not is_wanted(row):
-                self._services.add(row.service_id)
+            self._note_task(event.kind, row)
         elif isinstance(row, Service):
-            self._services.add(row.id)
+            self._look_at_all(row.id)
             self._templates.add(row.template_id)
             if isinstance(event.old, Service):
                 self._templates.add(event.old.template_id)
         elif isinstance(row, TaskTemplate):
             self._templates.add(row.id)
         elif isinstance(row, Cluster):
-            self._services.update(self._store.tasks.services())
+            for service_id in self._slots:
+                self._look_at_all(service_id)
+
+    def _note_task(self, kind: EventKind, task: Task) -> None:
+        slots = self._slots.setdefault(task.service_id, SlotIndex())
+        if kind is not EventKind.REMOVE:
+            slots.put(task)
+            if has_ended(task) or not is_wanted(task):
+                self._dirty.setdefault(task.service_id, {})[task.slot] = None
+            return
+        self._templates.add(task.template_id)
+        slots.remove(task)
+        if not slots:
+            del self._slots[task.service_id]
+
+    def _look_at_all(self, service_id: str) -> None:
+        self._dirty[service_id] = dict.fromkeys(self._slots.get(service_id, ()))
 
     def _reap_tasks(self) -> Iterator[Transaction]:
-        services, self._services = self._services, set()
+        dirty, self._dirty = self._dirty, {}
         cluster = self._store.cluster
         limit = _DEFAULT_LIMIT
         if cluster is not None and cluster.spec.HasField("task_history_limit"):
             limit = cluster.spec.task_history_limit
-        for service_id in sorted(services):
-            service = self._store.services.get(service_id)
-            for slot in group_slots(self._store.tasks.by_service(service_id)).values():
+        for service_id in sorted(dirty):
+            service, slots = self._store.services.get(service_id), self._slots.get(service_id, _NO_SLOTS)
+            for slot in filter(None, map(slots.get, sorted(dirty[service_id]))):
                 yield from _removals(reap(slot, service, limit))
 
     def _reap_templates(self) -> Iterator[Transaction]:
@@ -107,12 +125,7 @@ def _has_stopped(task: Task) -> bool:
 
 def _is_evidence(task: Task, service: Service | None) -> bool:
     """Whether an update under way still counts the task."""
-    return (
-        service is not None
-        and task.by_update
-        and task.spec_version == service.spec_version
-        and service.update_status.state in (UpdateStatus.UPDATING, UpdateStatus.ROLLBACK_STARTED)
-    )
+    return service is not None and is_under_way(service) and counts_for_update(service, task)
 
 
 def _removals(rows: Iterable[Task | TaskTemplate]) -> Iterator[Transaction]:

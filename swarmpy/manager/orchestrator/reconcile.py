@@ -1,22 +1,25 @@
 """One look at one service: what is, what should be, and the writes that lead there. Pure.
 
 Owns    the rules by which slots are filled, emptied, restarted and taken over; see docs/design/tasks.md.
-In      a service, its tasks, nodes, templates and the time, all of one moment.
+In      a service and its slots, nodes, templates and the time, all of one moment; which slots something happened to.
 Out     a `Decision`. Everything a later look needs is in the store; nothing is remembered here.
+Laws    what a look costs depends on the slots that something happened to, not on how many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from swarmpy.manager.orchestrator.draft import Draft
 from swarmpy.manager.orchestrator.fitness import ORPHANED_AFTER_NS, NodeFitness, fitness
 from swarmpy.manager.orchestrator.labels import labels_for
+from swarmpy.manager.orchestrator.progress import config_of
 from swarmpy.manager.orchestrator.restart import restart_of
-from swarmpy.manager.orchestrator.slots import Slot, group_slots, has_ended, is_live, is_wanted, plan_replicas
-from swarmpy.manager.orchestrator.update import config_of, step_update
-from swarmpy.manager.store import IdSource, Transaction
+from swarmpy.manager.orchestrator.slots import Slot, has_ended, is_live, is_wanted, plan_replicas
+from swarmpy.manager.orchestrator.update import step_update
+from swarmpy.manager.orchestrator.view import ServiceView
+from swarmpy.manager.store import IdSource, Transaction, is_current
 from swarmpy.rpc.types_pb2 import (
     NEW,
     ORPHANED,
@@ -50,51 +53,52 @@ class Decision:
     """Writes, each unit whole, and when to look again although nothing has changed."""
 
     units: list[Transaction]
-    wake_ns: int | None
+    wakes: list[tuple[int, int]]                  # Unix ns, number of the slot or 0 for the update
 
 
-def reconcile(service: Service | None, tasks: Collection[Task], swarm: Swarm) -> Decision:
-    """Decide for a service, or for what a removed service has left behind."""
-    return _Pass(service, tasks, swarm).decide()
+def reconcile(view: ServiceView, stirred: Collection[int], swarm: Swarm) -> Decision:
+    """Decide for a service, or for what a removed service has left behind.
+
+    Slots not in `stirred` are as they were when they were last looked at, and have nothing to be done.
+    """
+    return _Pass(view, stirred, swarm).decide()
 
 
 class _Pass:
-    def __init__(self, service: Service | None, tasks: Collection[Task], swarm: Swarm) -> None:
-        self._service = service
+    def __init__(self, view: ServiceView, stirred: Collection[int], swarm: Swarm) -> None:
+        service = self._service = view.service
+        self._view = view
         self._swarm = swarm
-        self._slots = group_slots(tasks)
+        self._stirred = [slot for slot in map(view.slots.get, stirred) if slot is not None]
         self._draft = Draft()
-        self._wakes: list[int] = []
-        self._stirred: list[Slot] = []
+        self._wakes: list[tuple[int, int]] = []
         self._fitness: dict[tuple[str, str], NodeFitness] = {}     # by node and template
         self._start_first = service is not None and config_of(service).order == UpdateConfig.START_FIRST
 
     def decide(self) -> Decision:
-        self._stirred = [slot for slot in self._slots.values() if not self._is_calm(slot)]
-        for slot in self._stirred:
+        unsettled = [slot for slot in self._stirred if not self._is_calm(slot)]
+        for slot in unsettled:
             self._orphan(slot)
         units: list[Transaction] = []
         if self._service is None:
-            for slot in self._slots.values():
+            for slot in self._stirred:
                 self._retire(slot)
         else:
-            units = self._decide_for(self._service)
-        return Decision([*units, *self._draft.units()], min(self._wakes, default=None))
+            units = self._decide_for(self._service, unsettled)
+        return Decision([*units, *self._draft.units()], self._wakes)
 
-    def _decide_for(self, service: Service) -> list[Transaction]:
+    def _decide_for(self, service: Service, unsettled: Iterable[Slot]) -> list[Transaction]:
         replicated = service.spec.mode.replicated
-        plan = plan_replicas(replicated.replicas if replicated.HasField("replicas") else 1, self._slots)
+        slots = self._view.slots
+        plan = plan_replicas(replicated.replicas if replicated.HasField("replicas") else 1, slots)
         for number in plan.retire:
-            self._retire(self._slots[number])
-        staying = {
-            number: slot for number, slot in self._slots.items() if slot.filled and number not in plan.retire
-        }
-        for slot in self._stirred:
-            if slot.number in staying:
+            self._retire(slots[number])
+        for slot in unsettled:
+            if slot.filled and slot.number not in plan.retire:
                 self._maintain(slot)
         for number in plan.fill:
-            self._add(self._task(service, number), self._slots.get(number))
-        return self._update(service, staying)
+            self._add(self._task(service, number), slots.get(number))
+        return [] if plan.retire else self._update(service)     # once those are gone
 
     # ------------------------------------------------------------------------------------------ slots
 
@@ -147,8 +151,10 @@ class _Pass:
 
     def _end_pair(self, live: list[Task]) -> None:
         """The new task of a start-first update runs: the old one may go."""
-        template_id = self._service.template_id if self._service is not None else ""
-        running = [task for task in live if task.template_id == template_id and task.status.state == RUNNING]
+        service = self._service
+        running = [
+            task for task in live if task.status.state == RUNNING and service is not None and is_current(service, task)
+        ]
         if running:
             for task in live:
                 if task is not running[-1]:
@@ -157,7 +163,7 @@ class _Pass:
     def _promote(self, slot: Slot, task: Task) -> None:
         """A READY task becomes RUNNING when its delay is over and the slot is clear."""
         if self._swarm.now < task.start_after_ns:
-            self._wakes.append(task.start_after_ns)
+            self._wakes.append((task.start_after_ns, slot.number))
         elif self._is_clear(slot, task):
             self._draft.edit(task).desired_state = RUNNING
 
@@ -166,7 +172,7 @@ class _Pass:
         clear = slot is None or self._is_clear(slot, task)
         task.desired_state = RUNNING if clear and not waits else READY
         if clear and waits:
-            self._wakes.append(task.start_after_ns)
+            self._wakes.append((task.start_after_ns, task.slot))
         self._draft.add(task)
 
     def _is_clear(self, slot: Slot, task: Task) -> bool:
@@ -174,7 +180,7 @@ class _Pass:
         for other in slot.tasks:
             if other.id == task.id or self._is_stopped(other):
                 continue
-            beside = is_live(self._draft.now(other)) and other.template_id != task.template_id
+            beside = is_live(self._draft.now(other)) and other.spec_version != task.spec_version
             if not (beside and self._start_first):
                 return False
         return True
@@ -198,7 +204,7 @@ class _Pass:
                 status.state, status.timestamp_ns = ORPHANED, self._swarm.now
                 status.error = f"the task's node {fit.value}"
             elif fit is NodeFitness.DOWN and (node := self._swarm.node_of(task.node_id)) is not None:
-                self._wakes.append(node.meta.updated_ns + ORPHANED_AFTER_NS)
+                self._wakes.append((node.meta.updated_ns + ORPHANED_AFTER_NS, slot.number))
 
     def _fit(self, task: Task) -> NodeFitness:
         node_id = task.node_id
@@ -213,12 +219,16 @@ class _Pass:
 
     # ------------------------------------------------------------------------------------------ updates
 
-    def _update(self, service: Service, staying: Mapping[int, Slot]) -> list[Transaction]:
-        step = step_update(service, staying, self._draft.touches, self._swarm.now)
+    def _update(self, service: Service) -> list[Transaction]:
+        progress = self._view.progress
+        if progress is None:
+            return []
+        step = step_update(service, progress, self._swarm.now)
         if step.wake_ns is not None:
-            self._wakes.append(step.wake_ns)
+            self._wakes.append((step.wake_ns, 0))
         for number in step.replace:
-            self._replace(service, staying[number])
+            if not self._draft.touches(number):     # else it has its turn once what is done to it just now is done
+                self._replace(service, self._view.slots[number])
         if step.service is None:
             return []
         unit = Transaction()
@@ -228,9 +238,12 @@ class _Pass:
         return [unit]
 
     def _replace(self, service: Service, slot: Slot) -> None:
-        """Give a slot the service's template. Start-first leaves one old task until the new one runs."""
+        """Give a slot a task of the present version. Start-first leaves one that runs until the new one does.
+
+        One that does not run would only take the new one's place on a node.
+        """
         live = slot.live
-        if self._start_first:
+        if self._start_first and slot.current.status.state == RUNNING:
             live = [task for task in live if task.id != slot.current.id]
         for task in live:
             self._draft.desire(task, SHUTDOWN)

@@ -1,4 +1,7 @@
-"""Slots: a replica of a service is a numbered slot, and a slot outlives its tasks. Pure.
+"""Slots: a replica of a service is a numbered slot, and a slot outlives its tasks.
+
+Owns    what the tasks of a slot say of it, and which slots are filled or retired for a number of replicas. Pure; and
+        `SlotIndex`, the slots of one service, kept up task by task so that no look at a slot costs more than the slot.
 
 A task is *wanted* while its desired state has not passed RUNNING, and has *ended* once it is observed in a final state.
 A *live* task is wanted and has not ended. A slot is *filled* by a live task, or by one that has ended and is not to be
@@ -9,12 +12,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from swarmpy.rpc.types_pb2 import REMOVE, RUNNING, Task
+from swarmpy.manager.store import is_current
+from swarmpy.rpc.types_pb2 import REMOVE, RUNNING, Service, Task
 
-__all__ = ["ReplicaPlan", "Slot", "group_slots", "has_ended", "is_live", "is_wanted", "plan_replicas"]
+__all__ = ["ReplicaPlan", "Slot", "SlotIndex", "has_ended", "is_live", "is_wanted", "plan_replicas"]
 
 
 def is_wanted(task: Task) -> bool:
@@ -47,47 +51,113 @@ class Slot:
         running = [task for task in wanted if task.status.state == RUNNING]
         return (running or wanted or self.tasks)[-1]
 
-    def has_template(self, template_id: str) -> bool:
-        """Whether what fills the slot was made from a template."""
-        return any(task.template_id == template_id for task in self.live or self.tasks[-1:])
+    def is_current(self, service: Service, *, start_first: bool) -> bool:
+        """Whether what fills the slot is what the service asks for now, or becomes so without the updater.
+
+        An old task beside a new one goes when the new one runs; only with start-first may the new one come to run.
+        """
+        filling = self.live or self.tasks[-1:]
+        current = [task for task in filling if is_current(service, task)]
+        if not current or len(current) == len(filling):
+            return bool(current)
+        return start_first or any(task.status.state == RUNNING for task in current)
+
+
+class SlotIndex:
+    """The slots of one service by number. Only tasks are kept; a `Slot` is made when it is asked for."""
+
+    def __init__(self, tasks: Iterable[Task] = ()) -> None:
+        grouped: dict[int, list[Task]] = {}
+        for task in tasks:
+            grouped.setdefault(task.slot, []).append(task)
+        self._tasks = {number: tuple(sorted(grouped[number], key=_age)) for number in sorted(grouped)}
+        self._filled = {slot.number for slot in self.slots() if slot.filled}
+
+    @property
+    def filled(self) -> Collection[int]:
+        """Numbers of the filled slots."""
+        return self._filled
+
+    def __len__(self) -> int:
+        """How many slots have a task, filled or not."""
+        return len(self._tasks)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._tasks)
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._tasks
+
+    def __getitem__(self, number: int) -> Slot:
+        return Slot(number, self._tasks[number])
+
+    def get(self, number: int) -> Slot | None:
+        """None for a slot without a task."""
+        tasks = self._tasks.get(number)
+        return None if tasks is None else Slot(number, tasks)
+
+    def slots(self) -> Iterator[Slot]:
+        """All of them. Change nothing meanwhile."""
+        return (Slot(number, tasks) for number, tasks in self._tasks.items())
+
+    def put(self, task: Task) -> Slot:
+        """A task is new or changed. Returns its slot as it is now."""
+        tasks = [other for other in self._tasks.get(task.slot, ()) if other.id != task.id]
+        tasks.append(task)
+        if len(tasks) > 1:
+            tasks.sort(key=_age)
+        self._tasks[task.slot] = tuple(tasks)
+        return self._noted(Slot(task.slot, tasks))
+
+    def remove(self, task: Task) -> Slot | None:
+        """A task is gone. Returns what is left of its slot; None when that is nothing."""
+        tasks = tuple(other for other in self._tasks.get(task.slot, ()) if other.id != task.id)
+        if not tasks:
+            self._tasks.pop(task.slot, None)
+            self._filled.discard(task.slot)
+            return None
+        self._tasks[task.slot] = tasks
+        return self._noted(Slot(task.slot, tasks))
+
+    def _noted(self, slot: Slot) -> Slot:
+        if slot.filled:
+            self._filled.add(slot.number)
+        else:
+            self._filled.discard(slot.number)
+        return slot
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaPlan:
     """Numbers of the slots to fill with a task, and of those to empty for good."""
 
-    fill: tuple[int, ...]
-    retire: tuple[int, ...]
+    fill: tuple[int, ...] = ()
+    retire: tuple[int, ...] = ()
 
 
-def group_slots(tasks: Iterable[Task]) -> dict[int, Slot]:
-    """Tasks of one service by slot number, in order of number."""
-    grouped: dict[int, list[Task]] = {}
-    for task in tasks:
-        grouped.setdefault(task.slot, []).append(task)
-    for slot in grouped.values():
-        if len(slot) > 1:
-            slot.sort(key=_age)
-    return {number: Slot(number, grouped[number]) for number in sorted(grouped)}
+def plan_replicas(replicas: int, slots: SlotIndex) -> ReplicaPlan:
+    """Choose which slots to fill or retire. Numbers count from 1 and may have gaps.
 
-
-def plan_replicas(replicas: int, slots: Mapping[int, Slot]) -> ReplicaPlan:
-    """Choose which slots to fill or retire. Numbers count from 1 and may have gaps."""
-    filled = {number for number, slot in slots.items() if slot.filled}
+    Costs nothing while as many are filled as asked for, and a look at all of them otherwise.
+    """
+    filled = slots.filled
     missing = replicas - len(filled)
-    if missing >= 0:
+    if not missing:
+        return ReplicaPlan()
+    if missing > 0:
         free = (number for number in itertools.count(1) if number not in filled)
-        return ReplicaPlan(fill=tuple(itertools.islice(free, missing)), retire=())
-    return ReplicaPlan(fill=(), retire=_retired(-missing, [slots[number] for number in filled]))
+        return ReplicaPlan(fill=tuple(itertools.islice(free, missing)))
+    return ReplicaPlan(retire=_retired(-missing, [slots[number] for number in sorted(filled)]))
 
 
-def _retired(count: int, slots: Collection[Slot]) -> tuple[int, ...]:
+def _retired(count: int, slots: Iterable[Slot]) -> tuple[int, ...]:
     """Which slots go: first those that do not run, then on the nodes with most; the highest numbers first."""
     by_node: dict[str, list[int]] = {}
     idle: list[int] = []
-    for slot in sorted(slots, key=lambda slot: slot.number):
-        if slot.current.status.state == RUNNING:
-            by_node.setdefault(slot.current.node_id, []).append(slot.number)
+    for slot in slots:
+        current = slot.current
+        if current.status.state == RUNNING:
+            by_node.setdefault(current.node_id, []).append(slot.number)
         else:
             idle.append(slot.number)
     retired = idle[::-1][:count]

@@ -1,42 +1,25 @@
 """Rolling updates: which slots get the new template now, and how the update stands. Pure.
 
 Owns    Service.update_status, and by it the order in which slots change version. Nobody else changes a slot's version.
-In      the service, its slots, the time.
+In      the service, how far it is (`Progress`), the time.
 Out     an `UpdateStep`: slots to replace, a new service, and when to look again.
 Laws    at most `parallelism` slots are between versions at a time; a slot is done when its new task has run or ended,
         and still counts for `delay` after that. A task made by the update that ends within `monitor` of running is a
         failure; failures beyond the ratio stop, undo or do not mind the update. A rollback is never rolled back.
         What an update did is told by its tasks (`by_update`, `spec_version`, `running_ns`), so a new leader goes on
-        where the old one was.
+        where the old one was, and a newer spec of the same template where the older spec was.
 Source  Docker Engine API, ServiceSpec.UpdateConfig and RollbackConfig, Service.UpdateStatus.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from swarmpy.manager.orchestrator.slots import Slot, has_ended, is_live
+from swarmpy.manager.orchestrator.progress import Progress, config_of
 from swarmpy.manager.store import template_of
-from swarmpy.rpc.types_pb2 import (
-    COMPLETE,
-    FAILED,
-    REJECTED,
-    REMOVE,
-    RUNNING,
-    Service,
-    Task,
-    TaskTemplate,
-    UpdateConfig,
-    UpdateStatus,
-)
+from swarmpy.rpc.types_pb2 import Service, TaskTemplate, UpdateConfig, UpdateStatus
 
-__all__ = ["UpdateStep", "config_of", "step_update"]
-
-_DEFAULT = UpdateConfig(parallelism=1)
-_DEFAULT_MONITOR_NS = 5 * 10**9
-_FAILURE = frozenset({COMPLETE, FAILED, REJECTED})
-_UNDER_WAY = (UpdateStatus.UPDATING, UpdateStatus.ROLLBACK_STARTED)
+__all__ = ["UpdateStep", "step_update"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,81 +32,45 @@ class UpdateStep:
     wake_ns: int | None = None              # look again then
 
 
-def config_of(service: Service) -> UpdateConfig:
-    """The configuration that holds for the update under way, or the next one."""
-    if service.update_status.state in (UpdateStatus.ROLLBACK_STARTED, UpdateStatus.ROLLBACK_PAUSED):
-        return service.spec.rollback if service.spec.HasField("rollback") else _DEFAULT
-    return service.spec.update if service.spec.HasField("update") else _DEFAULT
-
-
-def step_update(service: Service, slots: Mapping[int, Slot], is_busy: Callable[[int], bool], now: int) -> UpdateStep:
-    """The next step of an update, from its beginning to its end.
-
-    `slots` are those that are to stay. `is_busy` says of a slot whether somebody else changes it right now.
-    """
-    state = service.update_status.state
-    if state not in _UNDER_WAY and state != UpdateStatus.UNKNOWN:
-        return UpdateStep()
-    outdated = [slot for slot in slots.values() if not slot.has_template(service.template_id)]
-    if state == UpdateStatus.UNKNOWN:
-        if not outdated:
+def step_update(service: Service, progress: Progress, now: int) -> UpdateStep:
+    """The next step of an update that may go on, from its beginning to its end."""
+    if service.update_status.state == UpdateStatus.UNKNOWN:
+        if not progress.outdated:
             return UpdateStep()
         return UpdateStep(service=_with_status(service, UpdateStatus.UPDATING, "update in progress", now))
-    made = {number: made for number, slot in slots.items() if (made := _made_by_update(service, slot))}
-    outdated = [slot for slot in outdated if slot.number not in made]
     config = config_of(service)
-    monitor_ns = config.monitor_ns if config.HasField("monitor_ns") else _DEFAULT_MONITOR_NS
-    failed = [task for tasks in made.values() for task in tasks if _has_failed(task, monitor_ns)]
-    if failed and len(failed) / max(1, len(slots)) > config.max_failure_ratio:
-        stopped = _on_failure(service, config, failed[-1], now)
+    if _fails(config, progress):
+        stopped = _on_failure(service, config, progress.last_failed[1], now)
         if stopped is not None:
             return stopped
-    return _advance(service, config, outdated, made, is_busy, monitor_ns, now)
-
-
-def _advance(
-    service: Service,
-    config: UpdateConfig,
-    outdated: list[Slot],
-    made: Mapping[int, list[Task]],
-    is_busy: Callable[[int], bool],
-    monitor_ns: int,
-    now: int,
-) -> UpdateStep:
-    between, wakes = 0, []
-    last_run = service.update_status.started_ns
-    for tasks in made.values():
-        done_ns = max(task.running_ns or task.ended_ns for task in tasks)
-        if any(is_live(task) and not task.running_ns for task in tasks):
-            between += 1
-        elif now < done_ns + config.delay_ns and outdated:
-            between += 1
-            wakes.append(done_ns + config.delay_ns)
-        last_run = max(last_run, *(task.running_ns for task in tasks))
-    if outdated:
-        room = max(0, config.parallelism - between) if config.parallelism else len(outdated)
-        free = [slot for slot in outdated if not is_busy(slot.number)]
-        free.sort(key=lambda slot: (slot.current.status.state == RUNNING, slot.number))
-        return UpdateStep(replace=tuple(slot.number for slot in free[:room]), wake_ns=min(wakes, default=None))
-    if between:
+    if progress.outdated:
+        return _advance(config, progress, now)
+    if progress.starting:
         return UpdateStep()
-    if made and now < last_run + monitor_ns:
-        return UpdateStep(wake_ns=last_run + monitor_ns)
-    back = service.update_status.state == UpdateStatus.ROLLBACK_STARTED
-    done = _with_status(
-        service,
-        UpdateStatus.ROLLBACK_COMPLETED if back else UpdateStatus.COMPLETED,
-        "rollback completed" if back else "update completed",
-        service.update_status.started_ns,
-    )
-    done.update_status.completed_ns = now
-    return UpdateStep(service=done)
+    quiet_ns = max(service.update_status.started_ns, progress.last_run_ns) + progress.monitor_ns
+    if progress.made and now < quiet_ns:
+        return UpdateStep(wake_ns=quiet_ns)
+    return UpdateStep(service=_completed(service, now))
 
 
-def _on_failure(service: Service, config: UpdateConfig, task: Task, now: int) -> UpdateStep | None:
+def _advance(config: UpdateConfig, progress: Progress, now: int) -> UpdateStep:
+    """The next slots, as far as there is room."""
+    if not config.parallelism:
+        return UpdateStep(replace=tuple(progress.next_outdated(None)))
+    resting, wake_ns = progress.resting(now)
+    room = max(0, config.parallelism - progress.starting - resting)
+    return UpdateStep(replace=tuple(progress.next_outdated(room)), wake_ns=wake_ns)
+
+
+def _fails(config: UpdateConfig, progress: Progress) -> bool:
+    """Whether more tasks failed than the ratio allows, of all slots that the update is for."""
+    return progress.failures / max(1, progress.made + progress.outdated) > config.max_failure_ratio
+
+
+def _on_failure(service: Service, config: UpdateConfig, task_id: str, now: int) -> UpdateStep | None:
     """The end of an update that fails; None when it goes on regardless."""
     back = service.update_status.state == UpdateStatus.ROLLBACK_STARTED
-    cause = f"due to failure or early termination of task {task.id}"
+    cause = f"due to failure or early termination of task {task_id}"
     if config.failure_action == UpdateConfig.CONTINUE:
         return None
     if config.failure_action == UpdateConfig.ROLLBACK and not back and service.HasField("previous_spec"):
@@ -143,25 +90,20 @@ def _roll_back(service: Service, message: str, now: int) -> UpdateStep:
     return UpdateStep(service=back, template=template)
 
 
+def _completed(service: Service, now: int) -> Service:
+    back = service.update_status.state == UpdateStatus.ROLLBACK_STARTED
+    done = _with_status(
+        service,
+        UpdateStatus.ROLLBACK_COMPLETED if back else UpdateStatus.COMPLETED,
+        "rollback completed" if back else "update completed",
+        service.update_status.started_ns,
+    )
+    done.update_status.completed_ns = now
+    return done
+
+
 def _with_status(service: Service, state: UpdateStatus.State, message: str, started_ns: int) -> Service:
     changed = Service()
     changed.CopyFrom(service)
     changed.update_status.CopyFrom(UpdateStatus(state=state, started_ns=started_ns, message=message))
     return changed
-
-
-def _made_by_update(service: Service, slot: Slot) -> list[Task]:
-    version = service.spec_version
-    return [
-        task
-        for task in slot.tasks
-        if task.by_update and task.spec_version == version and task.desired_state != REMOVE
-    ]
-
-
-def _has_failed(task: Task, monitor_ns: int) -> bool:
-    return (
-        has_ended(task)
-        and task.status.state in _FAILURE
-        and (not task.running_ns or task.ended_ns - task.running_ns <= monitor_ns)
-    )

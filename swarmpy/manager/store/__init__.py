@@ -17,6 +17,7 @@ from swarmpy.manager.store.store import Store
 from swarmpy.manager.store.tables import NamedTable, StoreObject, Table, TaskTable
 from swarmpy.manager.store.task_states import may_report
 from swarmpy.manager.store.transaction import Transaction
+from swarmpy.manager.store.versions import is_current
 from swarmpy.manager.store.watch import Event, EventKind, ResumeExpired, Sleep, Watch
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "commit_units",
     "constraints_of",
     "ids_from",
+    "is_current",
     "is_ingress",
     "may_report",
     "node_attribute",
