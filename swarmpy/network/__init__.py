@@ -9,7 +9,7 @@ Design note: docs/design/network.md.
 from swarmpy.network.endpoint import EndpointInfo, HostPort
 from swarmpy.network.host import HostNetwork
 from swarmpy.network.mesh import Mesh
-from swarmpy.network.view import Backend, IngressNetwork, MeshView, Peer, Port
+from swarmpy.network.view import Backend, IngressNetwork, MeshView, Peer, Port, ViewChange
 
 __all__ = [
     "Backend",
@@ -21,4 +21,5 @@ __all__ = [
     "MeshView",
     "Peer",
     "Port",
+    "ViewChange",
 ]

@@ -10,7 +10,7 @@ Source  nf_conntrack netlink, include/uapi/linux/netfilter/nfnetlink_conntrack.h
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from ipaddress import IPv4Address
 from typing import Any
@@ -24,38 +24,46 @@ from swarmpy.network.view import PROTOCOL_NUMBERS
 
 __all__ = ["forget_flows", "has_flows"]
 
+PublishedPort = tuple[str, int]  # protocol, port
+Backend = tuple[IPv4Address, int]
 
-def forget_flows(_: Handles, published: Iterable[tuple[str, int]], gone: Callable[[IPv4Address | None], bool]) -> int:
-    """Forget the flows to the `published` (protocol, port) whose backend `gone` says is gone; how many there were.
 
-    `gone` is given None for a flow that was never sent to a backend, because it began before there was one.
+def forget_flows(_: Handles, live: Mapping[PublishedPort, Collection[Backend]]) -> int:
+    """Forget the flows to the published ports of `live` that do not go to a backend named there; how many there were.
+
+    A flow that was never sent to a backend, because it began before there was one, is forgotten when there is one now.
     """
     forgotten = 0
     with closing(Conntrack()) as table:
-        for protocol, port in published:
-            for entry in list(_flows(table, protocol, port)):
-                if not _passing_by(entry) and gone(_backend(entry)):
-                    with ignoring(errno.ENOENT):
-                        table.entry("del", tuple_orig=entry.tuple_orig)
-                        forgotten += 1
+        for published, entry in list(_flows(table, live)):
+            if not _passing_by(entry) and _backend(entry) not in (live[published] or (None,)):
+                with ignoring(errno.ENOENT):
+                    table.entry("del", tuple_orig=entry.tuple_orig)
+                    forgotten += 1
     return forgotten
 
 
-def has_flows(_: Handles, published: Iterable[tuple[str, int]]) -> set[IPv4Address]:
-    """The backends that flows to the `published` (protocol, port) now go to."""
+def has_flows(_: Handles, published: Collection[PublishedPort]) -> set[IPv4Address]:
+    """The addresses of the backends that flows to the `published` ports now go to."""
     with closing(Conntrack()) as table:
-        flows = (entry for protocol, port in published for entry in list(_flows(table, protocol, port)))
-        return {backend for backend in map(_backend, flows) if backend is not None}
+        backends = (_backend(entry) for _, entry in _flows(table, published))
+        return {backend[0] for backend in backends if backend is not None}
 
 
-def _flows(table: Any, protocol: str, port: int) -> Iterator[Any]:
-    return iter(table.dump_entries(tuple_orig=NFCTAttrTuple(proto=PROTOCOL_NUMBERS[protocol], dport=port)))
+def _flows(table: Any, published: Collection[PublishedPort]) -> Iterator[tuple[PublishedPort, Any]]:
+    """Flows to the ports. The kernel walks its whole table for each question, so many ports share one."""
+    for protocol in {protocol for protocol, _ in published}:
+        ports = {port for name, port in published if name == protocol}
+        only = {"dport": min(ports)} if len(ports) == 1 else {}
+        for entry in table.dump_entries(tuple_orig=NFCTAttrTuple(proto=PROTOCOL_NUMBERS[protocol], **only)):
+            if entry.tuple_orig.dport in ports:
+                yield (protocol, entry.tuple_orig.dport), entry
 
 
-def _backend(entry: Any) -> IPv4Address | None:
-    """Whom answers are expected from, when it is not whom the client addressed."""
-    answers_from = entry.tuple_reply.saddr
-    return None if answers_from == entry.tuple_orig.daddr else IPv4Address(answers_from)
+def _backend(entry: Any) -> Backend | None:
+    """Address and port that answers are expected from, when they are not what the client addressed."""
+    reply, sent_to = entry.tuple_reply, (entry.tuple_orig.daddr, entry.tuple_orig.dport)
+    return None if (reply.saddr, reply.sport) == sent_to else (IPv4Address(reply.saddr), reply.sport)
 
 
 def _passing_by(entry: Any) -> bool:

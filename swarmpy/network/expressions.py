@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from swarmpy.network.nftables import Command
 from swarmpy.network.ruleset import Hook
 
 __all__ = [
     "ACCEPT",
+    "ADDRESS_PROTOCOL_AND_PORT",
     "DROP",
     "FORWARD",
     "FROM_ORIGINATOR",
@@ -16,12 +19,17 @@ __all__ = [
     "NAT_POSTROUTING",
     "NAT_PREROUTING",
     "PROTOCOL_AND_PORT",
+    "RAW_OUTPUT",
     "RAW_PREROUTING",
     "TO_LOCAL_ADDRESS",
     "TRANSLATED",
+    "UNTRACKED",
+    "among",
     "daddr",
     "dnat",
-    "goto_map",
+    "dport",
+    "goto",
+    "goto_one_of",
     "iifname",
     "l4proto",
     "oifname",
@@ -30,6 +38,7 @@ __all__ = [
 
 # Priorities of the standard hooks (nft(8), Chains): raw -300, dstnat -100, filter 0, srcnat 100.
 RAW_PREROUTING = Hook("filter", "prerouting", -300)
+RAW_OUTPUT = Hook("filter", "output", -300)
 NAT_PREROUTING = Hook("nat", "prerouting", -100)
 NAT_OUTPUT = Hook("nat", "output", -100)
 NAT_POSTROUTING = Hook("nat", "postrouting", 100)
@@ -38,9 +47,14 @@ INPUT = Hook("filter", "input", 0)
 
 ACCEPT: Command = {"accept": None}
 DROP: Command = {"drop": None}
+UNTRACKED: Command = {"notrack": None}
 
 PROTOCOL_AND_PORT: Command = {
     "concat": [{"meta": {"key": "l4proto"}}, {"payload": {"protocol": "th", "field": "dport"}}]
+}
+
+ADDRESS_PROTOCOL_AND_PORT: Command = {
+    "concat": [{"payload": {"protocol": "ip", "field": "daddr"}}, *PROTOCOL_AND_PORT["concat"]]
 }
 
 
@@ -60,6 +74,10 @@ def l4proto(protocol: str) -> Command:
     return _match({"meta": {"key": "l4proto"}}, protocol)
 
 
+def dport(port: int) -> Command:
+    return _match({"payload": {"protocol": "th", "field": "dport"}}, port)
+
+
 def daddr(prefix: str, length: int, op: str = "==") -> Command:
     return _match(_address("daddr"), {"prefix": {"addr": prefix, "len": length}}, op)
 
@@ -68,18 +86,30 @@ def saddr(prefix: str, length: int, op: str = "==") -> Command:
     return _match(_address("saddr"), {"prefix": {"addr": prefix, "len": length}}, op)
 
 
-def goto_map(key: Command, name: str) -> Command:
-    """Go to the chain that map `name` holds for `key`; fall through when it holds none."""
-    return {"vmap": {"key": key, "data": f"@{name}"}}
+def among(key: Command, name: str) -> Command:
+    """The set `name` holds `key`."""
+    return _match(key, f"@{name}")
 
 
-def dnat(addresses: list[str], port: int) -> Command:
-    """Send the connection to `port` of one of `addresses`, each with the same probability."""
-    if len(addresses) == 1:
-        return {"dnat": {"addr": addresses[0], "port": port}}
-    choice = {"numgen": {"mode": "random", "mod": len(addresses), "offset": 0}}
-    table = {"set": [[index, address] for index, address in enumerate(addresses)]}
-    return {"dnat": {"addr": {"map": {"key": choice, "data": table}}, "port": port}}
+def goto(chain: str) -> Command:
+    return {"goto": {"target": chain}}
+
+
+def goto_one_of(chains: Sequence[str]) -> Command:
+    """Go to one of `chains`, each with the same probability."""
+    if len(chains) == 1:
+        return goto(chains[0])
+    choice = {"numgen": {"mode": "random", "mod": len(chains), "offset": 0}}
+    return {"vmap": {"key": choice, "data": {"set": [[index, goto(chain)] for index, chain in enumerate(chains)]}}}
+
+
+def dnat(key: Command, addresses: str, ports: str) -> Command:
+    """To the address that map `addresses` holds for `key`, at the port that map `ports` does.
+
+    Where either holds none the packet goes on to the next rule.
+    """
+    where, which = ({"map": {"key": key, "data": f"@{name}"}} for name in (addresses, ports))
+    return {"dnat": {"addr": where, "port": which}}
 
 
 def _address(field: str) -> Command:

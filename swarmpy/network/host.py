@@ -24,7 +24,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
-from swarmpy.errors import Conflict, Internal, InvalidArgument, NotFound
+from swarmpy.errors import Conflict, Internal, InvalidArgument, NotFound, SwarmpyError
 from swarmpy.network import conntrack, host_rules, links
 from swarmpy.network.addresses import DEFAULT_POOLS, AddressPool, choose_subnet, mac_for
 from swarmpy.network.claims import NameClaim, PortClaim
@@ -33,7 +33,7 @@ from swarmpy.network.kernel import Handles, KernelThread, in_namespace, open_nam
 from swarmpy.network.mesh import checked_prefix, ingress_bridge
 from swarmpy.network.nftables import Command
 from swarmpy.network.records import Records
-from swarmpy.network.ruleset import FAMILY, Ruleset, change, observed
+from swarmpy.network.ruleset import FAMILY, Ruleset, change, comments, observed
 
 __all__ = ["BRIDGE", "INGRESS", "HostNetwork"]
 
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 BRIDGE, INGRESS = "bridge", "ingress"
 USER_CHAIN_PRIORITY = -10
+GLANCE_S = 1.0
 
 
 class HostNetwork:
@@ -62,6 +63,8 @@ class HostNetwork:
         self._containers: dict[str, EndpointRecord] = {}
         self._claims: dict[tuple[str, HostPort], PortClaim] = {}
         self._rules: Ruleset | None = None
+        self._seen: tuple[tuple[int | None, ...], int] = ((), 0)  # bridges, generation of rules: when all was right
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def subnet(self) -> IPv4Network:
@@ -95,9 +98,13 @@ class HostNetwork:
             except BaseException:
                 self._name_claim.release()
                 raise
+        self._watch = asyncio.create_task(self._keep_watch(), name="host network")
 
     async def close(self) -> None:
         """Let go. What live containers use stays in the kernel; when there are none, nothing does."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait({self._watch})
         async with self._turn:
             if not self._containers and self._addresses is not None:
                 await self._kernel.run(self._remove_all)
@@ -171,7 +178,8 @@ class HostNetwork:
                 await self._remember(record)
                 raise
             self._release(container_id, dropped)
-            await self._kernel.run(_forget_flows, (*published, *dropped), endpoint.ip)
+            await self._kernel.run(_forget_flows, published, endpoint.ip)
+            await self._kernel.run(_forget_flows, dropped, None)
             return published
 
     async def repair(self, live: Collection[str]) -> None:
@@ -185,8 +193,18 @@ class HostNetwork:
                 await self._unlink(record, record.endpoints)
             wanted = {e.host_interface for record in self._containers.values() for e in record.endpoints}
             await self._kernel.run(self._remove_strays, wanted)
-            self._rules = await self._kernel.run(self._read_rules)
-            await self._apply_rules()
+            await self._restore()
+
+    async def glance(self) -> bool:
+        """Put right what others changed of bridges, their ports and rules, as far as it shows at a glance. Whether so.
+
+        Done every second from `start` to `close`.
+        """
+        async with self._turn:
+            disturbed = self._rules is None or await self._kernel.run(self._disturbed, self._rules)
+            if disturbed:
+                await self._restore()
+            return disturbed
 
     def endpoints(self, container_id: str) -> tuple[EndpointInfo, ...]:
         """The container's interfaces; none when it is not known."""
@@ -217,6 +235,33 @@ class HostNetwork:
                     self._claims[record.container_id, port] = PortClaim(port.protocol, port.host_ip, port.host_port)
         self._rules = await self._kernel.run(self._read_rules)
         await self._apply_rules()
+        for chain in await self._kernel.run(_closed_to_forwarding):
+            log.warning(
+                "chain %s drops what this host forwards: published ports answer on the host itself, and from outside "
+                "only as far as its rules accept packets to and from links %s and %s",
+                chain, self._bridge, ingress_bridge(self._prefix),
+            )  # fmt: skip
+
+    async def _keep_watch(self) -> None:
+        while True:
+            await asyncio.sleep(GLANCE_S)
+            try:
+                if await self.glance():
+                    log.warning("the network of containers was changed by others and is repaired")
+            except (SwarmpyError, OSError) as error:
+                log.error("the network of containers could not be looked after: %s", error)
+
+    async def _restore(self) -> None:
+        """Bridges, their ports and rules are as the records say."""
+        await self._kernel.run(self._make, self.subnet)
+        ends = [
+            (endpoint.host_interface, self._bridge_of(endpoint.network), endpoint.mac, endpoint.network == INGRESS)
+            for record in self._containers.values()
+            for endpoint in record.endpoints
+        ]
+        await self._kernel.run(_attach_ports, ends)
+        self._rules = await self._kernel.run(self._read_rules)
+        await self._apply_rules()
 
     async def _connect(
         self, container_id: str, descriptor: int, network: str, ip: str | None, mac: str | None
@@ -225,7 +270,7 @@ class HostNetwork:
         if record.on(network) is not None:
             raise Conflict(f"container {container_id[:12]} is already connected to network {network}")
         end = self._end_for(network, record.next_interface(), ip)
-        bridge = self._bridge if network == BRIDGE else ingress_bridge(self._prefix)
+        bridge = self._bridge_of(network)
         endpoint = EndpointInfo(
             network=network,
             interface=end.interface,
@@ -320,6 +365,9 @@ class HostNetwork:
             raise Conflict("the host network has not been started")
         return self._addresses
 
+    def _bridge_of(self, network: str) -> str:
+        return self._bridge if network == BRIDGE else ingress_bridge(self._prefix)
+
     def _veth_name(self, container_id: str, network: str) -> str:
         digest = hashlib.sha256(f"{container_id}/{network}".encode()).hexdigest()
         return f"{self._prefix}v{digest[: 14 - len(self._prefix)]}"
@@ -333,12 +381,46 @@ class HostNetwork:
             in_use = links.routed_networks(handles, self._bridge)
             candidates = [subnet] if subnet and self._containers else [*([subnet] if subnet else []), *self._pools]
             subnet = choose_subnet(candidates, in_use)
+        self._make(handles, subnet)
+        return subnet
+
+    def _make(self, handles: Handles, subnet: IPv4Network) -> None:
         gateway = AddressPool(subnet).gateway
         mtu = links.mtu_towards(handles, None)
         links.ensure_bridge(handles, self._bridge, IPv4Interface(f"{gateway}/{subnet.prefixlen}"), mtu)
         write_sysctl("net/ipv4/ip_forward", "1")
         handles.nftables.run(self._user_chain())
-        return subnet
+
+    def _disturbed(self, handles: Handles, rules: Ruleset) -> bool:
+        """Whether bridges, ports or rules are not as they were left. Cheap while nothing of the kind changes at all."""
+        generation = handles.rules.generation()
+        bridges = tuple(handles.index_of(name) for name in (self._bridge, ingress_bridge(self._prefix)))
+        if bridges != self._seen[0] and (bridges[0] is None or self._detached(handles)):
+            return True
+        if generation != self._seen[1]:
+            tables = handles.rules.tables()
+            if tables.get(self._table) != 0 or f"{self._prefix}-user" not in tables:
+                return True
+            if handles.rules.comments(self._table) != comments(rules):
+                return True
+        self._seen = bridges, generation
+        return False
+
+    def _detached(self, handles: Handles) -> bool:
+        """Whether a container's link is there and no port of its bridge."""
+        return any(
+            handles.index_of(name) is not None
+            for network, ends in self._ends().items()
+            for name in ends - links.ports_of(handles, self._bridge_of(network))
+        )
+
+    def _ends(self) -> dict[str, set[str]]:
+        """The host's ends of the containers' links, by network."""
+        found: dict[str, set[str]] = {}
+        for record in self._containers.values():
+            for endpoint in record.endpoints:
+                found.setdefault(endpoint.network, set()).add(endpoint.host_interface)
+        return found
 
     def _user_chain(self) -> list[Command]:
         """The administrator's own chain, passed by all forwarded traffic before ours; its rules are never touched."""
@@ -350,7 +432,7 @@ class HostNetwork:
         return [{"add": {"table": {"family": FAMILY, "name": table}}}, {"add": {"chain": chain}}]
 
     def _read_rules(self, handles: Handles) -> Ruleset | None:
-        listed = handles.nftables.list_table(FAMILY, self._table)
+        listed = handles.own_table(self._table)
         return None if listed is None else observed(self._table, listed)
 
     def _change_rules(self, handles: Handles, had: Ruleset | None, wanted: Ruleset) -> None:
@@ -373,13 +455,27 @@ class HostNetwork:
         self._remove_strays(handles, set())
         links.delete_link(handles, self._bridge)
         handles.nftables.run(change(self._read_rules(handles), None))
-        user = handles.nftables.list_table(FAMILY, f"{self._prefix}-user")
-        if user is not None and not any("rule" in item for item in user):
-            handles.nftables.run([{"delete": {"table": {"family": FAMILY, "name": f"{self._prefix}-user"}}}])
+        user = f"{self._prefix}-user"
+        if user in handles.rules.tables() and not handles.rules.comments(user):
+            handles.nftables.run([{"delete": {"table": {"family": FAMILY, "name": user}}}])
+
+
+def _closed_to_forwarding(handles: Handles) -> list[str]:
+    return handles.rules.closed_to_forwarding()
+
+
+def _attach_ports(handles: Handles, ends: Sequence[tuple[str, str, str, bool]]) -> None:
+    for name, bridge, mac, fixed in ends:
+        links.attach_port(handles, name, bridge, mac, fixed=fixed)
 
 
 def _forget_flows(handles: Handles, ports: Sequence[HostPort], to: str | None) -> None:
-    """UDP flows to `ports` that go anywhere but `to` are decided anew."""
-    published = [(port.protocol, port.host_port) for port in ports if port.protocol == "udp"]
-    if published:
-        conntrack.forget_flows(handles, published, lambda backend: str(backend) != to)
+    """UDP flows to `ports` that go anywhere but there at `to` are decided anew."""
+    live: dict[tuple[str, int], set[tuple[IPv4Address, int]]] = {}
+    for port in ports:
+        if port.protocol == "udp":
+            backends = live.setdefault((port.protocol, port.host_port), set())
+            if to is not None:
+                backends.add((IPv4Address(to), port.container_port))
+    if live:
+        conntrack.forget_flows(handles, live)

@@ -1,4 +1,8 @@
-"""The nftables table of the default bridge and of ports published on this host alone, rendered from records. Pure."""
+"""The nftables table of the default bridge and of ports published on this host alone, rendered from records. Pure.
+
+Four maps hold all published ports: which container, and which port of it; for all addresses of the host and for single
+ones.
+"""
 
 from __future__ import annotations
 
@@ -6,46 +10,46 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network
 
 from swarmpy.network import expressions as ex
-from swarmpy.network.endpoint import ANY_ADDRESS, EndpointRecord, HostPort
-from swarmpy.network.ruleset import Chain, Ruleset, VerdictMap, rule
+from swarmpy.network.endpoint import ANY_ADDRESS, EndpointRecord
+from swarmpy.network.ruleset import Chain, Key, NamedSet, Ruleset, Value, rule
 
 __all__ = ["render"]
+
+ANYWHERE = ("inet_proto", "inet_service")
+ON_ADDRESS = ("ipv4_addr", *ANYWHERE)
 
 
 def render(table: str, bridge: str, subnet: IPv4Network, records: Iterable[EndpointRecord]) -> Ruleset:
     """The table as it must be for the containers in `records`."""
-    chains = _fixed_chains(bridge, subnet)
-    everywhere: dict[tuple[str | int, ...], str] = {}
-    on_address: dict[tuple[str | int, ...], str] = {}
+    container: dict[Key, Value] = {}
+    port_there: dict[Key, Value] = {}
+    container_on: dict[Key, Value] = {}
+    port_there_on: dict[Key, Value] = {}
     for record in records:
         endpoint = record.on("bridge")
         if endpoint is None:
             continue
         for port in record.ports:
-            chain = _chain_name(port)
-            chains[chain] = Chain((rule(ex.l4proto(port.protocol), ex.dnat([endpoint.ip], port.container_port)),))
             if port.host_ip == ANY_ADDRESS:
-                everywhere[(port.protocol, port.host_port)] = chain
+                key: Key = (port.protocol, port.host_port)
+                container[key], port_there[key] = endpoint.ip, port.container_port
             else:
-                on_address[(port.host_ip, port.protocol, port.host_port)] = chain
-    maps = {
-        "published": VerdictMap(("inet_proto", "inet_service"), everywhere),
-        "published-on": VerdictMap(("ipv4_addr", "inet_proto", "inet_service"), on_address),
+                key = (port.host_ip, port.protocol, port.host_port)
+                container_on[key], port_there_on[key] = endpoint.ip, port.container_port
+    sets = {
+        "container": NamedSet(ANYWHERE, "ipv4_addr", container),
+        "port": NamedSet(ANYWHERE, "inet_service", port_there),
+        "container-on": NamedSet(ON_ADDRESS, "ipv4_addr", container_on),
+        "port-on": NamedSet(ON_ADDRESS, "inet_service", port_there_on),
     }
-    return Ruleset(table, chains, maps)
+    return Ruleset(table, _chains(bridge, subnet), sets)
 
 
-def _chain_name(port: HostPort) -> str:
-    suffix = "" if port.host_ip == ANY_ADDRESS else "-" + port.host_ip.replace(".", "-")
-    return f"{port.protocol}-{port.host_port}{suffix}"
-
-
-def _fixed_chains(bridge: str, subnet: IPv4Network) -> dict[str, Chain]:
+def _chains(bridge: str, subnet: IPv4Network) -> dict[str, Chain]:
     network, length = str(subnet.network_address), subnet.prefixlen
-    with_address = {"concat": [{"payload": {"protocol": "ip", "field": "daddr"}}, *ex.PROTOCOL_AND_PORT["concat"]]}
     to_container = (
-        rule(ex.goto_map(with_address, "published-on")),
-        rule(ex.TO_LOCAL_ADDRESS, ex.goto_map(ex.PROTOCOL_AND_PORT, "published")),
+        rule(ex.dnat(ex.ADDRESS_PROTOCOL_AND_PORT, "container-on", "port-on")),
+        rule(ex.TO_LOCAL_ADDRESS, ex.dnat(ex.PROTOCOL_AND_PORT, "container", "port")),
     )
     masquerade = {"masquerade": None}
     return {

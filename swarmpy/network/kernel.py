@@ -21,6 +21,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from swarmpy.errors import Conflict, Internal
+from swarmpy.network.nft_netlink import NftNetlink
 from swarmpy.network.nftables import Nftables
 
 __all__ = ["Handles", "KernelThread", "NetlinkError", "in_namespace", "open_namespace", "write_sysctl"]
@@ -31,20 +32,34 @@ CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 
 
 class Handles:
-    """What work on the thread is given. `links` is a pyroute2 `IPRoute`."""
+    """What work on the thread is given. `links` is a pyroute2 `IPRoute`; `rules` answers quick questions."""
 
     def __init__(self) -> None:
         self.links: Any = IPRoute()
         self.nftables = Nftables()
+        self.rules = NftNetlink()
 
     def index_of(self, name: str) -> int | None:
         """The index of the link `name`, or None."""
         found = self.links.link_lookup(ifname=name)
         return int(found[0]) if found else None
 
+    def own_table(self, name: str) -> list[dict[str, Any]] | None:
+        """Everything in a table of ours (family ip), or None when there is no such table.
+
+        One that somebody gave flags, such as dormant, is deleted and counts as none: ours have no flags, and
+        libnftables 1.0.6 writes garbage where it lists some.
+        """
+        table = {"table": {"family": "ip", "name": name}}
+        flags = self.rules.tables().get(name)
+        if flags:
+            self.nftables.run([{"delete": table}])
+        return self.nftables.run([{"list": table}]) if flags == 0 else None
+
     def close(self) -> None:
         self.links.close()
         self.nftables.close()
+        self.rules.close()
 
 
 class KernelThread:

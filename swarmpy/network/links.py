@@ -23,6 +23,7 @@ from swarmpy.network.kernel import Handles, NetlinkError, write_sysctl
 
 __all__ = [
     "VethEnd",
+    "attach_port",
     "configure_inside",
     "delete_link",
     "ensure_bridge",
@@ -144,14 +145,25 @@ def make_veth(
     inside = {"ifname": end.interface, "net_ns_fd": netns_fd, "address": mac, "mtu": mtu}
     links.link("add", ifname=host_name, kind="veth", master=bridge_index, mtu=mtu, state="up", peer=inside)
     without_ipv6(host_name)
-    index = handles.index_of(host_name)
+    _set_port(links, handles.index_of(host_name), mac, fixed=fixed)
+    return mtu
+
+
+def attach_port(handles: Handles, host_name: str, bridge: str, mac: str, *, fixed: bool) -> None:
+    """A veth end that is there already is a port of `bridge` again. Nothing happens when either is not there."""
+    index, master = handles.index_of(host_name), handles.index_of(bridge)
+    if index is not None and master is not None:
+        handles.links.link("set", index=index, master=master, state="up")
+        _set_port(handles.links, index, mac, fixed=fixed)
+
+
+def _set_port(links: Any, index: int | None, mac: str, *, fixed: bool) -> None:
     # With br_netfilter loaded the bridge itself carries out the translation, and a container that calls its own
     # published port is answered through the very port the packet came from.
     links.brport("set", index=index, mode=1)
     if fixed:
         links.brport("set", index=index, learning=0, unicast_flood=0)
         links.fdb("replace", ifindex=index, lladdr=mac, flags=NTF_MASTER, state=NUD_NOARP)
-    return mtu
 
 
 def configure_inside(end: VethEnd) -> None:

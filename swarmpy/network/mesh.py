@@ -1,7 +1,7 @@
 """The routing mesh of one node: every published port of the swarm, answered here, in the kernel.
 
 Owns    the links `<prefix>-ing` (bridge) and `<prefix>-vx` (VXLAN), the table `<prefix>-mesh`, claims on the published
-        ports. All of it is derived from the last view and can be rebuilt from it.
+        ports. All of it is derived from the last view, and from which of its backends answer, and can be rebuilt.
 In      MeshView values; the newest alone counts.
 Out     the kernel's tables, changed by the smallest difference.
 
@@ -11,22 +11,26 @@ Design note: docs/design/network.md.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address
 
-from swarmpy.errors import Conflict, InvalidArgument
-from swarmpy.network import conntrack, mesh_rules, overlay
-from swarmpy.network.claims import NameClaim, PortClaim
-from swarmpy.network.kernel import Handles, KernelThread, write_sysctl
-from swarmpy.network.mesh_links import LinkState, Remote, entry_changes, remotes
-from swarmpy.network.ruleset import FAMILY, Ruleset, change, observed
+from swarmpy.errors import Internal, InvalidArgument, Unavailable
+from swarmpy.network import conntrack
+from swarmpy.network.claims import NameClaim, PortClaims
+from swarmpy.network.echo import EchoSocket
+from swarmpy.network.kernel import Handles, KernelThread
+from swarmpy.network.mesh_kernel import MeshKernel
+from swarmpy.network.mesh_rules import PublishedKey, Route, reseat
+from swarmpy.network.overlay import OverlayNames
+from swarmpy.network.reachability import Reachability
 from swarmpy.network.view import NO_VIEW, MeshView
+from swarmpy.network.view_index import ViewIndex, Withdrawn
 
 __all__ = ["Mesh", "checked_prefix", "ingress_bridge"]
 
-PublishedKey = tuple[str, int]
+log = logging.getLogger(__name__)
 
 
 def checked_prefix(prefix: str) -> str:
@@ -40,34 +44,32 @@ def ingress_bridge(prefix: str) -> str:
     return f"{prefix}-ing"
 
 
-@dataclass(frozen=True, slots=True)
-class Withdrawn:
-    """A remote address without a task, kept known while connections to it may still be open."""
-
-    remote: Remote
-    ports: frozenset[PublishedKey]
-
-
 class Mesh:
     """See the module. All methods may be called from several tasks; they take turns."""
 
     def __init__(self, name_prefix: str) -> None:
-        self._names = overlay.OverlayNames(ingress_bridge(checked_prefix(name_prefix)), f"{name_prefix}-vx")
-        self._table = f"{name_prefix}-mesh"
+        names = OverlayNames(ingress_bridge(checked_prefix(name_prefix)), f"{name_prefix}-vx")
+        self._held = MeshKernel(names, f"{name_prefix}-mesh")
         self._kernel = KernelThread("mesh")
         self._turn = asyncio.Lock()
         self._view = NO_VIEW
+        self._index = ViewIndex()
+        self._reachability = Reachability()
+        self._echo: EchoSocket | None = None
         self._name_claim: NameClaim | None = None
-        self._claims: dict[PublishedKey, PortClaim] = {}
-        self._blocked: dict[PublishedKey, str] = {}
-        self._links: LinkState | None = None  # None: not known, the kernel must be asked
-        self._rules: Ruleset | None = None
+        self._claims = PortClaims()
         self._withdrawn: dict[IPv4Address, Withdrawn] = {}
+        self._settled = False  # everything of the view is in the kernel, if others leave it there
 
     @property
     def blocked(self) -> Mapping[PublishedKey, str]:
         """Published ports this node leaves to a process of its own that was first, with the reason."""
-        return dict(self._blocked)
+        return dict(self._claims.blocked)
+
+    @property
+    def silent(self) -> frozenset[IPv4Address]:
+        """Backends on other nodes that do not answer. They get no connections while others of their service do."""
+        return self._reachability.silent
 
     async def apply(self, view: MeshView) -> None:
         """The kernel agrees with `view`. New connections go to its tasks alone; established ones are left alone.
@@ -77,149 +79,172 @@ class Mesh:
         async with self._turn:
             await self._apply(view)
 
-    async def audit(self) -> bool:
-        """Put right what others changed in the kernel, and take ports that were freed; whether anything was wrong."""
+    async def glance(self) -> bool:
+        """To be called every second or so: put right what others changed, as far as it shows at a glance, and leave
+        out backends that do not answer. Whether anything had been changed."""
         async with self._turn:
-            links, rules = self._links, self._rules
+            if self._view.ingress is None:
+                return False
+            disturbed = self._settled and not await self._kernel.run(self._held.undisturbed)
+            if disturbed or not self._settled:
+                await self._settle()
+            await self._ask_backends()
+            return disturbed
+
+    async def audit(self) -> bool:
+        """Compare everything with the kernel and put right what differs, forget withdrawn backends that no connection
+        needs, and take ports that were freed. Whether others had changed anything."""
+        async with self._turn:
+            if self._view.ingress is None:
+                return False
             await self._forget_idle()
-            await self._read_kernel()
-            expected = links and replace(links, ingress=None)
-            wrong = (expected, rules) != (self._links, self._rules)
-            await self._apply(self._view)
-            return links is not None and wrong
+            return await self._settle()
 
     async def release(self) -> None:
         """Let go without touching the kernel: the daemon ends, the mesh goes on."""
         async with self._turn:
-            await self._let_go()
+            self._let_names_go()
+            await self._kernel.close()
 
     async def close(self) -> None:
         """Nothing of the mesh is left in the kernel."""
         async with self._turn:
-            await self._read_kernel()
             await self._apply(NO_VIEW)
-            await self._let_go()
+            await self._kernel.close()
+
+    # -------------------------------------------------------------------------------------------- in turn
 
     async def _apply(self, view: MeshView) -> None:
         if view.ingress is not None and self._name_claim is None:
             self._name_claim = NameClaim("mesh", "another swarm node runs its routing mesh in this network namespace")
-        before = self._view
-        try:
-            if self._links is None:
-                await self._read_kernel()
-            await self._apply_links(view)
-            self._claim_ports(view)
-            await self._apply_rules(view)
-            self._release_ports(view)
-            await self._forget_flows(before, view)
-        except BaseException:
-            self._links = None  # failed or cancelled half-way: the next call asks the kernel
-            raise
-        finally:
-            self._view = view
-        if view.ingress is None and self._name_claim is not None:
-            self._name_claim.release()
-            self._name_claim = None
-
-    async def _apply_links(self, view: MeshView) -> None:
-        self._note_withdrawn(view)
-        known = {item.address: item for item in remotes(view)}
-        lingering = {address: item.remote for address, item in self._withdrawn.items()}
-        wanted = LinkState.of(view.ingress, {**lingering, **known}.values())
-        had, self._links = self._links or LinkState(), None
-        await self._kernel.run(_change_links, self._names, had, wanted)
-        self._links = wanted
-
-    def _note_withdrawn(self, view: MeshView) -> None:
-        """Remember remote tasks that left the view, unless their node or the network left too."""
-        current = remotes(view)
-        addresses, vteps = {item.address for item in current}, {item.vtep for item in current}
-        if view.ingress is None or view.ingress != self._view.ingress:
-            self._withdrawn.clear()
+        before, self._view = self._view, view
+        touched = self._index.move(view)
+        touched.addresses |= self._note_withdrawn(before, touched.left)
+        if view.ingress is None:
+            self._settled = False
+            await self._remove()
             return
-        services = {task.address: task.service_id for task in self._view.tasks.values()}
-        for remote in remotes(self._view):
-            if remote.address not in addresses:
-                ports = self._view.services.get(services.get(remote.address, ""), ())
-                used = frozenset((port.protocol, port.published) for port in ports)
-                self._withdrawn[remote.address] = Withdrawn(remote, used)
-        local = {task.address for task in view.tasks.values() if task.node_id == view.node_id}
-        for address, item in list(self._withdrawn.items()):
-            if address in addresses or address in local or item.remote.vtep not in vteps:
-                del self._withdrawn[address]
+        for address in touched.addresses:
+            if self._index.is_remote_backend(address):
+                self._reachability.watch(address)
+            else:
+                self._reachability.forget(address)
+        if view.ingress == before.ingress and self._settled:
+            await self._change(touched.ports, touched.addresses)
+        else:
+            await self._settle()
 
-    async def _forget_idle(self) -> None:
-        ports = frozenset[PublishedKey]().union(*(item.ports for item in self._withdrawn.values()))
-        busy = await self._kernel.run(conntrack.has_flows, ports) if ports else set()
-        self._withdrawn = {address: item for address, item in self._withdrawn.items() if address in busy}
+    async def _change(self, ports: Collection[PublishedKey], addresses: Collection[IPv4Address] = ()) -> None:
+        """The kernel agrees with the view as far as these published ports and addresses go."""
+        self._settled = False
+        await self._kernel.run(self._hold, [key for key in ports if self._index.port(key) is not None])
+        routes = {key: route for key in ports if (route := self._route(key)) != self._held.route(key)}
+        try:
+            await self._kernel.run(self._held.change, {a: self._vtep(a) for a in addresses}, routes)
+        except (Internal, Unavailable) as refusal:
+            log.warning("the routing mesh in the kernel is not as it was left, and is made anew: %s", refusal)
+            await self._settle()
+            return
+        self._claims.release(key for key in ports if self._index.port(key) is None)
+        await self._forget_flows(routes)
+        self._settled = True
 
-    def _claim_ports(self, view: MeshView) -> None:
-        self._blocked = {}
-        for key in mesh_rules.published(view) if view.ingress else ():
-            if key in self._claims:
-                continue
-            try:
-                self._claims[key] = PortClaim(key[0], "0.0.0.0", key[1])
-            except Conflict as refusal:
-                self._blocked[key] = str(refusal)
+    async def _settle(self) -> bool:
+        """The kernel agrees with the view, whatever it held. Whether others had changed it."""
+        assert self._view.ingress is not None
+        self._settled = False
+        published = list(self._index.published())
+        await self._kernel.run(self._hold, published)
+        entries = {address: self._vtep(address) for address in (*self._index.addresses(), *self._withdrawn)}
+        routes = {key: self._route(key) for key in published}
+        others = await self._kernel.run(
+            self._held.settle, self._view.ingress,
+            {address: vtep for address, vtep in entries.items() if vtep is not None},
+            {key: route for key, route in routes.items() if route is not None},
+        )  # fmt: skip
+        self._claims.release(key for key in self._claims if self._index.port(key) is None)
+        await self._forget_flows(routes)
+        self._settled = True
+        return others
 
-    def _release_ports(self, view: MeshView) -> None:
-        wanted = mesh_rules.published(view) if view.ingress else {}
-        for key in [key for key in self._claims if key not in wanted]:
-            self._claims.pop(key).release()
+    async def _remove(self) -> None:
+        await self._kernel.run(self._held.remove)
+        self._let_names_go()
 
-    async def _apply_rules(self, view: MeshView) -> None:
-        wanted = mesh_rules.render(self._table, self._names.bridge, view, self._blocked.keys())
-        await self._kernel.run(_run_nftables, change(self._rules, wanted))
-        self._rules = wanted
-
-    async def _forget_flows(self, before: MeshView, view: MeshView) -> None:
-        """After the rules: a packet that comes now is decided by them."""
-        had, has = _udp_backends(before), _udp_backends(view)
-        for key in had.keys() | has.keys():
-            live = has.get(key, frozenset())
-            if had.get(key, frozenset()) != live:
-                await self._kernel.run(conntrack.forget_flows, [key], lambda backend, live=live: backend not in live)
-
-    async def _read_kernel(self) -> None:
-        self._links, self._rules = await self._kernel.run(_read, self._names, self._table)
-
-    async def _let_go(self) -> None:
-        for claim in self._claims.values():
-            claim.release()
-        self._claims.clear()
+    def _let_names_go(self) -> None:
+        """Claims and the socket: what goes without the kernel's tables."""
+        self._claims.release(self._claims)
+        if self._echo is not None:
+            self._echo.close()
+            self._echo = None
         if self._name_claim is not None:
             self._name_claim.release()
             self._name_claim = None
-        await self._kernel.close()
 
+    def _route(self, key: PublishedKey) -> Route | None:
+        """Where the published port leads now; None when it is published no more, or left to the host."""
+        found = self._index.port(key)
+        if found is None or key in self._claims.blocked:
+            return None
+        service_id, port = found
+        backends = self._index.backends(service_id)
+        answering = frozenset(filter(self._reachability.answers, backends))
+        had = self._held.route(key)
+        return Route(port.target, reseat(had.backends if had else (), answering or backends))
 
-def _udp_backends(view: MeshView) -> dict[PublishedKey, frozenset[IPv4Address]]:
-    backends = mesh_rules.backends_of(view)
-    return {
-        key: frozenset(backends.get(service_id, ()))
-        for key, (service_id, _) in mesh_rules.published(view).items()
-        if key[0] == "udp"
-    }
+    def _vtep(self, address: IPv4Address) -> IPv4Address | None:
+        """The VTEP to send to, also while the address lingers."""
+        if address in self._withdrawn:
+            return self._withdrawn[address].vtep
+        return self._index.vtep(address)
 
+    def _note_withdrawn(self, before: MeshView, left: Mapping[IPv4Address, Withdrawn]) -> set[IPv4Address]:
+        """Remember backends that left the view; which of those remembered are not to linger any more."""
+        if self._view.ingress is None or self._view.ingress != before.ingress:
+            self._withdrawn.clear()
+            return set()
+        self._withdrawn |= left
+        vteps = {peer.vtep for peer in self._view.peers.values()} if self._withdrawn else set()
+        over = {
+            address for address, item in self._withdrawn.items() if self._index.holds(address) or item.vtep not in vteps
+        }
+        for address in over:
+            del self._withdrawn[address]
+        return over
 
-def _run_nftables(handles: Handles, commands: list[dict[str, object]]) -> None:
-    handles.nftables.run(commands)
+    async def _forget_idle(self) -> None:
+        """No backend lingers without a connection to it."""
+        ports = {port for item in self._withdrawn.values() for port in item.ports}
+        busy = await self._kernel.run(conntrack.has_flows, ports) if ports else set()
+        self._withdrawn = {address: item for address, item in self._withdrawn.items() if address in busy}
 
+    async def _forget_flows(self, routes: Mapping[PublishedKey, Route | None]) -> None:
+        """UDP flows to these ports go to backends of now. After the rules: a packet that comes is decided by them."""
+        live = {
+            key: frozenset((address, route.target) for address in route.backends) if route is not None else frozenset()
+            for key, route in routes.items()
+            if key[0] == "udp"
+        }
+        if live:
+            await self._kernel.run(conntrack.forget_flows, live)
 
-def _read(handles: Handles, names: overlay.OverlayNames, table: str) -> tuple[LinkState, Ruleset | None]:
-    """What the kernel holds. The devices themselves count as unknown, so that the next change looks after them too."""
-    listed = handles.nftables.list_table(FAMILY, table)
-    rules = observed(table, listed) if listed is not None else None
-    return overlay.read_entries(handles, names), rules
+    async def _ask_backends(self) -> None:
+        before = self._reachability.silent
+        await self._kernel.run(self._converse)
+        after = self._reachability.silent
+        if before == after:
+            return
+        for verb, addresses in (("do not answer", after - before), ("answer", before - after)):
+            if addresses:
+                log.warning("backends on other nodes %s: %s", verb, ", ".join(str(a) for a in sorted(addresses)))
+        await self._change(frozenset[PublishedKey]().union(*(self._index.ports_to(a) for a in before ^ after)))
 
+    # -------------------------------------------------------------------------------------------- on the kernel thread
 
-def _change_links(handles: Handles, names: overlay.OverlayNames, had: LinkState, wanted: LinkState) -> None:
-    if wanted.ingress is None:
-        overlay.remove_devices(handles, names)
-        return
-    if had.ingress != wanted.ingress:
-        write_sysctl("net/ipv4/ip_forward", "1")
-        overlay.ensure_devices(handles, names, wanted.ingress)
-        had = overlay.read_entries(handles, names)
-    overlay.change_entries(handles, names, entry_changes(had, wanted))
+    def _hold(self, _: Handles, ports: Iterable[PublishedKey]) -> None:
+        self._claims.hold(ports)
+
+    def _converse(self, _: Handles) -> None:
+        if self._echo is None:
+            self._echo = EchoSocket()
+        self._echo.ask(self._reachability.round(self._echo.answers()))

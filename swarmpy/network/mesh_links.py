@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from swarmpy.network.addresses import mac_for
-from swarmpy.network.view import IngressNetwork, MeshView
 
-__all__ = ["EntryChange", "LinkState", "Remote", "entry_changes", "remotes"]
+__all__ = ["EntryChange", "LinkState", "Remote", "entry_changes"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,16 +33,14 @@ class Remote:
 class LinkState:
     """What the kernel has, or must have."""
 
-    ingress: IngressNetwork | None = None
     forwarding: frozenset[tuple[str, str]] = frozenset()  # MAC, VTEP: VXLAN device's own table
     neighbours: frozenset[tuple[str, str]] = frozenset()  # address, MAC: what ARP is answered from
     bridged: frozenset[str] = frozenset()  # MAC: the bridge's static entries at the VXLAN port
 
     @classmethod
-    def of(cls, ingress: IngressNetwork | None, remote: Iterable[Remote]) -> LinkState:
-        known = tuple(remote) if ingress else ()
+    def of(cls, remote: Iterable[Remote]) -> LinkState:
+        known = tuple(remote)
         return cls(
-            ingress,
             frozenset((item.mac, str(item.vtep)) for item in known),
             frozenset((str(item.address), item.mac) for item in known),
             frozenset(item.mac for item in known),
@@ -63,16 +60,6 @@ class EntryChange:
 
     def __len__(self) -> int:
         return sum(len(getattr(self, name)) for name in self.__slots__)
-
-
-def remotes(view: MeshView) -> frozenset[Remote]:
-    """Peers' own addresses, and those of tasks that run on peers; each address once, whatever the view says."""
-    elsewhere = {node_id: peer for node_id, peer in view.peers.items() if node_id != view.node_id}
-    where = {peer.ingress: peer.vtep for _, peer in sorted(elsewhere.items())}
-    for _, task in sorted(view.tasks.items()):
-        if task.node_id in elsewhere:
-            where.setdefault(task.address, elsewhere[task.node_id].vtep)
-    return frozenset(Remote(address, vtep) for address, vtep in where.items())
 
 
 def entry_changes(had: LinkState, wanted: LinkState) -> EntryChange:

@@ -65,17 +65,6 @@ class Nftables:
         listed: list[dict[str, Any]] = json.loads(output)["nftables"] if output.strip() else []
         return listed
 
-    def tables(self, family: str) -> set[str]:
-        """Names of the tables of `family` that exist."""
-        listed = self.run([{"list": {"tables": {"family": family}}}])
-        return {item["table"]["name"] for item in listed if "table" in item}
-
-    def list_table(self, family: str, name: str) -> list[dict[str, Any]] | None:
-        """Everything in a table, or None when there is no such table."""
-        if name not in self.tables(family):
-            return None
-        return self.run([{"list": {"table": {"family": family, "name": name}}}])
-
     def close(self) -> None:
         if self._context:
             self._library.nft_ctx_free(self._context)

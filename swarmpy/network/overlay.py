@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from typing import Any
 
-from swarmpy.errors import Conflict
+from swarmpy.errors import Conflict, Unavailable
 from swarmpy.network.kernel import Handles, NetlinkError
 from swarmpy.network.links import (
     NTF_MASTER,
@@ -28,8 +28,9 @@ from swarmpy.network.links import (
 from swarmpy.network.mesh_links import EntryChange, LinkState
 from swarmpy.network.view import IngressNetwork
 
-__all__ = ["OverlayNames", "change_entries", "ensure_devices", "read_entries", "remove_devices"]
+__all__ = ["OverlayNames", "change_entries", "devices", "ensure_devices", "read_entries", "remove_devices"]
 
+IFF_UP = 1  # include/uapi/linux/if.h
 VXLAN_OVERHEAD_BYTES = 50  # outer Ethernet, IPv4, UDP and VXLAN headers: RFC 7348, section 5
 
 
@@ -51,6 +52,16 @@ def ensure_devices(handles: Handles, names: OverlayNames, ingress: IngressNetwor
     index = handles.index_of(names.vxlan)
     handles.links.link("set", index=index, mtu=mtu, master=bridge, state="up")
     handles.links.brport("set", index=index, learning=0, unicast_flood=0)
+
+
+def devices(handles: Handles, names: OverlayNames) -> tuple[int, ...]:
+    """What shows at a glance of the two devices: index, master and whether it is up. Less when one does not exist."""
+    shown: list[int] = []
+    found = (handles.index_of(names.bridge), handles.index_of(names.vxlan))
+    for index in (index for index in found if index is not None):
+        for link in handles.links.get_links(index):
+            shown += (index, link.get_attr("IFLA_MASTER") or 0, link["flags"] & IFF_UP)
+    return tuple(shown)
 
 
 def remove_devices(handles: Handles, names: OverlayNames) -> None:
@@ -121,26 +132,28 @@ def read_entries(handles: Handles, names: OverlayNames) -> LinkState:
         for entry in handles.links.get_neighbours(ifindex=index)
         if entry["ifindex"] == index and entry["state"] & NUD_PERMANENT
     }
-    return LinkState(None, frozenset(forwarding), frozenset(neighbours), frozenset(bridged))
+    return LinkState(frozenset(forwarding), frozenset(neighbours), frozenset(bridged))
 
 
 def change_entries(handles: Handles, names: OverlayNames, changes: EntryChange) -> None:
-    """Write and remove what `changes` says."""
+    """Write and remove what `changes` says. Unavailable when the VXLAN device has gone."""
     if not changes:
         return
     links, index = handles.links, handles.index_of(names.vxlan)
+    if index is None:
+        raise Unavailable(f"link {names.vxlan} of the routing mesh has gone from this host")
     for mac, vtep in changes.set_forwarding:
         links.fdb("replace", ifindex=index, lladdr=mac, dst=vtep, flags=NTF_SELF, state=NUD_PERMANENT | NUD_NOARP)
     for address, mac in changes.set_neighbours:
         links.neigh("replace", ifindex=index, dst=address, lladdr=mac, state=NUD_PERMANENT)
     for mac in changes.set_bridged:
         links.fdb("replace", ifindex=index, lladdr=mac, flags=NTF_MASTER, state=NUD_NOARP)
-    with ignoring(errno.ENOENT):
-        for mac in changes.drop_bridged:
+    for mac in changes.drop_bridged:
+        with ignoring(errno.ENOENT):
             links.fdb("del", ifindex=index, lladdr=mac, flags=NTF_MASTER)
-    with ignoring(errno.ENOENT):
-        for address, mac in changes.drop_neighbours:
+    for address, mac in changes.drop_neighbours:
+        with ignoring(errno.ENOENT):
             links.neigh("del", ifindex=index, dst=address, lladdr=mac)
-    with ignoring(errno.ENOENT):
-        for mac, vtep in changes.drop_forwarding:
+    for mac, vtep in changes.drop_forwarding:
+        with ignoring(errno.ENOENT):
             links.fdb("del", ifindex=index, lladdr=mac, dst=vtep, flags=NTF_SELF)

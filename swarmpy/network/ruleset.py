@@ -17,9 +17,10 @@ from typing import Any
 
 from swarmpy.network.nftables import Command
 
-__all__ = ["Chain", "Hook", "Rule", "Ruleset", "VerdictMap", "change", "observed", "rule"]
+__all__ = ["Chain", "Hook", "Key", "NamedSet", "Rule", "Ruleset", "Value", "change", "comments", "observed", "rule"]
 
 Key = tuple[str | int, ...]
+Value = str | int | None
 FAMILY = "ip"
 
 
@@ -52,20 +53,24 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
-class VerdictMap:
-    """Key to the chain that is gone to. Lookup cost does not grow with the number of elements."""
+class NamedSet:
+    """A set, or with `data_type` a map from each key to a value. Lookup cost does not grow with the elements.
+
+    No map holds verdicts: for each new verdict the kernel walks all chains that can be reached, through every element.
+    """
 
     key_types: tuple[str, ...]
-    elements: Mapping[Key, str] = field(default_factory=dict)
+    data_type: str = ""
+    elements: Mapping[Key, Value] = field(default_factory=dict)  # of a set: None
 
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """A whole table."""
+    """A whole table, or the same part of two tables: all chains and sets, and the elements that are of interest."""
 
     table: str
     chains: Mapping[str, Chain] = field(default_factory=dict)
-    maps: Mapping[str, VerdictMap] = field(default_factory=dict)
+    sets: Mapping[str, NamedSet] = field(default_factory=dict)
 
 
 def change(old: Ruleset | None, new: Ruleset | None) -> list[Command]:
@@ -83,11 +88,16 @@ def change(old: Ruleset | None, new: Ruleset | None) -> list[Command]:
     return _changes(old, new)
 
 
+def comments(ruleset: Ruleset) -> dict[str, tuple[str, ...]]:
+    """The comment of each rule, by chain: what the kernel tells of a table at little cost."""
+    return {name: tuple(item.digest for item in chain.rules) for name, chain in ruleset.chains.items() if chain.rules}
+
+
 def observed(table: str, listed: Iterable[Mapping[str, Any]]) -> Ruleset:
     """Read a table back from what `list table` printed."""
     chains: dict[str, Chain] = {}
     rules: dict[str, list[Rule]] = {}
-    maps: dict[str, VerdictMap] = {}
+    sets: dict[str, NamedSet] = {}
     for item in listed:
         if "chain" in item:
             chain = item["chain"]
@@ -96,26 +106,41 @@ def observed(table: str, listed: Iterable[Mapping[str, Any]]) -> Ruleset:
         elif "rule" in item:
             rules.setdefault(item["rule"]["chain"], []).append(Rule(item["rule"].get("comment", "")))
         elif "map" in item:
-            maps[item["map"]["name"]] = _observed_map(item["map"])
+            sets[item["map"]["name"]] = _observed_map(item["map"])
+        elif "set" in item:
+            keys = (_observed_key(key) for key in item["set"].get("elem", ()))
+            sets[item["set"]["name"]] = NamedSet(_types(item["set"]), "", dict.fromkeys(keys))
     read = {name: Chain(tuple(rules.get(name, ())), chain.hook) for name, chain in chains.items()}
-    return Ruleset(table, read, maps)
+    return Ruleset(table, read, sets)
 
 
-def _observed_map(listed: Mapping[str, Any]) -> VerdictMap:
-    types = listed["type"] if isinstance(listed["type"], list) else [listed["type"]]
-    elements: dict[Key, str] = {}
-    for key, verdict in listed.get("elem", ()):
-        parts = key["concat"] if isinstance(key, dict) else [key]
-        target = verdict.get("goto", {}).get("target", "") if isinstance(verdict, dict) else ""
-        elements[tuple(parts)] = target
-    return VerdictMap(tuple(types), elements)
+def _types(listed: Mapping[str, Any]) -> tuple[str, ...]:
+    types = listed["type"]
+    return tuple(types) if isinstance(types, list) else (types,)
+
+
+def _observed_key(key: object) -> Key:
+    return tuple(key["concat"]) if isinstance(key, dict) and "concat" in key else (str(key),)
+
+
+def _observed_map(listed: Mapping[str, Any]) -> NamedSet:
+    """A map that somebody made of anything but addresses and ports reads as one that differs from every wish."""
+    elements: dict[Key, Value] = {
+        _observed_key(key): value if isinstance(value, str | int) else str(value)
+        for key, value in listed.get("elem", ())
+    }
+    return NamedSet(_types(listed), str(listed["map"]), elements)
 
 
 def _same_frame(old: Ruleset, new: Ruleset) -> bool:
-    """Whether base chains and map types, which nftables cannot change in place, may stay as they are."""
+    """Whether base chains and types of sets, which nftables cannot change in place, may stay as they are."""
     hooks = all(old.chains[name].hook == chain.hook for name, chain in new.chains.items() if name in old.chains)
-    types = all(old.maps[name].key_types == wanted.key_types for name, wanted in new.maps.items() if name in old.maps)
+    types = all(_type(old.sets[name]) == _type(wanted) for name, wanted in new.sets.items() if name in old.sets)
     return hooks and types
+
+
+def _type(named: NamedSet) -> tuple[tuple[str, ...], str]:
+    return named.key_types, named.data_type
 
 
 def _changes(old: Ruleset, new: Ruleset) -> list[Command]:
@@ -125,40 +150,51 @@ def _changes(old: Ruleset, new: Ruleset) -> list[Command]:
     for name, chain in new.chains.items():
         if name not in old.chains:
             commands.append(_add_chain(table, name, chain))
-    for name, wanted in new.maps.items():
-        if name not in old.maps:
-            commands.append(_command("add", "map", table=table, name=name, type=list(wanted.key_types), map="verdict"))
-    for name, wanted in new.maps.items():
-        had = old.maps[name].elements if name in old.maps else {}
-        commands.extend(_element_changes(table, name, had, wanted.elements))
+    for name, wanted in new.sets.items():
+        if name not in old.sets:
+            commands.append(_add_set(table, name, wanted))
+    for name, wanted in new.sets.items():
+        commands.extend(_element_changes(table, name, old.sets.get(name, NamedSet(())).elements, wanted))
     for name, chain in new.chains.items():
         before = old.chains.get(name, Chain())
         if before.rules == chain.rules:
             continue
         if before.rules:
-            commands.append({"flush": {"chain": {"family": FAMILY, "table": table, "name": name}}})
+            commands.append(_flush(table, name))
         commands.extend(_add_rule(table, name, item) for item in chain.rules)
     gone = [name for name in old.chains if name not in new.chains]
-    commands.extend({"flush": {"chain": {"family": FAMILY, "table": table, "name": name}}} for name in gone)
-    commands.extend(_command("delete", "map", table=table, name=name) for name in old.maps if name not in new.maps)
+    commands.extend(_flush(table, name) for name in gone)
+    for name, had in old.sets.items():
+        if name not in new.sets:
+            commands.append(_command("delete", _kind(had), table=table, name=name))
     commands.extend(_command("delete", "chain", table=table, name=name) for name in gone)
     return commands
 
 
-def _element_changes(table: str, name: str, old: Mapping[Key, str], new: Mapping[Key, str]) -> list[Command]:
-    gone = [(key, target) for key, target in old.items() if new.get(key) != target]
-    came = [(key, target) for key, target in new.items() if old.get(key) != target]
+def _element_changes(table: str, name: str, old: Mapping[Key, Value], wanted: NamedSet) -> list[Command]:
+    new = wanted.elements
+    gone = [key for key, value in old.items() if key not in new or new[key] != value]
+    came = [(key, value) for key, value in new.items() if key not in old or old[key] != value]
     commands: list[Command] = []
     if gone:
-        commands.append(_command("delete", "element", table=table, name=name, elem=[_element_key(k) for k, _ in gone]))
+        commands.append(_command("delete", "element", table=table, name=name, elem=[_element_key(key) for key in gone]))
     if came:
-        elements = [[_element_key(key), {"goto": {"target": target}}] for key, target in came]
+        elements = [[_element_key(key), value] if wanted.data_type else _element_key(key) for key, value in came]
         commands.append(_command("add", "element", table=table, name=name, elem=elements))
     return commands
 
 
 def _element_key(key: Key) -> object:
     return {"concat": list(key)} if len(key) > 1 else key[0]
+
+
+def _kind(named: NamedSet) -> str:
+    return "map" if named.data_type else "set"
+
+
+def _add_set(table: str, name: str, named: NamedSet) -> Command:
+    data = {"map": named.data_type} if named.data_type else {}
+    return _command("add", _kind(named), table=table, name=name, type=list(named.key_types), **data)
 
 
 def _add_chain(table: str, name: str, chain: Chain) -> Command:
@@ -173,6 +209,10 @@ def _add_chain(table: str, name: str, chain: Chain) -> Command:
 def _add_rule(table: str, chain: str, item: Rule) -> Command:
     expressions = json.loads(item.expressions)
     return _command("add", "rule", table=table, chain=chain, expr=expressions, comment=item.digest)
+
+
+def _flush(table: str, chain: str) -> Command:
+    return {"flush": {"chain": {"family": FAMILY, "table": table, "name": chain}}}
 
 
 def _command(verb: str, noun: str, **fields: Any) -> Command:

@@ -6,12 +6,13 @@ The worker builds a `MeshView` from the dispatcher's messages; `Mesh.apply` make
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from swarmpy.errors import InvalidArgument, NotSupported
 
-__all__ = ["NO_VIEW", "Backend", "IngressNetwork", "MeshView", "Peer", "Port", "checked_protocol"]
+__all__ = ["NO_VIEW", "Backend", "IngressNetwork", "MeshView", "Peer", "Port", "ViewChange", "checked_protocol"]
 
 PROTOCOL_NUMBERS = {"tcp": 6, "udp": 17}
 
@@ -79,11 +80,24 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True)
+class ViewChange:
+    """Between the view that `mark` belongs to and the next: no other keys than these have different values."""
+
+    mark: object
+    peers: AbstractSet[str]
+    services: AbstractSet[str]
+    tasks: AbstractSet[str]
+
+
+@dataclass(frozen=True, slots=True)
 class MeshView:
     """Everything the mesh of one node must do. Keys: `peers` node ids, `services` service ids, `tasks` task ids.
 
     `node_id` is this node; it may or may not be among `peers`. A task on a node that is neither this one nor a peer
     cannot be reached and gets no connections.
+
+    `change` may say what is different from an earlier view, whose `mark` it names. It saves looking at everything, and
+    is worth nothing to who has another view.
     """
 
     node_id: str
@@ -91,6 +105,8 @@ class MeshView:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     services: Mapping[str, tuple[Port, ...]] = field(default_factory=dict)
     tasks: Mapping[str, Backend] = field(default_factory=dict)
+    change: ViewChange | None = field(default=None, compare=False, repr=False)
+    mark: object = field(default_factory=object, compare=False, repr=False)
 
 
 NO_VIEW = MeshView(node_id="", ingress=None)

@@ -1,7 +1,8 @@
 """The routing mesh on this node: what the leader says, folded into a view, and the view brought into the kernel.
 
 Owns    `MeshFold` (pure): the entries as of a version. `MeshKeeper`: the loop that applies the newest view, skipping
-        those that came while it was busy, tries again when the kernel refuses, and audits the kernel when all is quiet.
+        those that came while it was busy, tries again when the kernel refuses, and in between looks after the kernel,
+        however busy it is.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Protocol
 
 from swarmpy.errors import SwarmpyError
-from swarmpy.network import Backend, IngressNetwork, MeshView, Peer, Port
+from swarmpy.network import Backend, IngressNetwork, MeshView, Peer, Port, ViewChange
 from swarmpy.rpc.dispatcher_pb2 import MeshUpdate
 from swarmpy.rpc.types_pb2 import Network, PortConfig
 
 __all__ = ["KernelMesh", "MeshFold", "MeshKeeper"]
 
 RETRY_S = 1.0
-AUDIT_S = 30.0
+GLANCE_S = 1.0
+GLANCES_PER_AUDIT = 30
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ class KernelMesh(Protocol):
     """What `network.Mesh` does for a worker."""
 
     async def apply(self, view: MeshView) -> None: ...
+
+    async def glance(self) -> bool: ...
 
     async def audit(self) -> bool: ...
 
@@ -54,6 +58,8 @@ class MeshFold:
         self._peers: dict[str, Peer] = {}
         self._services: dict[str, tuple[Port, ...]] = {}
         self._tasks: dict[str, Backend] = {}
+        self._mark: object = None            # of the last view; None: the next one is not compared with it
+        self._changed: tuple[set[str], set[str], set[str]] = (set(), set(), set())
 
     def fold(self, update: MeshUpdate) -> bool:
         """Take in one update. Whether a whole version is here now, and may be applied.
@@ -67,6 +73,7 @@ class MeshFold:
         if update.HasField("ingress"):
             self._network = update.ingress
         self._port = update.data_path_port or self._port
+        self._note_changed(update)
         for key in update.removed_nodes:
             self._peers.pop(key, None)
         for key in update.removed_services:
@@ -88,6 +95,12 @@ class MeshFold:
         if self.whole:
             self.version = update.version
         return self.whole
+
+    def _note_changed(self, update: MeshUpdate) -> None:
+        peers, services, tasks = self._changed
+        peers.update(update.removed_nodes, (node.id for node in update.nodes))
+        services.update(update.removed_services, (service.id for service in update.services))
+        tasks.update(update.removed_tasks, (task.id for task in update.tasks))
 
     def _put_node(self, node_id: str, addr: str, ingress: str) -> None:
         try:
@@ -118,7 +131,12 @@ class MeshFold:
                 subnet=IPv4Network(self._network.ipam[0].subnet), vni=self._network.vni, address=self._own,
                 vtep=self._vtep, udp_port=self._port,
             )
-        return MeshView(self._node_id, ingress, dict(self._peers), dict(self._services), dict(self._tasks))
+        change = ViewChange(self._mark, *self._changed) if self._mark is not None else None
+        view = MeshView(
+            self._node_id, ingress, dict(self._peers), dict(self._services), dict(self._tasks), change=change
+        )
+        self._mark, self._changed = view.mark, (set(), set(), set())
+        return view
 
 
 class MeshKeeper:
@@ -142,38 +160,47 @@ class MeshKeeper:
             self._wake.set()
 
     async def run(self) -> None:
-        """Apply views until cancelled."""
-        while True:
-            try:
-                async with asyncio.timeout(AUDIT_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                await self._audit()
-                continue
-            self._wake.clear()
-            fold, applied = self._fold, self._applied
-            if fold is None or not fold.whole:
-                continue
-            version, view = fold.version, fold.view()
-            try:
-                await self._mesh.apply(view)
-            except (SwarmpyError, OSError) as error:
-                log.error("the routing mesh could not be brought to version %d: %s", version, error)
-                await self._pause()
-                continue
-            if view.ingress is not None:
-                self.ready.set()
-            else:
-                self.ready.clear()
-            if applied is not None:
-                applied(version)
+        """Apply views, and look after what is applied, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow())
+            group.create_task(self._look_after())
 
-    async def _audit(self) -> None:
+    async def _follow(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._apply()
+
+    async def _apply(self) -> None:
+        fold, applied = self._fold, self._applied
+        if fold is None or not fold.whole:
+            return
+        version = fold.version
         try:
-            if await self._mesh.audit():
-                log.warning("the routing mesh in the kernel was changed by others and is repaired")
+            view = fold.view()
+            await self._mesh.apply(view)
         except (SwarmpyError, OSError) as error:
-            log.error("the routing mesh could not be audited: %s", error)
+            log.error("the routing mesh could not be brought to version %d: %s", version, error)
+            await self._pause()
+            return
+        if view.ingress is not None:
+            self.ready.set()
+        else:
+            self.ready.clear()
+        if applied is not None:
+            applied(version)
+
+    async def _look_after(self) -> None:
+        glances = 0
+        while True:
+            await asyncio.sleep(GLANCE_S)
+            glances += 1
+            try:
+                look = self._mesh.audit if glances % GLANCES_PER_AUDIT == 0 else self._mesh.glance
+                if await look():
+                    log.warning("the routing mesh in the kernel was changed by others and is repaired")
+            except (SwarmpyError, OSError) as error:
+                log.error("the routing mesh could not be looked after: %s", error)
 
     async def _pause(self) -> None:
         """Wait before the same view is tried again; a newer one is tried at once."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.network.swarm import Swarm
 from tests.network.topology import Host, Namespace, Wire
 
 
@@ -29,6 +30,14 @@ def hosts(wire: Wire, tmp_path: Path) -> Iterator[list[Host]]:
         host.call(host.mesh.close())
         host.call(host.network.close())
         host.close()
+
+
+@pytest.fixture
+def swarm(hosts: list[Host]) -> Iterator[Swarm]:
+    """A mesh on the three hosts."""
+    made = Swarm(hosts)
+    yield made
+    made.close()
 
 
 @pytest.fixture

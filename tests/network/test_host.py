@@ -11,7 +11,7 @@ import pytest
 from swarmpy.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from swarmpy.network import HostNetwork, HostPort
 from swarmpy.network.nftables import Nftables
-from tests.network.topology import Host, Namespace, ask, ask_udp, dial
+from tests.network.topology import Host, Namespace, ask, ask_udp, dial, shell
 
 pytestmark = pytest.mark.root
 
@@ -160,6 +160,15 @@ def test_rules_that_others_deleted_come_back_with_the_next_change(hosts: list[Ho
     host.call(host.network.publish(container.id, [HostPort("tcp", 80, 8080)]))
     assert ask(outside, host.address, 8080) == "c"
     container.close()
+
+
+def test_a_firewall_that_forwards_nothing_is_named(hosts: list[Host], caplog: pytest.LogCaptureFixture) -> None:
+    host = hosts[0]
+    shell(host.namespace, "nft add table inet wall")
+    shell(host.namespace, "nft add chain inet wall through '{ type filter hook forward priority 0; policy drop; }'")
+    host.call(host.network.close())
+    host.restart()
+    assert "chain wall through drops what this host forwards" in caplog.text
 
 
 def test_a_record_is_whole_or_absent(hosts: list[Host]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
@@ -12,29 +13,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmpy.errors import Conflict, InvalidArgument, NotSupported, Unavailable
-from swarmpy.network import Backend, IngressNetwork, MeshView, Peer, Port, host_rules, mesh_rules
+from swarmpy.network import Backend, IngressNetwork, MeshView, Peer, Port, host_rules
 from swarmpy.network.addresses import AddressPool, choose_subnet, mac_for
 from swarmpy.network.endpoint import EndpointInfo, EndpointRecord, HostPort
-from swarmpy.network.mesh_links import LinkState, entry_changes, remotes
-from swarmpy.network.ruleset import Chain, Rule, Ruleset, VerdictMap, change, observed
+from swarmpy.network.mesh_links import LinkState, Remote, entry_changes
+from swarmpy.network.mesh_rules import PublishedKey, Route, render, reseat
+from swarmpy.network.reachability import ASKED, MISSES, Reachability
+from swarmpy.network.ruleset import Chain, NamedSet, Rule, Ruleset, change, comments, observed
+from swarmpy.network.view_index import ViewIndex
 
 SUBNET = IPv4Network("10.0.0.0/24")
 INGRESS = IngressNetwork(SUBNET, 4096, IPv4Interface("10.0.0.2/24"), IPv4Address("192.0.2.1"))
 
 
-def view(tasks: dict[str, Backend], services: Mapping[str, tuple[Port, ...]]) -> MeshView:
-    peers = {f"n{n}": Peer(IPv4Address(f"192.0.2.{n}"), SUBNET[n + 1]) for n in (1, 2, 3)}
+def view(
+    tasks: Mapping[str, Backend], services: Mapping[str, tuple[Port, ...]], nodes: Iterable[int] = (1, 2, 3),
+    moved: int = 0,
+) -> MeshView:  # fmt: skip
+    """As node n1 sees it; `moved` is a node whose VTEP is another one."""
+    peers = {f"n{n}": Peer(IPv4Address(f"192.0.2.{n + 100 * (n == moved)}"), SUBNET[n + 1]) for n in nodes}
     return MeshView("n1", INGRESS, peers, services, tasks)
 
 
-services = st.dictionaries(
-    st.sampled_from(["s1", "s2", "s3"]),
-    st.builds(
-        lambda protocol, published: (Port(protocol, published, 80),),
-        st.sampled_from(["tcp", "udp"]),
-        st.integers(8080, 8083),
-    ),
-)
+port_values = st.builds(Port, st.sampled_from(["tcp", "udp"]), st.integers(8080, 8083), st.integers(80, 81))
+services = st.dictionaries(st.sampled_from(["s1", "s2", "s3"]), st.lists(port_values, max_size=2).map(tuple))
 tasks = st.dictionaries(
     st.sampled_from([f"t{n}" for n in range(8)]),
     st.builds(
@@ -44,7 +46,11 @@ tasks = st.dictionaries(
         st.integers(10, 20),
     ),
 )
-views = st.builds(view, tasks, services)
+views = st.builds(view, tasks, services, st.sets(st.integers(1, 3)), st.integers(1, 3))
+
+ports = st.tuples(st.sampled_from(["tcp", "udp"]), st.integers(8080, 8085))
+addresses = st.lists(st.integers(10, 16).map(SUBNET.__getitem__), unique=True, max_size=5).map(tuple)
+routes = st.dictionaries(ports, st.builds(Route, st.integers(80, 82), addresses))
 
 
 class Table:
@@ -53,8 +59,8 @@ class Table:
     def __init__(self) -> None:
         self.exists = False
         self.chains: dict[str, list[str]] = {}
-        self.hooks: dict[str, tuple[str, str, int]] = {}
-        self.maps: dict[str, dict[Any, str]] = {}
+        self.texts: dict[str, str] = {}
+        self.sets: dict[str, dict[Any, Any]] = {}
 
     def run(self, commands: list[dict[str, Any]]) -> None:
         for command in commands:
@@ -72,59 +78,166 @@ class Table:
     def add_chain(self, fields: dict[str, Any]) -> None:
         assert self.exists and fields["name"] not in self.chains
         self.chains[fields["name"]] = []
-        if "hook" in fields:
-            self.hooks[fields["name"]] = (fields["type"], fields["hook"], fields["prio"])
+        self.texts[fields["name"]] = ""
 
     def flush_chain(self, fields: dict[str, Any]) -> None:
         self.chains[fields["name"]].clear()
+        self.texts[fields["name"]] = ""
 
     def delete_chain(self, fields: dict[str, Any]) -> None:
-        assert not any(fields["name"] in elements.values() for elements in self.maps.values()), "chain in use"
+        assert f'"target": "{fields["name"]}"' not in json.dumps(self.texts), "chain in use"
         assert not self.chains.pop(fields["name"]), "chain not empty"
+        del self.texts[fields["name"]]
 
     def add_rule(self, fields: dict[str, Any]) -> None:
-        for name in ("published", "refused", "published-on"):
-            assert f'"@{name}"' not in json.dumps(fields) or name in self.maps
+        text = json.dumps(fields["expr"])
+        assert set(re.findall(r'"@([^"]+)"', text)) <= self.sets.keys()
+        assert set(re.findall(r'"target": "([^"]+)"', text)) <= self.chains.keys()
         self.chains[fields["chain"]].append(fields["comment"])
+        self.texts[fields["chain"]] += text
 
     def add_map(self, fields: dict[str, Any]) -> None:
-        assert fields["name"] not in self.maps
-        self.maps[fields["name"]] = {}
+        assert fields["name"] not in self.sets
+        self.sets[fields["name"]] = {}
+
+    add_set = add_map
 
     def delete_map(self, fields: dict[str, Any]) -> None:
-        del self.maps[fields["name"]]
+        assert f'"@{fields["name"]}"' not in "".join(self.texts.values()), "map in use"
+        del self.sets[fields["name"]]
+
+    delete_set = delete_map
 
     def add_element(self, fields: dict[str, Any]) -> None:
-        for key, verdict in fields["elem"]:
-            assert verdict["goto"]["target"] in self.chains
-            assert tuple(key["concat"]) not in self.maps[fields["name"]]
-            self.maps[fields["name"]][tuple(key["concat"])] = verdict["goto"]["target"]
+        for item in fields["elem"]:
+            key, value = item if isinstance(item, list) else (item, None)
+            assert tuple(key["concat"]) not in self.sets[fields["name"]]
+            self.sets[fields["name"]][tuple(key["concat"])] = value
 
     def delete_element(self, fields: dict[str, Any]) -> None:
         for key in fields["elem"]:
-            del self.maps[fields["name"]][tuple(key["concat"])]
+            del self.sets[fields["name"]][tuple(key["concat"])]
 
     def agrees_with(self, wanted: Ruleset | None) -> bool:
         if wanted is None:
             return not self.exists
         rules = {name: [rule.digest for rule in chain.rules] for name, chain in wanted.chains.items()}
-        return self.chains == rules and self.maps == {name: dict(m.elements) for name, m in wanted.maps.items()}
+        return self.chains == rules and self.sets == {name: dict(s.elements) for name, s in wanted.sets.items()}
 
 
-@given(st.lists(views | st.just(MeshView("n1", None)), max_size=4))
-def test_changes_lead_from_any_view_to_any_other(steps: list[MeshView]) -> None:
+def table_of(routes: Mapping[PublishedKey, Route], others: Iterable[int] = ()) -> Ruleset:
+    return render("t", "br", INGRESS, [*others, *(len(route.backends) for route in routes.values())], routes)
+
+
+@given(st.lists(st.none() | routes, max_size=4))
+def test_changes_lead_from_any_table_to_any_other(steps: list[dict[PublishedKey, Route] | None]) -> None:
     table, had = Table(), None
     for step in steps:
-        wanted = mesh_rules.render("sw-mesh", "sw-ing", step)
+        wanted = None if step is None else table_of(step)
         table.run(change(had, wanted))
         assert table.agrees_with(wanted)
         assert change(wanted, wanted) == []
         had = wanted
 
 
+@given(routes, routes)
+def test_a_part_of_the_table_is_changed_alone(old: dict[PublishedKey, Route], new: dict[PublishedKey, Route]) -> None:
+    """Only what differs is given to `change`, and the whole table comes out right."""
+    table = Table()
+    table.run(change(None, table_of(old)))
+    differing = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    before, after = ({key: found[key] for key in differing & found.keys()} for found in (old, new))
+    sizes = [[len(route.backends) for route in found.values()] for found in (old, new)]
+    table.run(change(table_of(before, sizes[0]), table_of(after, sizes[1])))
+    assert table.agrees_with(table_of(new))
+
+
+@given(addresses, addresses)
+def test_backends_keep_their_seats(seated: tuple[IPv4Address, ...], wanted: tuple[IPv4Address, ...]) -> None:
+    seats = reseat(seated, set(wanted))
+    assert sorted(seats) == sorted(wanted)
+    moved = sum(1 for before, after in zip(seated, seats, strict=False) if before != after)
+    assert moved <= len(set(seated) - set(wanted)), "only the seats of those that left are taken by others"
+
+
+def remotes(view: MeshView) -> dict[IPv4Address, IPv4Address]:
+    """Address to VTEP, found the slow way."""
+    elsewhere = {node_id: peer for node_id, peer in view.peers.items() if node_id != view.node_id}
+    where: dict[IPv4Address, IPv4Address | None] = {
+        peer.ingress: peer.vtep for _, peer in sorted(elsewhere.items(), reverse=True)
+    }
+    for _, task in sorted(view.tasks.items()):
+        if task.node_id == view.node_id:
+            where.setdefault(task.address, None)
+        elif task.node_id in elsewhere:
+            where.setdefault(task.address, elsewhere[task.node_id].vtep)
+    return {address: vtep for address, vtep in where.items() if vtep is not None}
+
+
+def reachable(view: MeshView) -> dict[str, set[IPv4Address]]:
+    """Service to the addresses of its backends, found the slow way."""
+    found: dict[str, set[IPv4Address]] = {}
+    for task in view.tasks.values():
+        if task.node_id == view.node_id or task.node_id in view.peers:
+            found.setdefault(task.service_id, set()).add(task.address)
+    return found
+
+
+def published(view: MeshView) -> dict[PublishedKey, tuple[str, Port]]:
+    ports: dict[PublishedKey, tuple[str, Port]] = {}
+    for service_id in sorted(view.services):
+        for port in view.services[service_id]:
+            ports.setdefault((port.protocol, port.published), (service_id, port))
+    return ports
+
+
+def led(view: MeshView) -> dict[PublishedKey, tuple[int, frozenset[IPv4Address]]]:
+    found = reachable(view)
+    return {
+        key: (port.target, frozenset(found.get(service_id, ()))) for key, (service_id, port) in published(view).items()
+    }
+
+
+@given(st.lists(views | st.just(MeshView("", None)), max_size=5))
+def test_the_index_says_what_a_look_at_the_whole_view_says(steps: list[MeshView]) -> None:
+    index, before = ViewIndex(), MeshView("", None)
+    for step in steps:
+        touched = index.move(step)
+        assert {key: index.port(key) for key in index.published()} == published(step)
+        backends = reachable(step)
+        assert {name: index.backends(name) for name in ("s1", "s2", "s3") if index.backends(name)} == backends
+        where = remotes(step)
+        assert {address: vtep for address in index.addresses() if (vtep := index.vtep(address))} == where
+        for key, (service_id, _) in published(step).items():
+            assert all(key in index.ports_to(address) for address in backends.get(service_id, ()))
+        remote_tasks = {task.address for task in step.tasks.values() if task.node_id in step.peers} & where.keys()
+        own = {peer.ingress for peer in step.peers.values()}
+        assert {address for address in where if index.is_remote_backend(address)} - own == remote_tasks - own
+
+        old, new = led(before), led(step)
+        assert {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)} <= touched.ports
+        had = remotes(before)
+        assert {a for a in had.keys() | where.keys() if had.get(a) != where.get(a)} <= touched.addresses
+        for address, left in touched.left.items():
+            assert left.vtep == had.get(address, left.vtep) and not index.holds(address)
+        before = step
+
+
+def test_the_index_touches_what_changed_and_nothing_else() -> None:
+    crowd = {f"s{n}": (Port("tcp", 1000 + n, 80),) for n in range(100)}
+    tasks = {f"t{n}": Backend(f"s{n}", "n2", SUBNET[n + 20]) for n in range(100)}
+    index = ViewIndex()
+    assert len(index.move(view(tasks, crowd)).ports) == 100
+    assert not index.move(view(dict(tasks), dict(crowd))).ports
+    del tasks["t7"]
+    touched = index.move(view(tasks, crowd))
+    assert (touched.ports, touched.addresses) == ({("tcp", 1007)}, {SUBNET[27]})
+    assert touched.left[SUBNET[27]].ports == {("tcp", 1007)}
+
+
 @given(views, views)
 def test_entry_changes_lead_from_any_view_to_any_other(old: MeshView, new: MeshView) -> None:
-    had, wanted = LinkState.of(INGRESS, remotes(old)), LinkState.of(INGRESS, remotes(new))
+    had, wanted = (LinkState.of(Remote(*item) for item in remotes(each).items()) for each in (old, new))
     changes = entry_changes(had, wanted)
     forwarding, neighbours = dict(had.forwarding), dict(had.neighbours)
     forwarding.update(changes.set_forwarding)
@@ -138,53 +251,92 @@ def test_entry_changes_lead_from_any_view_to_any_other(old: MeshView, new: MeshV
     assert (had.bridged | set(changes.set_bridged)) - set(changes.drop_bridged) == wanted.bridged
 
 
-def test_a_withdrawal_touches_one_chain() -> None:
-    web, dns = {"web": (Port("tcp", 8080, 80),)}, {"dns": (Port("udp", 53, 53),)}
-    before = {"a": Backend("web", "n1", SUBNET[10]), "b": Backend("web", "n2", SUBNET[11])}
-    old = mesh_rules.render("t", "br", view(before, web | dns))
-    new = mesh_rules.render("t", "br", view({"a": before["a"]}, web | dns))
-    verbs = [(next(iter(c)), next(iter(c[next(iter(c))]))) for c in change(old, new)]
-    assert verbs == [("flush", "chain"), ("add", "rule")]
+def test_a_change_costs_the_same_beside_a_few_and_beside_thousands() -> None:
+    """Three backends become two: no rule is written, and as many elements as without the others."""
+    old, new = Route(80, (SUBNET[10], SUBNET[11], SUBNET[12])), Route(80, (SUBNET[10], SUBNET[11]))
+    key = ("tcp", 8080)
+    few, many = (
+        change(table_of({key: old}, others), table_of({key: new}, others)) for others in ((2, 3), (2, 3) * 5000)
+    )
+    assert few == many
+    assert sorted((verb, noun) for command in many for verb, nouns in command.items() for noun in nouns) == [
+        ("add", "element"), ("delete", "element"), ("delete", "element")
+    ]  # fmt: skip
 
 
-def test_backends_out_of_reach_get_no_connections() -> None:
-    tasks = {"a": Backend("web", "n1", SUBNET[10]), "b": Backend("web", "lost", SUBNET[11])}
-    assert mesh_rules.backends_of(view(tasks, {})) == {"web": [SUBNET[10]]}
+def test_silence_is_judged_by_questions_left_unanswered() -> None:
+    reachability = Reachability()
+    here, there = SUBNET[10], SUBNET[11]
+    for address in (here, there):
+        reachability.watch(address)
+    assert set(reachability.round([])) == {here, there}
+    for _ in range(MISSES):
+        assert reachability.answers(there)
+        assert set(reachability.round([here])) == {here, there}
+    assert reachability.silent == {there}
+    reachability.round([here, there])
+    assert not reachability.silent
+    for _ in range(MISSES):
+        reachability.round([here])
+    reachability.forget(there)
+    assert not reachability.silent and reachability.round([here]) == (here,)
+
+
+def test_a_round_asks_no_more_than_its_share_and_forgets_nobody() -> None:
+    reachability = Reachability()
+    backends = {IPv4Address("10.1.0.0") + n for n in range(5 * ASKED)}
+    for address in backends:
+        reachability.watch(address)
+    asked: list[IPv4Address] = []
+    for _ in range(12):
+        answering = reachability.round(asked[-ASKED:])
+        assert len(answering) <= ASKED
+        asked += answering
+    assert set(asked) == backends
+    assert not reachability.silent
 
 
 def test_a_table_is_read_back_from_its_listing() -> None:
     listed: list[dict[str, Any]] = [
         {"metainfo": {}},
         {"table": {"name": "t"}},
-        {"map": {"name": "m", "type": ["inet_proto", "inet_service"], "map": "verdict",
-                 "elem": [[{"concat": ["tcp", 80]}, {"goto": {"target": "c"}}]]}},
+        {"map": {"name": "m", "type": ["inet_proto", "inet_service"], "map": "ipv4_addr",
+                 "elem": [[{"concat": ["tcp", 80]}, "10.0.0.5"]]}},
         {"map": {"name": "one", "type": "mark", "map": "verdict", "elem": [[1, {"accept": None}]]}},
+        {"set": {"name": "s", "type": ["inet_proto", "inet_service"], "elem": [{"concat": ["udp", 53]}]}},
+        {"set": {"name": "empty", "type": ["inet_proto", "inet_service"]}},
         {"chain": {"name": "b", "type": "nat", "hook": "output", "prio": -100, "policy": "accept"}},
         {"chain": {"name": "c"}},
         {"rule": {"chain": "c", "comment": "sw:1"}},
         {"rule": {"chain": "c"}},
     ]  # fmt: skip
     read = observed("t", listed)
+    port = ("inet_proto", "inet_service")
     assert read.chains["c"] == Chain((Rule("sw:1"), Rule("")))
-    assert read.maps["m"] == VerdictMap(("inet_proto", "inet_service"), {("tcp", 80): "c"})
-    assert read.maps["one"].elements == {(1,): ""}
+    assert read.sets["m"] == NamedSet(port, "ipv4_addr", {("tcp", 80): "10.0.0.5"})
+    assert read.sets["one"].data_type == "verdict"
+    assert read.sets["s"] == NamedSet(port, "", {("udp", 53): None})
     assert read.chains["b"].hook is not None
+    assert comments(read) == {"c": ("sw:1", "")}
 
 
 def test_a_base_chain_that_was_moved_makes_the_table_anew() -> None:
-    wanted = mesh_rules.render("t", "br", view({}, {}))
-    assert wanted is not None
-    moved = Ruleset("t", {**wanted.chains, "forward": Chain()}, wanted.maps)
+    wanted = table_of({})
+    moved = Ruleset("t", {**wanted.chains, "forward": Chain()}, wanted.sets)
     assert "table" in change(moved, wanted)[0]["delete"]
 
 
 def test_host_ports_on_one_address_and_on_all() -> None:
     end = EndpointInfo("bridge", "eth0", "172.17.0.2", 16, "02:42:ac:11:00:02", 1500, "swv1", "172.17.0.1")
-    ports = (HostPort("tcp", 80, 8080), HostPort("tcp", 80, 8080, "192.0.2.1"))
+    ports = (HostPort("tcp", 80, 8080), HostPort("tcp", 81, 8080, "192.0.2.1"))
     record = EndpointRecord("c" * 64, (end,), ports)
     table = host_rules.render("t", "sw0", IPv4Network("172.17.0.0/16"), [record])
-    assert table.maps["published"].elements == {("tcp", 8080): "tcp-8080"}
-    assert table.maps["published-on"].elements == {("192.0.2.1", "tcp", 8080): "tcp-8080-192-0-2-1"}
+    assert {name: dict(named.elements) for name, named in table.sets.items()} == {
+        "container": {("tcp", 8080): "172.17.0.2"},
+        "port": {("tcp", 8080): 80},
+        "container-on": {("192.0.2.1", "tcp", 8080): "172.17.0.2"},
+        "port-on": {("192.0.2.1", "tcp", 8080): 81},
+    }
     assert EndpointRecord.from_json(record.to_json()) == record
     assert record.without("bridge") == EndpointRecord("c" * 64)
 

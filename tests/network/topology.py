@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Coroutine
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -139,6 +140,10 @@ class Host:
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
+    def new_mesh(self) -> None:
+        """A new daemon's Mesh; the old one must have been closed or released."""
+        self.mesh = self.call(self._mesh())
+
     def restart(self) -> None:
         """A new daemon's HostNetwork, over the state of the old one, which must have been closed."""
         self.network = self.call(self._made())
@@ -174,8 +179,15 @@ class Container:
             host.call(host.network.connect(self.id, self.namespace.path, "ingress", ip=address))
         self._servers: list[TCPServer | UDPServer] = []
 
-    def serve(self, protocol: str, port: int) -> TCPServer | UDPServer:
-        server = (TCPServer if protocol == "tcp" else UDPServer)(self.namespace, port, self.name)
+    def serve(self, protocol: str, port: int, name: str = "") -> TCPServer | UDPServer:
+        """A server on `port` that says its name, by default the container's."""
+        server = (TCPServer if protocol == "tcp" else UDPServer)(self.namespace, port, name or self.name)
+        self._servers.append(server)
+        return server
+
+    def echo(self, port: int) -> UDPServer:
+        """A server that sends back each datagram."""
+        server = UDPServer(self.namespace, port, None)
         self._servers.append(server)
         return server
 
@@ -221,10 +233,10 @@ class TCPServer:
 
 
 class UDPServer:
-    """Answers every datagram with its name."""
+    """Answers every datagram with its name, or, without one, with the same datagram."""
 
-    def __init__(self, namespace: Namespace, port: int, name: str) -> None:
-        self._name = name.encode()
+    def __init__(self, namespace: Namespace, port: int, name: str | None) -> None:
+        self._name = name.encode() if name is not None else None
         self._socket = namespace.socket(socket.SOCK_DGRAM)
         self._socket.bind(("0.0.0.0", port))
         threading.Thread(target=self._answer, daemon=True).start()
@@ -232,10 +244,10 @@ class UDPServer:
     def _answer(self) -> None:
         while True:
             try:
-                data, client = self._socket.recvfrom(2048)
+                data, client = self._socket.recvfrom(65536)
                 if data == b"":
                     return
-                self._socket.sendto(self._name, client)
+                self._socket.sendto(data if self._name is None else self._name, client)
             except OSError:
                 return
 
@@ -243,6 +255,12 @@ class UDPServer:
         # A thread blocked in recvfrom holds the socket open: a last, empty datagram lets it go.
         with self._socket:
             self._socket.sendto(b"", ("127.0.0.1", self._socket.getsockname()[1]))
+
+
+def shell(namespace: Namespace, command: str) -> str:
+    """The output of a command of the machine's shell, run in a namespace."""
+    run = subprocess.run
+    return namespace.run(lambda: run(["sh", "-ec", command], check=True, capture_output=True, text=True).stdout)
 
 
 def ask(namespace: Namespace, address: object, port: int) -> str:

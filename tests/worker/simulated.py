@@ -101,6 +101,9 @@ class RecordingMesh:
             raise OSError("the kernel refuses")
         self.view = view
 
+    async def glance(self) -> bool:
+        return False
+
     async def audit(self) -> bool:
         return False
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmpy.errors import InvalidArgument, NotSupported
+from swarmpy.network.view_index import ViewIndex
 from swarmpy.rpc.dispatcher_pb2 import Assignments, MeshNode, MeshService, MeshTask, MeshUpdate
 from swarmpy.rpc.types_pb2 import (
     ACCEPTED,
@@ -178,6 +179,37 @@ def test_a_mesh_view_is_applied_only_when_it_is_whole() -> None:
     assert set(view.peers) == {"n2"} and set(view.tasks) == {"t"}
     assert [port.published for port in view.services["s"]] == [8080]
     assert fold.fold(MeshUpdate(version=4, removed_tasks=["t"])) and not fold.view().tasks
+
+
+numbers = st.sets(st.integers(0, 5), max_size=3)
+
+
+@given(st.lists(st.tuples(st.booleans(), numbers, numbers, numbers, st.booleans()), max_size=6))
+def test_a_view_knows_what_it_changed(steps: list[tuple[bool, set[int], set[int], set[int], bool]]) -> None:
+    """An index that moves by what views say of themselves is the index of the last view."""
+    fold, index = MeshFold("n0"), ViewIndex()
+    for version, (complete, put, moved, removed, looked_at) in enumerate(steps, 1):
+        fold.fold(MeshUpdate(
+            complete=complete, version=version,
+            nodes=[MeshNode(id=f"n{n}", addr=f"192.0.2.{n + 10 * (n in moved)}", ingress_address=f"10.0.0.{n}/24")
+                   for n in put],
+            services=[MeshService(id=f"s{n}", ports=[PortConfig(target_port=80, published_port=8080 + n)])
+                      for n in put],
+            tasks=[MeshTask(id=f"t{n}", service_id=f"s{n % 2}", node_id=f"n{n}", address=f"10.0.0.{100 + n}/24")
+                   for n in put | moved],
+            removed_nodes=[f"n{n}" for n in removed - put], removed_services=[f"s{n}" for n in removed - put],
+            removed_tasks=[f"t{n}" for n in removed - put - moved],
+        ))  # fmt: skip
+        if looked_at:
+            index.move(fold.view())
+    last = fold.view()
+    index.move(last)
+    afresh = ViewIndex()
+    afresh.move(last)
+    for each in (index, afresh):
+        assert set(each.published()) == {("tcp", 8080 + int(name[1:])) for name in last.services}
+    assert {a: index.vtep(a) for a in index.addresses()} == {a: afresh.vtep(a) for a in afresh.addresses()}
+    assert all(index.backends(name) == afresh.backends(name) for name in ("s0", "s1"))
 
 
 def test_placeholders_are_known_names_only() -> None:
