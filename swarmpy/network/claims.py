@@ -101,6 +101,10 @@ class PortClaims:
             if claim is not None:
                 claim.release()
 
+    def wanting(self) -> list[tuple[str, int]]:
+        """Ports that are blocked, or not held against others: they are worth another try."""
+        return [*self.blocked, *(key for key, claim in self._claims.items() if not claim.held)]
+
     def __iter__(self) -> Iterator[tuple[str, int]]:
         """Every port claimed or blocked."""
         return iter({**self._claims, **self.blocked})

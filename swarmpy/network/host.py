@@ -29,7 +29,7 @@ from swarmpy.network import conntrack, host_rules, links
 from swarmpy.network.addresses import DEFAULT_POOLS, AddressPool, choose_subnet, mac_for
 from swarmpy.network.claims import NameClaim, PortClaim
 from swarmpy.network.endpoint import EndpointInfo, EndpointRecord, HostPort
-from swarmpy.network.kernel import Handles, KernelThread, in_namespace, open_namespace, write_sysctl
+from swarmpy.network.kernel import IP_FORWARD, Handles, KernelThread, in_namespace, open_namespace, write_sysctl
 from swarmpy.network.mesh import checked_prefix, ingress_bridge
 from swarmpy.network.nftables import Command
 from swarmpy.network.records import Records
@@ -388,7 +388,7 @@ class HostNetwork:
         gateway = AddressPool(subnet).gateway
         mtu = links.mtu_towards(handles, None)
         links.ensure_bridge(handles, self._bridge, IPv4Interface(f"{gateway}/{subnet.prefixlen}"), mtu)
-        write_sysctl("net/ipv4/ip_forward", "1")
+        write_sysctl(IP_FORWARD, "1")
         handles.nftables.run(self._user_chain())
 
     def _disturbed(self, handles: Handles, rules: Ruleset) -> bool:

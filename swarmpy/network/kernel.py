@@ -24,11 +24,21 @@ from swarmpy.errors import Conflict, Internal
 from swarmpy.network.nft_netlink import NftNetlink
 from swarmpy.network.nftables import Nftables
 
-__all__ = ["Handles", "KernelThread", "NetlinkError", "in_namespace", "open_namespace", "write_sysctl"]
+__all__ = [
+    "IP_FORWARD",
+    "Handles",
+    "KernelThread",
+    "NetlinkError",
+    "in_namespace",
+    "open_namespace",
+    "read_sysctl",
+    "write_sysctl",
+]
 
 T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+IP_FORWARD = "net/ipv4/ip_forward"
 
 
 class Handles:
@@ -130,6 +140,11 @@ def in_namespace(netns_fd: int, work: Callable[[], T]) -> T:
     thread.start()
     thread.join()
     return result.result()
+
+
+def read_sysctl(path: str) -> str:
+    """What /proc/sys/`path` of the calling thread's network namespace says."""
+    return (Path("/proc/sys") / path).read_text().strip()
 
 
 def write_sysctl(path: str, value: str) -> None:

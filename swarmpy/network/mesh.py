@@ -51,6 +51,7 @@ class Mesh:
         names = OverlayNames(ingress_bridge(checked_prefix(name_prefix)), f"{name_prefix}-vx")
         self._held = MeshKernel(names, f"{name_prefix}-mesh")
         self._kernel = KernelThread("mesh")
+        self._watcher = KernelThread("mesh-watch")  # only looks
         self._turn = asyncio.Lock()
         self._view = NO_VIEW
         self._index = ViewIndex()
@@ -81,36 +82,35 @@ class Mesh:
 
     async def glance(self) -> bool:
         """To be called every second or so: put right what others changed, as far as it shows at a glance, and leave
-        out backends that do not answer. Whether anything had been changed."""
-        async with self._turn:
-            if self._view.ingress is None:
-                return False
-            disturbed = self._settled and not await self._kernel.run(self._held.undisturbed)
-            if disturbed or not self._settled:
-                await self._settle()
-            await self._ask_backends()
-            return disturbed
+        out backends that do not answer. Whether anything had been changed.
+
+        Looks without taking a turn: where the kernel lets readers wait, what `apply` has to withdraw must not.
+        """
+        if self._view.ingress is None:
+            return False
+        await self._ask_backends()
+        return not (self._settled and await self._watcher.run(self._held.undisturbed)) and await self._repair()
 
     async def audit(self) -> bool:
         """Compare everything with the kernel and put right what differs, forget withdrawn backends that no connection
         needs, and take ports that were freed. Whether others had changed anything."""
-        async with self._turn:
-            if self._view.ingress is None:
-                return False
-            await self._forget_idle()
-            return await self._settle()
+        if self._view.ingress is None:
+            return False
+        await self._forget_idle()
+        await self._take_freed_ports()
+        return not (self._settled and await self._watcher.run(self._held.agrees)) and await self._repair()
 
     async def release(self) -> None:
         """Let go without touching the kernel: the daemon ends, the mesh goes on."""
         async with self._turn:
             self._let_names_go()
-            await self._kernel.close()
+            await self._end_threads()
 
     async def close(self) -> None:
         """Nothing of the mesh is left in the kernel."""
         async with self._turn:
             await self._apply(NO_VIEW)
-            await self._kernel.close()
+            await self._end_threads()
 
     # -------------------------------------------------------------------------------------------- in turn
 
@@ -140,6 +140,8 @@ class Mesh:
         await self._kernel.run(self._hold, [key for key in ports if self._index.port(key) is not None])
         routes = {key: route for key in ports if (route := self._route(key)) != self._held.route(key)}
         try:
+            if ahead := self._withdrawals(routes):
+                await self._kernel.run(self._held.change, {}, ahead)
             await self._kernel.run(self._held.change, {a: self._vtep(a) for a in addresses}, routes)
         except (Internal, Unavailable) as refusal:
             log.warning("the routing mesh in the kernel is not as it was left, and is made anew: %s", refusal)
@@ -148,6 +150,22 @@ class Mesh:
         self._claims.release(key for key in ports if self._index.port(key) is None)
         await self._forget_flows(routes)
         self._settled = True
+
+    def _withdrawals(self, routes: Mapping[PublishedKey, Route | None]) -> dict[PublishedKey, Route | None]:
+        """As far as these routes can go before backends are made known that are not yet.
+
+        Links are changed under a lock of the whole machine (rtnl), which others may hold for seconds. A task that is
+        about to end must not be sent connections for as long.
+        """
+        ahead: dict[PublishedKey, Route | None] = {}
+        for key, route in routes.items():
+            had = self._held.route(key)
+            if route is None or had is None:
+                continue
+            known = frozenset(a for a in route.backends if self._index.vtep(a) is None or self._held.reaches(a))
+            if known and len(known) < len(route.backends) and not known.issuperset(had.backends):
+                ahead[key] = Route(route.target, reseat(had.backends, known))
+        return ahead
 
     async def _settle(self) -> bool:
         """The kernel agrees with the view, whatever it held. Whether others had changed it."""
@@ -214,9 +232,28 @@ class Mesh:
 
     async def _forget_idle(self) -> None:
         """No backend lingers without a connection to it."""
-        ports = {port for item in self._withdrawn.values() for port in item.ports}
-        busy = await self._kernel.run(conntrack.has_flows, ports) if ports else set()
-        self._withdrawn = {address: item for address, item in self._withdrawn.items() if address in busy}
+        lingering = dict(self._withdrawn)
+        ports = {port for item in lingering.values() for port in item.ports}
+        busy = await self._watcher.run(conntrack.has_flows, ports) if ports else set()
+        async with self._turn:
+            idle = {a for a, item in lingering.items() if a not in busy and self._withdrawn.get(a) is item}
+            for address in idle:
+                del self._withdrawn[address]
+            if idle and self._settled:
+                await self._change((), idle)
+
+    async def _take_freed_ports(self) -> None:
+        async with self._turn:
+            if self._settled:
+                await self._change(self._claims.wanting())
+
+    async def _repair(self) -> bool:
+        async with self._turn:
+            return self._view.ingress is not None and await self._settle()
+
+    async def _end_threads(self) -> None:
+        await self._kernel.close()
+        await self._watcher.close()
 
     async def _forget_flows(self, routes: Mapping[PublishedKey, Route | None]) -> None:
         """UDP flows to these ports go to backends of now. After the rules: a packet that comes is decided by them."""
@@ -229,22 +266,26 @@ class Mesh:
             await self._kernel.run(conntrack.forget_flows, live)
 
     async def _ask_backends(self) -> None:
-        before = self._reachability.silent
-        await self._kernel.run(self._converse)
+        """One round of questions. What is silent now, or no more, shows in the rules at once."""
+        if self._echo is None:
+            self._echo = await self._watcher.run(_echo_socket)
+        echo, before = self._echo, self._reachability.silent
+        asked = self._reachability.round(await self._watcher.run(lambda _: echo.answers()))
+        await self._watcher.run(lambda _: echo.ask(asked))
         after = self._reachability.silent
         if before == after:
             return
         for verb, addresses in (("do not answer", after - before), ("answer", before - after)):
             if addresses:
                 log.warning("backends on other nodes %s: %s", verb, ", ".join(str(a) for a in sorted(addresses)))
-        await self._change(frozenset[PublishedKey]().union(*(self._index.ports_to(a) for a in before ^ after)))
-
-    # -------------------------------------------------------------------------------------------- on the kernel thread
+        async with self._turn:
+            if self._settled:
+                await self._change({port for address in before ^ after for port in self._index.ports_to(address)})
 
     def _hold(self, _: Handles, ports: Iterable[PublishedKey]) -> None:
         self._claims.hold(ports)
 
-    def _converse(self, _: Handles) -> None:
-        if self._echo is None:
-            self._echo = EchoSocket()
-        self._echo.ask(self._reachability.round(self._echo.answers()))
+
+def _echo_socket(_: Handles) -> EchoSocket:
+    """Made on the kernel's thread: that is in the network namespace."""
+    return EchoSocket()

@@ -1,7 +1,9 @@
 """What the kernel holds of the routing mesh: read, compared and changed.
 
-Owns    the record of what was last written. Its methods run on the kernel thread, one at a time. One that fails leaves
-        the record unknown, and the next `settle` starts from what the kernel itself says.
+Owns    the record of what was last written. The methods that change something run on one kernel thread, one at a time.
+        One that fails leaves the record unknown, and the next `settle` starts from what the kernel itself says.
+        Those that only look may run beside them on another thread: they then may see a change half-way, and call it a
+        disturbance; `settle` knows better.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import TypeVar
 
 from swarmpy.errors import Internal
 from swarmpy.network import mesh_rules, overlay
-from swarmpy.network.kernel import Handles, write_sysctl
+from swarmpy.network.kernel import IP_FORWARD, Handles, read_sysctl, write_sysctl
 from swarmpy.network.mesh_links import LinkState, Remote, entry_changes
 from swarmpy.network.mesh_rules import PublishedKey, Route
 from swarmpy.network.ruleset import Ruleset, change, comments, observed
@@ -40,12 +42,16 @@ class MeshKernel:
         self._generation = 0
         self._known = False  # the record is what the kernel holds, if nobody else touched it
 
+    def reaches(self, address: IPv4Address) -> bool:
+        """Whether packets to this remote address find their way."""
+        return address in self._entries
+
     def route(self, key: PublishedKey) -> Route | None:
         """Where the published port was last led."""
         return self._routes.get(key)
 
     def undisturbed(self, handles: Handles) -> bool:
-        """Whether devices and rules are as they were left. The cost is that of the rules, and of none when nobody has
+        """Whether devices and rules look as they were left. The cost is that of the rules, and of none when nobody has
         changed any table of the host."""
         if not self._known or overlay.devices(handles, self._names) != self._devices:
             return False
@@ -57,6 +63,14 @@ class MeshKernel:
             self._generation = generation
         return True
 
+    def agrees(self, handles: Handles) -> bool:
+        """Whether everything down to the last element looks as it was left."""
+        if not self.undisturbed(handles) or not self._compare(*self._read(handles)):
+            return False
+        assert self._ingress is not None
+        address = f"{self._ingress.address.ip}/{self._ingress.subnet.prefixlen}"
+        return overlay.addresses(handles, self._names) == {address} and read_sysctl(IP_FORWARD) == "1"
+
     def settle(
         self, handles: Handles, ingress: IngressNetwork, entries: Entries, routes: Mapping[PublishedKey, Route]
     ) -> bool:
@@ -65,13 +79,11 @@ class MeshKernel:
         The devices count as unknown, so they are looked after too.
         """
         known, self._known = self._known, False
-        listed = handles.own_table(self._table)
-        rules = observed(self._table, listed) if listed is not None else None
-        links = overlay.read_entries(handles, self._names)
-        others = known and (rules != self._rendered(self._routes) or links != _links(self._entries))
+        rules, links = self._read(handles)
+        others = known and not self._compare(rules, links)
         self._ingress, self._entries, self._routes = ingress, dict(entries), dict(routes)
         self._sizes = Counter(len(route.backends) for route in routes.values())
-        write_sysctl("net/ipv4/ip_forward", "1")
+        write_sysctl(IP_FORWARD, "1")
         overlay.ensure_devices(handles, self._names, ingress)
         links = overlay.read_entries(handles, self._names)
         overlay.change_entries(handles, self._names, entry_changes(links, _links(entries)))
@@ -88,7 +100,8 @@ class MeshKernel:
         self._known = False
         had = {address: self._entries[address] for address in entries if address in self._entries}
         wanted = {address: vtep for address, vtep in entries.items() if vtep is not None}
-        overlay.change_entries(handles, self._names, entry_changes(_links(had), _links(wanted)))
+        if had != wanted:
+            overlay.change_entries(handles, self._names, entry_changes(_links(had), _links(wanted)))
         _merge(self._entries, entries)
 
         before = self._rendered({key: self._routes[key] for key in routes if key in self._routes})
@@ -107,9 +120,17 @@ class MeshKernel:
             handles.nftables.run(change(Ruleset(self._table), None))
         self._entries, self._routes, self._sizes = {}, {}, Counter()
 
+    def _read(self, handles: Handles) -> tuple[Ruleset | None, LinkState]:
+        listed = handles.own_table(self._table)
+        rules = observed(self._table, listed) if listed is not None else None
+        return rules, overlay.read_entries(handles, self._names)
+
+    def _compare(self, rules: Ruleset | None, links: LinkState) -> bool:
+        return rules == self._rendered(dict(self._routes)) and links == _links(dict(self._entries))
+
     def _rendered(self, routes: Mapping[PublishedKey, Route]) -> Ruleset:
         assert self._ingress is not None, "a mesh without an ingress network has no rules"
-        sizes = (size for size, count in self._sizes.items() if count > 0)
+        sizes = (size for size, count in dict(self._sizes).items() if count > 0)
         return mesh_rules.render(self._table, self._names.bridge, self._ingress, sizes, routes)
 
     def _replace(self, handles: Handles, had: Ruleset | None, wanted: Ruleset) -> None:

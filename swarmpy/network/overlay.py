@@ -8,6 +8,7 @@ Source  ip-link(8) vxlan; bridge(8) fdb; ip-neighbour(8); include/uapi/linux/nei
 from __future__ import annotations
 
 import errno
+import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from typing import Any
@@ -28,7 +29,7 @@ from swarmpy.network.links import (
 from swarmpy.network.mesh_links import EntryChange, LinkState
 from swarmpy.network.view import IngressNetwork
 
-__all__ = ["OverlayNames", "change_entries", "devices", "ensure_devices", "read_entries", "remove_devices"]
+__all__ = ["OverlayNames", "addresses", "change_entries", "devices", "ensure_devices", "read_entries", "remove_devices"]
 
 IFF_UP = 1  # include/uapi/linux/if.h
 VXLAN_OVERHEAD_BYTES = 50  # outer Ethernet, IPv4, UDP and VXLAN headers: RFC 7348, section 5
@@ -62,6 +63,13 @@ def devices(handles: Handles, names: OverlayNames) -> tuple[int, ...]:
         for link in handles.links.get_links(index):
             shown += (index, link.get_attr("IFLA_MASTER") or 0, link["flags"] & IFF_UP)
     return tuple(shown)
+
+
+def addresses(handles: Handles, names: OverlayNames) -> set[str]:
+    """The IPv4 addresses of the bridge, with prefix lengths."""
+    index = handles.index_of(names.bridge)
+    found = handles.links.get_addr(index=index, family=socket.AF_INET) if index is not None else ()
+    return {f"{item.get_attr('IFA_ADDRESS')}/{item['prefixlen']}" for item in found}
 
 
 def remove_devices(handles: Handles, names: OverlayNames) -> None:
@@ -137,8 +145,6 @@ def read_entries(handles: Handles, names: OverlayNames) -> LinkState:
 
 def change_entries(handles: Handles, names: OverlayNames, changes: EntryChange) -> None:
     """Write and remove what `changes` says. Unavailable when the VXLAN device has gone."""
-    if not changes:
-        return
     links, index = handles.links, handles.index_of(names.vxlan)
     if index is None:
         raise Unavailable(f"link {names.vxlan} of the routing mesh has gone from this host")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from swarmpy.errors import Conflict
-from swarmpy.network import Mesh, Port
+from swarmpy.network import Mesh, Port, overlay
 from swarmpy.network.nft_netlink import NftNetlink
 from swarmpy.network.reachability import MISSES
 from tests.network.swarm import DNS, HTTP, Swarm, spread
@@ -292,6 +293,58 @@ def test_a_node_that_hears_nobody_leaves_nobody_out(swarm: Swarm, outside: Names
     swarm.run(third, "c", 12)
     assert spread(outside, third.address) == {"c"}, "its own task needs no asking"
     assert spread(outside, first.address) == {"a", "b", "c"}
+
+
+class Gate:
+    """A way into the kernel that lets nobody through until it is opened, as when others hold its locks."""
+
+    def __init__(self, way: Callable[..., Any]) -> None:
+        self._way = way
+        self.waiting, self._opened = threading.Event(), threading.Event()
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.waiting.set()
+        assert self._opened.wait(30)
+        return self._way(*arguments)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+def test_a_look_that_must_wait_holds_up_no_withdrawal(
+    swarm: Swarm, outside: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = swarm.hosts
+    swarm.run(first, "a", 10)
+    swarm.run(second, "b", 11)
+    gate = Gate(overlay.devices)
+    monkeypatch.setattr(overlay, "devices", gate)
+    looks = [third.begin(look) for look in (third.mesh.glance(), third.mesh.audit())]
+    assert gate.waiting.wait(30)
+    swarm.withdraw("a")
+    assert spread(outside, third.address) == {"b"}
+    gate.open()
+    assert [look.result(30) for look in looks] == [False, False]
+
+
+def test_a_withdrawal_does_not_wait_for_links(
+    swarm: Swarm, outside: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even when the same view brings a backend that needs new ones."""
+    first, second, third = swarm.hosts
+    swarm.run(first, "a", 10)
+    swarm.run(second, "b", 11)
+    swarm.run(second, "c", 12, service="another")
+    swarm.tasks["c"] = replace(swarm.tasks["c"], service_id="web")
+    del swarm.tasks["a"]
+    swarm.tasks["d"] = replace(swarm.tasks["b"], address=INGRESS[13])
+    gate = Gate(overlay.change_entries)
+    monkeypatch.setattr(overlay, "change_entries", gate)
+    applying = third.begin(third.mesh.apply(swarm.view(third)))
+    assert gate.waiting.wait(30)
+    assert spread(outside, third.address) == {"b", "c"}
+    gate.open()
+    applying.result(30)
 
 
 def test_an_outer_packet_is_not_tracked(swarm: Swarm, outside: Namespace) -> None:

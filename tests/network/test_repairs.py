@@ -76,11 +76,12 @@ def test_a_glance_finds_it(swarm: Swarm, outside: Namespace, breakage: str) -> N
     "nft delete table ip sw-mesh; nft add table ip sw-mesh; nft add set ip sw-mesh port '{ type mark; }'",
     "bridge fdb flush dev sw-vx; ip neigh flush dev sw-vx nud permanent",
     "ip addr flush dev sw-ing",
+    "sysctl -qw net.ipv4.ip_forward=0",
 ])  # fmt: skip
 def test_an_audit_finds_it(swarm: Swarm, outside: Namespace, breakage: str) -> None:
     for host in swarm.hosts:
         shell(host.namespace, breakage)
-        assert host.call(host.mesh.audit()) or "ip addr" in breakage
+        assert host.call(host.mesh.audit()) or "ip addr" in breakage or "sysctl" in breakage
         assert not host.call(host.mesh.audit())
     all_answer(swarm, outside)
 

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,7 +139,11 @@ class Host:
         return Mesh("sw")
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return self.begin(work).result(30)
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """The same without waiting."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def new_mesh(self) -> None:
         """A new daemon's Mesh; the old one must have been closed or released."""
