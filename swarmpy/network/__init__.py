@@ -9,6 +9,7 @@ Design note: docs/design/network.md.
 from swarmpy.network.endpoint import EndpointInfo, HostPort
 from swarmpy.network.host import HostNetwork
 from swarmpy.network.mesh import Mesh
+from swarmpy.network.tcp_sockets import TcpSocket, tcp_sockets
 from swarmpy.network.view import Backend, IngressNetwork, MeshView, Peer, Port, ViewChange
 
 __all__ = [
@@ -21,5 +22,7 @@ __all__ = [
     "MeshView",
     "Peer",
     "Port",
+    "TcpSocket",
     "ViewChange",
+    "tcp_sockets",
 ]

@@ -132,7 +132,16 @@ class Mesh:
         if view.ingress == before.ingress and self._settled:
             await self._change(touched.ports, touched.addresses)
         else:
+            if before.ingress is None:
+                await self._recall()
             await self._settle()
+
+    async def _recall(self) -> None:
+        """Backends that the daemon before this one still knew, and that left meanwhile, may have connections too."""
+        ports, vteps = frozenset(self._index.published()), {peer.vtep for peer in self._view.peers.values()}
+        for address, vtep in (await self._kernel.run(self._held.entries)).items():
+            if vtep in vteps and not self._index.holds(address):
+                self._withdrawn[address] = Withdrawn(vtep, ports)
 
     async def _change(self, ports: Collection[PublishedKey], addresses: Collection[IPv4Address] = ()) -> None:
         """The kernel agrees with the view as far as these published ports and addresses go."""

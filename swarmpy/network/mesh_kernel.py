@@ -50,6 +50,12 @@ class MeshKernel:
         """Where the published port was last led."""
         return self._routes.get(key)
 
+    def entries(self, handles: Handles) -> dict[IPv4Address, IPv4Address]:
+        """Remote addresses that the kernel itself knows, with their VTEPs; an earlier daemon may have written them."""
+        links = overlay.read_entries(handles, self._names)
+        vteps = dict(links.forwarding)
+        return {IPv4Address(address): IPv4Address(vteps[mac]) for address, mac in links.neighbours if mac in vteps}
+
     def undisturbed(self, handles: Handles) -> bool:
         """Whether devices and rules look as they were left. The cost is that of the rules, and of none when nobody has
         changed any table of the host."""

@@ -26,7 +26,7 @@ from swarmpy.errors import Internal, SwarmpyError
 from swarmpy.identity.joining import leader_of
 from swarmpy.rpc.dispatcher_pb2 import Assignments, NodeState, TaskStatusUpdate, ToAgent, Welcome
 from swarmpy.rpc.logs_pb2 import LogMessage
-from swarmpy.rpc.types_pb2 import ASSIGNED, NodeDescription, Task, TaskStatus, TaskTemplate
+from swarmpy.rpc.types_pb2 import ASSIGNED, RUNNING, NodeDescription, Task, TaskStatus, TaskTemplate
 from swarmpy.worker import known_managers
 from swarmpy.worker.executor import Executor, LogWish, Order
 from swarmpy.worker.holdings import Changes, Holdings
@@ -43,6 +43,7 @@ __all__ = ["Agent"]
 INBOX = 4                        # assignments read ahead of the disk
 GATHER_S = 0.002                 # states reached within this time share a write and a report
 DISK_RETRY_S = 1.0
+MESH_FIRST_S = 2.0               # a session's first view is waited for before it stops a task, but no longer
 DESCRIBE_S = 30.0                # between looks at whether the node is still what it said
 REFUSED_S = 30.0                 # between attempts of a node that the managers no longer know
 
@@ -279,9 +280,18 @@ class Agent:
                 except Internal as error:
                     log.error("assignments wait, they must be on disk first: %s", error)
                     await asyncio.sleep(DISK_RETRY_S)
+            if any(task.desired_state > RUNNING for task in (*changes.new, *changes.changed)) or changes.removed:
+                await self._mesh_first()
             self._act_on(changes)
             if changes.complete:
                 await self._sweep()
+
+    async def _mesh_first(self) -> None:
+        """A leader tells a new session at once what is to stop, and what this node has in its kernel may be from long
+        before: until that is right it may still send connections to the very task."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MESH_FIRST_S):
+                await self._keeper.current.wait()
 
     async def _keep(self, changes: Changes) -> None:
         rows = [(task, _initial(task)) for task in changes.new if task.id not in self._runners]

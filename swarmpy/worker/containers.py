@@ -17,6 +17,7 @@ from swarmpy.rpc.logs_pb2 import LogMessage
 from swarmpy.rpc.types_pb2 import ContainerStatus, PortConfig, Task
 from swarmpy.worker.container_spec import TASK_ID_LABEL, container_for
 from swarmpy.worker.executor import Exit, LogWish, Order, Started, task_name
+from swarmpy.worker.service_ports import drained, listening, tcp_ports
 
 __all__ = ["EngineExecutor"]
 
@@ -72,9 +73,12 @@ class EngineExecutor:
 
     async def healthy(self, order: Order) -> None:
         record = self._get(order.task)
-        if await self._health(record, "healthy", "unhealthy") == "unhealthy":
-            await self.stop(order)
+        verdict = await self._health(record, "healthy", "unhealthy")
+        if verdict == "unhealthy":
+            await self._end(order, record)
             raise Conflict(UNHEALTHY)
+        if not verdict and record.state.running:
+            await listening(record.state.pid, tcp_ports(order.task))
 
     async def wait(self, order: Order) -> Exit:
         record = self._get(order.task)
@@ -84,7 +88,7 @@ class EngineExecutor:
             await asyncio.wait({ending, ailing}, return_when=asyncio.FIRST_COMPLETED)
             unhealthy = not ending.done() and ailing.result() == "unhealthy"
             if unhealthy:
-                await self.stop(order)
+                await self._end(order, record)
             result = await ending
         finally:
             ending.cancel()
@@ -119,6 +123,11 @@ class EngineExecutor:
         record = self._find(order.task)
         if record is None:
             return ContainerStatus()
+        if record.state.running:
+            await drained(record.state.pid, tcp_ports(order.task))
+        return await self._end(order, record)
+
+    async def _end(self, order: Order, record: ContainerRecord) -> ContainerStatus:
         await self._engine.containers.stop(record.id, order.grace_ns / 1e9)
         return _status(self._find(order.task) or record)
 

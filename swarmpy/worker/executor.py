@@ -85,7 +85,8 @@ class Executor(Protocol):
         """The container runs, or has run."""
 
     async def healthy(self, order: Order) -> None:
-        """Returns once the container is healthy, has ended, or at once when it has no health check. May be cancelled.
+        """Returns once the container is healthy, or, without a health check, listens on the ports that published TCP
+        ports lead to or has had its time to; or has ended. May be cancelled.
 
         Raises Conflict when it is unhealthy; it is stopped then.
         """
@@ -94,7 +95,10 @@ class Executor(Protocol):
         """Returns once the container no longer runs; one that becomes unhealthy is stopped. May be cancelled."""
 
     async def stop(self, order: Order) -> ContainerStatus:
-        """The container has ended: by its stop signal, or killed after the grace. It still exists."""
+        """The container has ended: by its stop signal, or killed after the grace. It still exists.
+
+        The signal comes when no client waits for an answer of its published TCP ports, or a little later.
+        """
 
     async def remove(self, order: Order) -> None:
         """No container of the task is left, whatever state it was in."""

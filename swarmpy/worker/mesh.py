@@ -140,7 +140,8 @@ class MeshFold:
 
 
 class MeshKeeper:
-    """Keeps the kernel at the newest view. `ready` is set while this node has its place in the ingress network."""
+    """Keeps the kernel at the newest view. `ready` is set while this node has its place in the ingress network, and
+    `current` once a view of the present session is in the kernel."""
 
     def __init__(self, mesh: KernelMesh) -> None:
         self._mesh = mesh
@@ -148,11 +149,13 @@ class MeshKeeper:
         self._wake = asyncio.Event()
         self._applied: Callable[[int], None] | None = None
         self.ready = asyncio.Event()
+        self.current = asyncio.Event()
 
     def session(self, node_id: str, applied: Callable[[int], None]) -> None:
         """A new session: its first update is complete. `applied` is called with each version that is in the kernel."""
         self._fold = MeshFold(node_id)
         self._applied = applied
+        self.current.clear()
 
     def take(self, update: MeshUpdate) -> None:
         """One update of the present session."""
@@ -187,6 +190,8 @@ class MeshKeeper:
             self.ready.set()
         else:
             self.ready.clear()
+        if fold is self._fold:
+            self.current.set()
         if applied is not None:
             applied(version)
 

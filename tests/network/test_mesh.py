@@ -147,6 +147,24 @@ def test_a_new_daemon_takes_over_without_a_gap(swarm: Swarm, outside: Namespace)
     assert ask(outside, third.address, 8080) == "a"
 
 
+def test_a_connection_outlives_a_withdrawal_that_no_daemon_saw(swarm: Swarm, outside: Namespace) -> None:
+    first, second, third = swarm.hosts
+    swarm.run(first, "old", 10)
+    with dial(outside, third.address, 8080) as connection:
+        assert read_name(connection) == "old"
+        third.call(third.mesh.release())
+        del swarm.tasks["old"]
+        third.new_mesh()
+        swarm.run(second, "new", 11)
+        for _ in range(2):
+            assert spread(outside, third.address) == {"new"}
+            third.namespace.links(_forget_cached_neighbours)
+            connection.sendall(b"x" * 100_000)
+            assert read_exactly(connection, 100_000) == b"x" * 100_000
+            third.call(third.mesh.audit())
+    shell(third.namespace, "bridge fdb show dev sw-vx | grep -q 02:42:0a:00:00:0a")
+
+
 def test_ports_change_hands_in_one_step(swarm: Swarm, outside: Namespace) -> None:
     """Two services swap their published ports, while one client of each sends datagrams all along."""
     first, second, third = swarm.hosts

@@ -215,12 +215,37 @@ async def stops(story: Story) -> None:
             raise AssertionError(f"{name} is still there")
 
 
-async def host_ports(story: Story) -> None:
-    """mode=host: the port that was free is told."""
-    port = PortConfig(target_port=80, publish_mode=PortConfig.HOST)
-    story.task("h1", "sleep", "60", ports=(port,))
+SLOW_ANSWER = """
+mkdir -p /w/cgi-bin
+printf '#!/bin/sh\\necho > /w/asked; sleep 1; echo Content-Type: text/plain; echo; echo answered\\n' > /w/cgi-bin/slow
+chmod +x /w/cgi-bin/slow
+echo up
+while [ ! -e /w/begin ]; do sleep 0.02; done
+exec httpd -f -p 80 -h /w
+"""
+
+
+async def published(story: Story) -> None:
+    """mode=host: the port that was free is told. RUNNING means that the program listens, and a client that was there
+    before the task is told to end gets its answer, also from a program that does not wait for it."""
+    port, spec = PortConfig(target_port=80, publish_mode=PortConfig.HOST), TaskSpec()
+    spec.container.stop_signal = "SIGKILL"
+    order = story.task("h1", "sh", "-c", SLOW_ANSWER, ports=(port,), spec=spec)
+    await story.reaches("h1", STARTING)
+    await story.started("h1")
+    await story.lines(order, until=b"up")
+    assert story.runners["h1"].status.state == STARTING
+    inside = Path(f"/proc/{story.engine.containers.get('web.1.h1').state.pid}/root/w")
+    await asyncio.to_thread((inside / "begin").touch)
     status = await story.reaches("h1", RUNNING)
     assert [given.target_port for given in status.host_ports] == [80] and status.host_ports[0].published_port > 0
+    asking = asyncio.create_task(fetch(status.host_ports[0].published_port, "/cgi-bin/slow"))
+    async with asyncio.timeout(DEADLINE_S):
+        while not await asyncio.to_thread((inside / "asked").exists):
+            await asyncio.sleep(0.01)
+    story.runners["h1"].desire(SHUTDOWN)
+    assert await asking == b"answered\n"
+    await story.reaches("h1", SHUTDOWN)
 
 
 async def health(story: Story) -> None:
@@ -244,15 +269,15 @@ async def health(story: Story) -> None:
     assert failed.error == "task: unhealthy container", failed
 
 
-async def fetch() -> bytes:
+async def fetch(port: int = 8080, path: str = "/index.html") -> bytes:
     """What the published port answers on this node's own 127.0.0.1; b"" when nobody does."""
     try:
-        async with asyncio.timeout(1):
-            reader, writer = await asyncio.open_connection("127.0.0.1", 8080)
-            writer.write(b"GET /index.html HTTP/1.0\r\n\r\n")
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
             answer = await reader.read()
             writer.close()
-            return answer.rpartition(b"\r\n")[2]
+            return answer.replace(b"\r", b"").partition(b"\n\n")[2]
     except (OSError, TimeoutError):
         return b""
 
@@ -303,7 +328,7 @@ async def main(root: Path, prefix: str) -> None:
             await engine.images.import_tar(tar, "busybox:latest", ['CMD ["sh"]'], "")
             story = Story(engine)
             try:
-                await asyncio.gather(ends(story), missing(story), stops(story), host_ports(story), health(story))
+                await asyncio.gather(ends(story), missing(story), stops(story), published(story), health(story))
                 await mesh(story, prefix)
                 kept = story.task("k1", "sh", "-c", "echo one; sleep 60")
                 brief = story.task("k2", "sleep", "60")
