@@ -108,6 +108,9 @@ class EngineAgent:
     def managers(self) -> tuple[str, ...]:
         return self._agent.managers
 
+    def follow_leader(self, addr: str) -> None:
+        self._agent.follow_leader(addr)
+
     async def start(self) -> None:
         await self._agent.start()
         self._identity.on_change(self._agent.reconnect)

@@ -95,6 +95,7 @@ class Agent:
         self._reached_wake = asyncio.Event()
         self._inbox: asyncio.Queue[Assignments] = asyncio.Queue(INBOX)
         self._session: Session | None = None
+        self._addr = ""                                      # of the manager of the present session or attempt
         self._reconnect = asyncio.Event()
         self._failure: BaseException | None = None
         self._described = NodeDescription()
@@ -121,6 +122,12 @@ class Agent:
     def reconnect(self) -> None:
         """Begin a new session, with a new channel: after the certificate changed."""
         self._reconnect.set()
+
+    def follow_leader(self, addr: str) -> None:
+        """This host's own manager knows that the one at `addr` leads now: have a session with that one."""
+        if addr != self._addr:
+            self._managers.hint(addr)
+            self._reconnect.set()
 
     async def start(self) -> None:
         """Go on with what an earlier daemon left. The engine must have adopted its containers before."""
@@ -191,6 +198,7 @@ class Agent:
         """One session with one manager. Returns the seconds to wait before the next."""
         if self._failure is None:
             self._reconnect.clear()
+        self._addr = addr
         channel = self._channel(addr)
         session = Session(channel, self._reporter, self._rng, self._metadata)
         publisher = LogPublisher(channel, self._read_logs, self._metadata)
@@ -203,15 +211,15 @@ class Agent:
             await serving
             return 0.0
         except grpc.aio.AioRpcError as error:
-            return self._refused(addr, error)
+            return self._sent_away(addr, error)
         except (TimeoutError, SwarmpyError, OSError) as error:
             log.info("no session with manager %s: %s", addr, error or "it did not answer")
             return self._managers.refused(addr, None)
         finally:
+            self._session, self._addr = None, ""
             moving.cancel()
             serving.cancel()
             await asyncio.wait({serving, moving})
-            self._session = None
             await publisher.close()
             await channel.close(None)
 
@@ -222,7 +230,7 @@ class Agent:
         def welcomed(welcome: Welcome) -> None:
             log.info("session %s with the leader at %s", welcome.session_id, addr)
             self.node_id = welcome.node_id
-            self._managers.serves(addr)
+            self._managers.serves(addr, welcome.heartbeat_period_ns / 1e9)
             self._reporter.session()
             self._keeper.session(welcome.node_id, session.mesh_applied)
             self._session = session
@@ -241,7 +249,7 @@ class Agent:
                 self._described = description
                 self._session.describe(description)
 
-    def _refused(self, addr: str, error: grpc.aio.AioRpcError) -> float:
+    def _sent_away(self, addr: str, error: grpc.aio.AioRpcError) -> float:
         code = error.code()
         if code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED):
             log.error("the manager %s refuses this node: %s", addr, error.details())
@@ -249,6 +257,8 @@ class Agent:
             return REFUSED_S
         log.info("no session with manager %s: %s %s", addr, code.name, error.details())
         leader = leader_of(error) if code is grpc.StatusCode.FAILED_PRECONDITION else None
+        if self._session is not None:
+            return self._managers.lost(addr, leader)
         return self._managers.refused(addr, leader)
 
     async def _hear(self, message: ToAgent, publisher: LogPublisher) -> None:

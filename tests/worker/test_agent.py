@@ -248,6 +248,19 @@ def test_the_leader_is_found_through_another_manager_and_remembered(tmp_path: Pa
     drive(story)
 
 
+def test_what_the_hosts_own_manager_knows_of_the_leader_outweighs_the_present_session(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with leader() as old, leader() as new:
+            await swarm(old, "n1")
+            await swarm(new, "n1")
+            async with working(old, tmp_path, "n1") as [worker]:
+                await until(lambda: old.store.nodes["n1"].status.state == NodeStatus.READY, "a session with the old")
+                worker.agent.follow_leader(new.addr)
+                await until(lambda: new.store.nodes["n1"].status.state == NodeStatus.READY, "one with the new")
+
+    drive(story)
+
+
 def test_a_node_that_is_removed_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     async def story() -> None:
         async with leader() as lead:
