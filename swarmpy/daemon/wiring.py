@@ -118,6 +118,8 @@ class EngineAgent:
         self._running.add_done_callback(_tell_if_broken)
 
     async def close(self, *, remove_tasks: bool) -> None:
+        if remove_tasks:
+            await self._agent.depart()
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait({self._running})

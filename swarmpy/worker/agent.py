@@ -44,6 +44,7 @@ INBOX = 4                        # assignments read ahead of the disk
 GATHER_S = 0.002                 # states reached within this time share a write and a report
 DISK_RETRY_S = 1.0
 DESCRIBE_S = 30.0                # between looks at whether the node is still what it said
+DEPART_S = 1.0                   # for the leader to take leave; otherwise it will miss the heartbeats
 REFUSED_S = 30.0                 # between attempts of a node that the managers no longer know
 
 log = logging.getLogger(__name__)
@@ -95,8 +96,10 @@ class Agent:
         self._reached_wake = asyncio.Event()
         self._inbox: asyncio.Queue[Assignments] = asyncio.Queue(INBOX)
         self._session: Session | None = None
+        self._welcomed = asyncio.Event()                     # set while there is a session
         self._addr = ""                                      # of the manager of the present session or attempt
         self._reconnect = asyncio.Event()
+        self._departed = False
         self._failure: BaseException | None = None
         self._described = NodeDescription()
         self._background: list[asyncio.Task[None]] = []
@@ -153,6 +156,8 @@ class Agent:
         while True:
             if self._failure is not None:
                 raise Internal(f"the agent is broken: {self._failure}") from self._failure
+            if self._departed:
+                await asyncio.Event().wait()
             addr = self._managers.choose()
             if addr is None:
                 await asyncio.sleep(known_managers.LONGEST_WAIT_S)
@@ -171,6 +176,15 @@ class Agent:
         finally:
             await self._store.close()
             await self._mesh.release()
+
+    async def depart(self) -> None:
+        """Tell the leader, if it can be had soon, that this node leaves. After that no session begins any more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DEPART_S):
+                await self._welcomed.wait()
+                if self._session is not None:
+                    self._departed = True
+                    await self._session.leave()
 
     async def leave(self) -> None:
         """The node is no longer part of the swarm: its tasks end, and nothing of them or of the mesh is left."""
@@ -217,6 +231,7 @@ class Agent:
             return self._managers.refused(addr, None)
         finally:
             self._session, self._addr = None, ""
+            self._welcomed.clear()
             moving.cancel()
             serving.cancel()
             await asyncio.wait({serving, moving})
@@ -234,6 +249,7 @@ class Agent:
             self._reporter.session()
             self._keeper.session(welcome.node_id, session.mesh_applied)
             self._session = session
+            self._welcomed.set()
             session.report()
 
         await session.serve(

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from swarmpy.api.swarm_json.cluster import DEFAULT_HEARTBEAT_NS
 from swarmpy.manager.dispatcher.sessions import (
+    ANSWERING_PERIODS,
     DEFAULT_PERIOD_NS,
     GRACE_PERIODS,
+    MANAGER_PERIODS,
     STALL_NS,
     Liveness,
     Phase,
@@ -23,6 +25,7 @@ from swarmpy.rpc.types_pb2 import NodeStatus
 S = 1_000_000_000
 PERIOD = 2 * S
 GRACE = GRACE_PERIODS * PERIOD
+ANSWERING = ANSWERING_PERIODS * PERIOD
 STEP = STALL_NS // 2
 
 
@@ -116,11 +119,11 @@ def test_a_session_that_breaks_in_a_long_silence_leaves_half_a_period_to_come_ba
     assert leader.down() == {"a": 6.75}
 
 
-def test_a_host_that_answers_has_twice_the_grace() -> None:
+def test_a_host_that_answers_has_ten_periods() -> None:
     leader = Leader(answering=frozenset("a"))
     leader.connect("a", "b")
-    leader.run(20)
-    assert leader.down() == {"a": 12.0, "b": 6.0}
+    leader.run(40)
+    assert leader.down() == {"a": 20.0, "b": 6.0}
 
 
 def test_an_answer_outlives_the_session_but_no_message() -> None:
@@ -130,8 +133,8 @@ def test_an_answer_outlives_the_session_but_no_message() -> None:
     leader.liveness.broken("a", leader.now)
     leader.liveness.heard("b", leader.now)
     leader.answering = frozenset()
-    leader.run(20)
-    assert leader.down() == {"a": 12.0, "b": 11.0}
+    leader.run(40)
+    assert leader.down() == {"a": 20.0, "b": 11.0}
 
 
 def test_a_new_leader_waits_less_for_managers_who_know_of_it_at_once() -> None:
@@ -197,6 +200,17 @@ def test_a_shorter_period_counts_once_the_node_could_hear_of_it() -> None:
     assert leader.down() == {"a": 15.0}
 
 
+def test_a_node_that_left_is_not_judged_and_may_come_back() -> None:
+    leader = Leader()
+    leader.connect("a")
+    leader.liveness.left("a")
+    leader.run(20)
+    assert (leader.found, leader.asked) == ([], [])
+    leader.connect("a")
+    leader.run(40)
+    assert leader.down() == {"a": 26.0}
+
+
 def test_a_removed_node_is_not_judged() -> None:
     leader = Leader()
     leader.connect("a")
@@ -233,12 +247,12 @@ def test_nobody_is_down_who_spoke_within_the_grace_and_everybody_silent_is(
             leader.tick()
             for _, judged, state in leader.found[before:]:
                 if state == NodeStatus.DOWN:
-                    assert own - heard[judged] >= GRACE * (2 if judged in answering else 1)
+                    assert own - heard[judged] >= (ANSWERING if judged in answering else GRACE)
                     assert judged not in down
                     down.add(judged)
         for other, at in heard.items():
             # a node whose stream broke late is given half a period to come back
-            longest = 2 * GRACE if other in answering else GRACE + PERIOD // 2
+            longest = ANSWERING if other in answering else GRACE + PERIOD // 2
             assert other in down or own - at <= longest + STALL_NS
 
 
@@ -271,6 +285,7 @@ def test_a_new_leader_misses_exactly_those_who_do_not_come_back(
     down = leader.down()
     assert set(down) == set(nodes) - set(back)
     for node, at_s in down.items():
-        periods = (2 if int(node) in managers else GRACE_PERIODS) * (2 if int(node) in answering else 1)
+        periods = MANAGER_PERIODS if int(node) in managers else GRACE_PERIODS
+        periods = ANSWERING_PERIODS if int(node) in answering else periods
         waited = [at for at in came if at <= at_s * S]
         assert at_s * S == max([periods * PERIOD, *(at + PERIOD for at in waited[-1:])])

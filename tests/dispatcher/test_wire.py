@@ -38,9 +38,9 @@ def test_a_node_that_says_hello_is_ready_and_gets_its_tasks() -> None:
             await lead.put(lead.task("t1", "n1"), lead.task("t2", "n2", 2))
             agent = FakeAgent(lead.addr, "n1")
             await agent.hello()
-            await until(lambda: agent.desired == {"t1": RUNNING}, "n1 gets t1 alone")
-            await until(lambda: lead.store.nodes["n1"].status.state == NodeStatus.READY, "n1 is READY")
             node = lead.store.nodes["n1"]
+            assert node.status.state == NodeStatus.READY, "before it is welcomed"
+            await until(lambda: agent.desired == {"t1": RUNNING}, "n1 gets t1 alone")
             assert node.status.addr == "127.0.0.1" and node.description.hostname == "n1"
             assert agent.heard[0].welcome.node_id == "n1"
             assert agent.heard[0].welcome.heartbeat_period_ns == DEFAULT_PERIOD_NS

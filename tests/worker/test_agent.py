@@ -281,6 +281,36 @@ def test_a_node_that_is_removed_is_told_and_leaves_nothing(tmp_path: Path) -> No
     drive(story)
 
 
+def test_a_node_that_leaves_says_so_and_is_down_at_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with leader() as lead:
+            await swarm(lead, "n1")
+            worker = Worker("n1", tmp_path, lead.addr)
+            await worker.start()
+            await until(lambda: lead.store.nodes["n1"].status.state == NodeStatus.READY, "READY")
+            await worker.agent.depart()
+            await until(lambda: lead.store.nodes["n1"].status.state == NodeStatus.DOWN, "DOWN")
+            assert lead.store.nodes["n1"].status.message == "the node left the swarm"
+            statistics = lead.dispatcher.statistics()
+            assert statistics is not None and statistics.sessions == 0
+            await worker.leave()
+
+    drive(story)
+
+
+def test_a_node_that_leaves_waits_for_a_session_under_way(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with leader() as lead:
+            await swarm(lead, "n1")
+            worker = Worker("n1", tmp_path, lead.addr)
+            await worker.start()
+            await worker.agent.depart()
+            await until(lambda: lead.store.nodes["n1"].status.state == NodeStatus.DOWN, "DOWN")
+            await worker.leave()
+
+    drive(story)
+
+
 def test_a_node_hears_of_its_role(tmp_path: Path) -> None:
     async def story() -> None:
         async with leader() as lead:

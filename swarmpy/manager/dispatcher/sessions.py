@@ -15,7 +15,8 @@ The laws, with *grace* = three heartbeat periods of the node's session:
   has two periods only: its own Raft tells it who leads, where a worker has to notice and to search. While others are
   still coming back the leader is busy with them, so nobody is DOWN until a period has passed without a return;
 - the host of a suspect answers: only its daemon is silent (stopped, starved, or starting again), its containers run,
-  and replacing them would stop them. It has twice the grace;
+  and replacing them would stop them. It is DOWN after ten periods;
+- a node that says that it leaves is DOWN at once;
 - the leader's own silence is not the nodes' silence: it judges by a time that stands still while it does not run.
   Between two ticks, or a tick and a message, no more than `STALL_NS` pass.
 """
@@ -29,13 +30,24 @@ from enum import Enum, auto
 
 from swarmpy.rpc.types_pb2 import NodeStatus
 
-__all__ = ["DEFAULT_PERIOD_NS", "GRACE_PERIODS", "STALL_NS", "Judgement", "Liveness", "Phase", "Verdict",
-           "heartbeat_period"]  # fmt: skip
+__all__ = [
+    "ANSWERING_PERIODS",
+    "DEFAULT_PERIOD_NS",
+    "GRACE_PERIODS",
+    "MANAGER_PERIODS",
+    "STALL_NS",
+    "Judgement",
+    "Liveness",
+    "Phase",
+    "Verdict",
+    "heartbeat_period",
+]
 
 DEFAULT_PERIOD_NS = 1_500_000_000
 GRACE_PERIODS = 3
 SUSPECT_PERIODS = 2
 MANAGER_PERIODS = 2              # for a manager to come back to a new leader
+ANSWERING_PERIODS = 10           # for a daemon whose host is there: as long as Docker waits for any
 HEARTBEATS_PER_S = 1000          # what a leader takes at most; beyond it the period grows with the swarm
 STALL_NS = 500_000_000
 
@@ -91,7 +103,7 @@ class _Node:
             if self.phase is Phase.EXPECTED:
                 return self.since + self.period
             return max(self.seen + self.period, self.since + self.period // 2)
-        end = self.seen + (2 if self.answers else 1) * self.periods * self.period
+        end = self.seen + (ANSWERING_PERIODS if self.answers else self.periods) * self.period
         if self.phase is Phase.EXPECTED:
             return max(end, last_return + self.period)
         if self.phase is Phase.BROKEN:
@@ -157,6 +169,12 @@ class Liveness:
             self._enter(
                 node_id, _Node(Phase.BROKEN, self._time(now), node.seen, node.period, answers=node.answers)
             )
+
+    def left(self, node_id: str) -> None:
+        """The node left the swarm; the caller says so."""
+        node = self._nodes.get(node_id)
+        if node is not None:
+            node.phase = Phase.DOWN
 
     def forget(self, node_id: str) -> None:
         """The node was removed from the swarm."""

@@ -123,6 +123,7 @@ class Term:
             NodeChange(NodeStatus.READY, "", hello.advertise_addr or peer_addr, hello.description),
         )
         self.report(session, hello.tasks)
+        self.reports.answer(session.id, 0)
         session.welcome(self.period)
         session.managers(self._managers)
         self._tell_node(session)
@@ -143,6 +144,12 @@ class Term:
             self._release(now)
         elif kind == "description":
             self.reports.node(session.node_id, NodeChange(description=message.description))
+        elif kind == "leaving":
+            self._leave(session)
+            session.finish(End(grpc.StatusCode.OK, ""))
+            self.liveness.left(session.node_id)
+            self.reports.node(session.node_id, NodeChange(NodeStatus.DOWN, "the node left the swarm"))
+            self._release(now)
 
     def report(self, session: Session, updates: Iterable[TaskStatusUpdate]) -> None:
         """Queue what a node says of its tasks."""
@@ -162,11 +169,13 @@ class Term:
         self.logs.close()
 
     def answer(self, answers: dict[str, int]) -> None:
-        """These sessions' reports are stored up to these sequences."""
+        """These sessions' reports are stored up to these sequences; Hello is 0."""
         for session_id, sequence in answers.items():
             session = self._by_id.get(session_id)
-            if session is not None and sequence:
-                session.stored(sequence)
+            if session is not None:
+                session.admit()
+                if sequence:
+                    session.stored(sequence)
 
     # ------------------------------------------------------------------------------------------ events of the store
 
