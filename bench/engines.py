@@ -44,8 +44,8 @@ class Refused(Exception):
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=REQUEST_S)
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
@@ -56,14 +56,18 @@ class _UnixConnection(http.client.HTTPConnection):
 
 @dataclass
 class Engine:
-    """A daemon that answers. `name` carries its version; `swarm_failure` says why it is no manager, if it is none."""
+    """A daemon that answers. `name` carries its version; `swarm_failure` says why it is no manager, if it is none.
+
+    A request that is not answered within `request_s` has failed.
+    """
 
     socket: Path
     name: str = ""
     swarm_failure: str = ""
+    request_s: float = REQUEST_S
 
     def __post_init__(self) -> None:
-        self._connection = _UnixConnection(self.socket)
+        self._connection = _UnixConnection(self.socket, self.request_s)
 
     @property
     def docker_host(self) -> str:

@@ -1,7 +1,7 @@
 """How a benchmark reports: ours and the peer's, measured in turn on the same machine, and how many times better we are.
 
 A benchmark is a module with `def measure(repeats: int) -> list[Row]`. Rows stay in the table when they are losses. A
-peer that is not on the machine gives a row without ratio and with `met` null.
+peer that is not on the machine gives a row without ratio, and with `met` null where the goal is of the ratio.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ def compare(
     if theirs is not None and theirs > 0 and middle > 0:
         ratio = middle / theirs if better == "more" else theirs / middle
     met = None
-    if ratio is not None and goal is not None:
-        by_figure = middle >= goal if better == "more" else middle <= goal
-        met = by_figure if goal_of == "figure" else ratio >= goal
+    if goal is not None and goal_of == "figure":
+        met = middle >= goal if better == "more" else middle <= goal
+    elif goal is not None and ratio is not None:
+        met = ratio >= goal
     spreads = _spread(ours), _spread(peer)
     return Row(name, unit, middle, theirs, peer_name, ratio, goal, met, goal_of, *spreads, len(ours))
 

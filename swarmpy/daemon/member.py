@@ -25,6 +25,7 @@ from swarmpy.identity import NodeIdentity
 from swarmpy.identity.renewal import Renewer
 from swarmpy.manager.ca import granted_role
 from swarmpy.manager.manager import Manager, ManagerAddresses
+from swarmpy.manager.replicated_log import Leadership
 from swarmpy.manager.store import Store, Transaction
 from swarmpy.rpc.types_pb2 import Node, NodeRole, RaftConfig
 from swarmpy.worker.admission import check_runnable
@@ -247,6 +248,7 @@ class Member:
             await manager.close()
             raise
         self.manager = manager
+        opened.log.on_leadership(self._on_leadership)
         self._following = asyncio.create_task(self._follow(store, opened.configure), name="swarm changes")
 
     async def _follow(self, store: Store, configure: Callable[[RaftConfig], None]) -> None:
@@ -268,6 +270,11 @@ class Member:
                 following.cancel()
                 await asyncio.wait({following})
             await manager.close()
+
+    def _on_leadership(self, leadership: Leadership) -> None:
+        """A worker has to search for a new leader; here Raft tells who it is."""
+        if self._agent is not None and leadership.leader_addr is not None:
+            self._agent.follow_leader(leadership.leader_addr)
 
     def _on_log_end(self, why: str, removed: bool) -> None:
         if removed:

@@ -19,7 +19,6 @@ from swarmpy.rpc.types_pb2 import Node, RaftConfig
 __all__ = ["AgentNews", "LogStart", "OpenLog", "Parts", "SwarmAgent"]
 
 
-
 @dataclass(frozen=True, slots=True)
 class OpenLog:
     """A manager's replicated log, and what only its maker knows of it."""
@@ -55,6 +54,9 @@ class SwarmAgent(Protocol):
     @property
     def managers(self) -> tuple[str, ...]:
         """Every manager it knows (host:port), the leader first. It remembers them across restarts."""
+
+    def follow_leader(self, addr: str) -> None:
+        """This host's manager has a new leader, at `addr` (host:port): go there, whatever the present session says."""
 
     async def close(self, *, remove_tasks: bool) -> None:
         """End the session. With `remove_tasks` the tasks' containers end and are removed first."""

@@ -108,6 +108,9 @@ class EngineAgent:
     def managers(self) -> tuple[str, ...]:
         return self._agent.managers
 
+    def follow_leader(self, addr: str) -> None:
+        self._agent.follow_leader(addr)
+
     async def start(self) -> None:
         await self._agent.start()
         self._identity.on_change(self._agent.reconnect)
@@ -115,6 +118,8 @@ class EngineAgent:
         self._running.add_done_callback(_tell_if_broken)
 
     async def close(self, *, remove_tasks: bool) -> None:
+        if remove_tasks:
+            await self._agent.depart()
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait({self._running})

@@ -44,14 +44,16 @@ _LIMITS = (
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
 )
 _KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 5_000),          # a peer that lost power is noticed within 5 + 3 s
-    ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
 )
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     *_LIMITS,
     *_KEEPALIVE,
+    # A node finds another leader no sooner than it notices that this one is gone. gRPC makes of the second its
+    # TCP_USER_TIMEOUT as well (tcp(7)): what was written, a heartbeat say, may stay unacknowledged for so long.
+    ("grpc.keepalive_time_ms", 2_000),
+    ("grpc.keepalive_timeout_ms", 1_500),
     ("grpc.ssl_target_name_override", MANAGER_NAME),
     ("grpc.use_local_subchannel_pool", 1),      # a new channel really is a new connection, with the present certificate
     ("grpc.enable_http_proxy", 0),
@@ -62,7 +64,9 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
 SERVER_OPTIONS: tuple[tuple[str, int | str], ...] = (
     *_LIMITS,
     *_KEEPALIVE,
-    ("grpc.http2.min_ping_interval_without_data_ms", 4_000),
+    ("grpc.keepalive_time_ms", 5_000),          # nodes that lost power are noticed by their heartbeats before this
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_500),    # of clients' keepalives
     ("grpc.so_reuseport", 0),                   # a second daemon on the address is an error, not a coin toss
 )
 

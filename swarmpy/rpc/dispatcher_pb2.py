@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from swarmpy.rpc import types_pb2 as swarmpy_dot_rpc_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cswarmpy/rpc/dispatcher.proto\x12\nswarmpy.v1\x1a\x17swarmpy/rpc/types.proto\"\xf7\x01\n\tFromAgent\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.swarmpy.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.swarmpy.v1.HeartbeatH\x00\x12*\n\x06report\x18\x03 \x01(\x0b\x32\x18.swarmpy.v1.StatusReportH\x00\x12/\n\x0cmesh_applied\x18\x04 \x01(\x0b\x32\x17.swarmpy.v1.MeshAppliedH\x00\x12\x32\n\x0b\x64\x65scription\x18\x05 \x01(\x0b\x32\x1b.swarmpy.v1.NodeDescriptionH\x00\x42\t\n\x07message\"~\n\x05Hello\x12\x30\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1b.swarmpy.v1.NodeDescription\x12\x16\n\x0e\x61\x64vertise_addr\x18\x02 \x01(\t\x12+\n\x05tasks\x18\x03 \x03(\x0b\x32\x1c.swarmpy.v1.TaskStatusUpdate\"\x0b\n\tHeartbeat\"K\n\x10TaskStatusUpdate\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0b\x32\x16.swarmpy.v1.TaskStatus\"O\n\x0cStatusReport\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12-\n\x07updates\x18\x02 \x03(\x0b\x32\x1c.swarmpy.v1.TaskStatusUpdate\"\x1e\n\x0bMeshApplied\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\xbe\x02\n\x07ToAgent\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.swarmpy.v1.WelcomeH\x00\x12.\n\x0b\x61ssignments\x18\x02 \x01(\x0b\x32\x17.swarmpy.v1.AssignmentsH\x00\x12&\n\x04mesh\x18\x03 \x01(\x0b\x32\x16.swarmpy.v1.MeshUpdateH\x00\x12*\n\x06stored\x18\x04 \x01(\x0b\x32\x18.swarmpy.v1.ReportStoredH\x00\x12%\n\x04node\x18\x05 \x01(\x0b\x32\x15.swarmpy.v1.NodeStateH\x00\x12(\n\x08managers\x18\x06 \x01(\x0b\x32\x14.swarmpy.v1.ManagersH\x00\x12+\n\x04logs\x18\x07 \x01(\x0b\x32\x1b.swarmpy.v1.LogSubscriptionH\x00\x42\t\n\x07message\"K\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x1b\n\x13heartbeat_period_ns\x18\x03 \x01(\x03\"\xad\x01\n\x0b\x41ssignments\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12+\n\ttemplates\x18\x02 \x03(\x0b\x32\x18.swarmpy.v1.TaskTemplate\x12\x1f\n\x05tasks\x18\x03 \x03(\x0b\x32\x10.swarmpy.v1.Task\x12\x15\n\rremoved_tasks\x18\x04 \x03(\t\x12\x19\n\x11removed_templates\x18\x05 \x03(\t\x12\x0c\n\x04more\x18\x06 \x01(\x08\"\xb8\x02\n\nMeshUpdate\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12#\n\x05nodes\x18\x03 \x03(\x0b\x32\x14.swarmpy.v1.MeshNode\x12\x15\n\rremoved_nodes\x18\x04 \x03(\t\x12)\n\x08services\x18\x05 \x03(\x0b\x32\x17.swarmpy.v1.MeshService\x12\x18\n\x10removed_services\x18\x06 \x03(\t\x12#\n\x05tasks\x18\x07 \x03(\x0b\x32\x14.swarmpy.v1.MeshTask\x12\x15\n\rremoved_tasks\x18\x08 \x03(\t\x12$\n\x07ingress\x18\t \x01(\x0b\x32\x13.swarmpy.v1.Network\x12\x16\n\x0e\x64\x61ta_path_port\x18\n \x01(\r\x12\x0c\n\x04more\x18\x0b \x01(\x08\"=\n\x08MeshNode\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x61\x64\x64r\x18\x02 \x01(\t\x12\x17\n\x0fingress_address\x18\x03 \x01(\t\"@\n\x0bMeshService\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x05ports\x18\x02 \x03(\x0b\x32\x16.swarmpy.v1.PortConfig\"L\n\x08MeshTask\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\" \n\x0cReportStored\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"@\n\tNodeState\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.swarmpy.v1.Node\x12\x13\n\x0broot_ca_pem\x18\x02 \x01(\t\"\x19\n\x08Managers\x12\r\n\x05\x61\x64\x64rs\x18\x01 \x03(\t\"\x8e\x01\n\x0fLogSubscription\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x63lose\x18\x02 \x01(\x08\x12\x10\n\x08task_ids\x18\x03 \x03(\t\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\x12\x0e\n\x06stdout\x18\x05 \x01(\x08\x12\x0e\n\x06stderr\x18\x06 \x01(\x08\x12\x10\n\x08since_ns\x18\x07 \x01(\x03\x12\x0c\n\x04tail\x18\x08 \x01(\x03\x32G\n\nDispatcher\x12\x39\n\x07Session\x12\x15.swarmpy.v1.FromAgent\x1a\x13.swarmpy.v1.ToAgent(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cswarmpy/rpc/dispatcher.proto\x12\nswarmpy.v1\x1a\x17swarmpy/rpc/types.proto\"\x9f\x02\n\tFromAgent\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.swarmpy.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.swarmpy.v1.HeartbeatH\x00\x12*\n\x06report\x18\x03 \x01(\x0b\x32\x18.swarmpy.v1.StatusReportH\x00\x12/\n\x0cmesh_applied\x18\x04 \x01(\x0b\x32\x17.swarmpy.v1.MeshAppliedH\x00\x12\x32\n\x0b\x64\x65scription\x18\x05 \x01(\x0b\x32\x1b.swarmpy.v1.NodeDescriptionH\x00\x12&\n\x07leaving\x18\x06 \x01(\x0b\x32\x13.swarmpy.v1.LeavingH\x00\x42\t\n\x07message\"~\n\x05Hello\x12\x30\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1b.swarmpy.v1.NodeDescription\x12\x16\n\x0e\x61\x64vertise_addr\x18\x02 \x01(\t\x12+\n\x05tasks\x18\x03 \x03(\x0b\x32\x1c.swarmpy.v1.TaskStatusUpdate\"\x0b\n\tHeartbeat\"\t\n\x07Leaving\"K\n\x10TaskStatusUpdate\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0b\x32\x16.swarmpy.v1.TaskStatus\"O\n\x0cStatusReport\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12-\n\x07updates\x18\x02 \x03(\x0b\x32\x1c.swarmpy.v1.TaskStatusUpdate\"\x1e\n\x0bMeshApplied\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\xbe\x02\n\x07ToAgent\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.swarmpy.v1.WelcomeH\x00\x12.\n\x0b\x61ssignments\x18\x02 \x01(\x0b\x32\x17.swarmpy.v1.AssignmentsH\x00\x12&\n\x04mesh\x18\x03 \x01(\x0b\x32\x16.swarmpy.v1.MeshUpdateH\x00\x12*\n\x06stored\x18\x04 \x01(\x0b\x32\x18.swarmpy.v1.ReportStoredH\x00\x12%\n\x04node\x18\x05 \x01(\x0b\x32\x15.swarmpy.v1.NodeStateH\x00\x12(\n\x08managers\x18\x06 \x01(\x0b\x32\x14.swarmpy.v1.ManagersH\x00\x12+\n\x04logs\x18\x07 \x01(\x0b\x32\x1b.swarmpy.v1.LogSubscriptionH\x00\x42\t\n\x07message\"K\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x1b\n\x13heartbeat_period_ns\x18\x03 \x01(\x03\"\xad\x01\n\x0b\x41ssignments\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12+\n\ttemplates\x18\x02 \x03(\x0b\x32\x18.swarmpy.v1.TaskTemplate\x12\x1f\n\x05tasks\x18\x03 \x03(\x0b\x32\x10.swarmpy.v1.Task\x12\x15\n\rremoved_tasks\x18\x04 \x03(\t\x12\x19\n\x11removed_templates\x18\x05 \x03(\t\x12\x0c\n\x04more\x18\x06 \x01(\x08\"\xb8\x02\n\nMeshUpdate\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12#\n\x05nodes\x18\x03 \x03(\x0b\x32\x14.swarmpy.v1.MeshNode\x12\x15\n\rremoved_nodes\x18\x04 \x03(\t\x12)\n\x08services\x18\x05 \x03(\x0b\x32\x17.swarmpy.v1.MeshService\x12\x18\n\x10removed_services\x18\x06 \x03(\t\x12#\n\x05tasks\x18\x07 \x03(\x0b\x32\x14.swarmpy.v1.MeshTask\x12\x15\n\rremoved_tasks\x18\x08 \x03(\t\x12$\n\x07ingress\x18\t \x01(\x0b\x32\x13.swarmpy.v1.Network\x12\x16\n\x0e\x64\x61ta_path_port\x18\n \x01(\r\x12\x0c\n\x04more\x18\x0b \x01(\x08\"=\n\x08MeshNode\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x61\x64\x64r\x18\x02 \x01(\t\x12\x17\n\x0fingress_address\x18\x03 \x01(\t\"@\n\x0bMeshService\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x05ports\x18\x02 \x03(\x0b\x32\x16.swarmpy.v1.PortConfig\"L\n\x08MeshTask\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\" \n\x0cReportStored\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"@\n\tNodeState\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.swarmpy.v1.Node\x12\x13\n\x0broot_ca_pem\x18\x02 \x01(\t\"\x19\n\x08Managers\x12\r\n\x05\x61\x64\x64rs\x18\x01 \x03(\t\"\x8e\x01\n\x0fLogSubscription\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x63lose\x18\x02 \x01(\x08\x12\x10\n\x08task_ids\x18\x03 \x03(\t\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\x12\x0e\n\x06stdout\x18\x05 \x01(\x08\x12\x0e\n\x06stderr\x18\x06 \x01(\x08\x12\x10\n\x08since_ns\x18\x07 \x01(\x03\x12\x0c\n\x04tail\x18\x08 \x01(\x03\x32G\n\nDispatcher\x12\x39\n\x07Session\x12\x15.swarmpy.v1.FromAgent\x1a\x13.swarmpy.v1.ToAgent(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,39 +33,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'swarmpy.rpc.dispatcher_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FROMAGENT']._serialized_start=70
-  _globals['_FROMAGENT']._serialized_end=317
-  _globals['_HELLO']._serialized_start=319
-  _globals['_HELLO']._serialized_end=445
-  _globals['_HEARTBEAT']._serialized_start=447
-  _globals['_HEARTBEAT']._serialized_end=458
-  _globals['_TASKSTATUSUPDATE']._serialized_start=460
-  _globals['_TASKSTATUSUPDATE']._serialized_end=535
-  _globals['_STATUSREPORT']._serialized_start=537
-  _globals['_STATUSREPORT']._serialized_end=616
-  _globals['_MESHAPPLIED']._serialized_start=618
-  _globals['_MESHAPPLIED']._serialized_end=648
-  _globals['_TOAGENT']._serialized_start=651
-  _globals['_TOAGENT']._serialized_end=969
-  _globals['_WELCOME']._serialized_start=971
-  _globals['_WELCOME']._serialized_end=1046
-  _globals['_ASSIGNMENTS']._serialized_start=1049
-  _globals['_ASSIGNMENTS']._serialized_end=1222
-  _globals['_MESHUPDATE']._serialized_start=1225
-  _globals['_MESHUPDATE']._serialized_end=1537
-  _globals['_MESHNODE']._serialized_start=1539
-  _globals['_MESHNODE']._serialized_end=1600
-  _globals['_MESHSERVICE']._serialized_start=1602
-  _globals['_MESHSERVICE']._serialized_end=1666
-  _globals['_MESHTASK']._serialized_start=1668
-  _globals['_MESHTASK']._serialized_end=1744
-  _globals['_REPORTSTORED']._serialized_start=1746
-  _globals['_REPORTSTORED']._serialized_end=1778
-  _globals['_NODESTATE']._serialized_start=1780
-  _globals['_NODESTATE']._serialized_end=1844
-  _globals['_MANAGERS']._serialized_start=1846
-  _globals['_MANAGERS']._serialized_end=1871
-  _globals['_LOGSUBSCRIPTION']._serialized_start=1874
-  _globals['_LOGSUBSCRIPTION']._serialized_end=2016
-  _globals['_DISPATCHER']._serialized_start=2018
-  _globals['_DISPATCHER']._serialized_end=2089
+  _globals['_FROMAGENT']._serialized_end=357
+  _globals['_HELLO']._serialized_start=359
+  _globals['_HELLO']._serialized_end=485
+  _globals['_HEARTBEAT']._serialized_start=487
+  _globals['_HEARTBEAT']._serialized_end=498
+  _globals['_LEAVING']._serialized_start=500
+  _globals['_LEAVING']._serialized_end=509
+  _globals['_TASKSTATUSUPDATE']._serialized_start=511
+  _globals['_TASKSTATUSUPDATE']._serialized_end=586
+  _globals['_STATUSREPORT']._serialized_start=588
+  _globals['_STATUSREPORT']._serialized_end=667
+  _globals['_MESHAPPLIED']._serialized_start=669
+  _globals['_MESHAPPLIED']._serialized_end=699
+  _globals['_TOAGENT']._serialized_start=702
+  _globals['_TOAGENT']._serialized_end=1020
+  _globals['_WELCOME']._serialized_start=1022
+  _globals['_WELCOME']._serialized_end=1097
+  _globals['_ASSIGNMENTS']._serialized_start=1100
+  _globals['_ASSIGNMENTS']._serialized_end=1273
+  _globals['_MESHUPDATE']._serialized_start=1276
+  _globals['_MESHUPDATE']._serialized_end=1588
+  _globals['_MESHNODE']._serialized_start=1590
+  _globals['_MESHNODE']._serialized_end=1651
+  _globals['_MESHSERVICE']._serialized_start=1653
+  _globals['_MESHSERVICE']._serialized_end=1717
+  _globals['_MESHTASK']._serialized_start=1719
+  _globals['_MESHTASK']._serialized_end=1795
+  _globals['_REPORTSTORED']._serialized_start=1797
+  _globals['_REPORTSTORED']._serialized_end=1829
+  _globals['_NODESTATE']._serialized_start=1831
+  _globals['_NODESTATE']._serialized_end=1895
+  _globals['_MANAGERS']._serialized_start=1897
+  _globals['_MANAGERS']._serialized_end=1922
+  _globals['_LOGSUBSCRIPTION']._serialized_start=1925
+  _globals['_LOGSUBSCRIPTION']._serialized_end=2067
+  _globals['_DISPATCHER']._serialized_start=2069
+  _globals['_DISPATCHER']._serialized_end=2140
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,7 @@ GATHER_S = 0.002                 # states reached within this time share a write
 DISK_RETRY_S = 1.0
 MESH_FIRST_S = 2.0               # a session's first view is waited for before it stops a task, but no longer
 DESCRIBE_S = 30.0                # between looks at whether the node is still what it said
+DEPART_S = 1.0                   # for the leader to take leave; otherwise it will miss the heartbeats
 REFUSED_S = 30.0                 # between attempts of a node that the managers no longer know
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,10 @@ class Agent:
         self._reached_wake = asyncio.Event()
         self._inbox: asyncio.Queue[Assignments] = asyncio.Queue(INBOX)
         self._session: Session | None = None
+        self._welcomed = asyncio.Event()                     # set while there is a session
+        self._addr = ""                                      # of the manager of the present session or attempt
         self._reconnect = asyncio.Event()
+        self._departed = False
         self._failure: BaseException | None = None
         self._described = NodeDescription()
         self._background: list[asyncio.Task[None]] = []
@@ -123,6 +127,12 @@ class Agent:
         """Begin a new session, with a new channel: after the certificate changed."""
         self._reconnect.set()
 
+    def follow_leader(self, addr: str) -> None:
+        """This host's own manager knows that the one at `addr` leads now: have a session with that one."""
+        if addr != self._addr:
+            self._managers.hint(addr)
+            self._reconnect.set()
+
     async def start(self) -> None:
         """Go on with what an earlier daemon left. The engine must have adopted its containers before."""
         kept = await self._store.open()
@@ -147,6 +157,8 @@ class Agent:
         while True:
             if self._failure is not None:
                 raise Internal(f"the agent is broken: {self._failure}") from self._failure
+            if self._departed:
+                await asyncio.Event().wait()
             addr = self._managers.choose()
             if addr is None:
                 await asyncio.sleep(known_managers.LONGEST_WAIT_S)
@@ -165,6 +177,15 @@ class Agent:
         finally:
             await self._store.close()
             await self._mesh.release()
+
+    async def depart(self) -> None:
+        """Tell the leader, if it can be had soon, that this node leaves. After that no session begins any more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DEPART_S):
+                await self._welcomed.wait()
+                if self._session is not None:
+                    self._departed = True
+                    await self._session.leave()
 
     async def leave(self) -> None:
         """The node is no longer part of the swarm: its tasks end, and nothing of them or of the mesh is left."""
@@ -192,6 +213,7 @@ class Agent:
         """One session with one manager. Returns the seconds to wait before the next."""
         if self._failure is None:
             self._reconnect.clear()
+        self._addr = addr
         channel = self._channel(addr)
         session = Session(channel, self._reporter, self._rng, self._metadata)
         publisher = LogPublisher(channel, self._read_logs, self._metadata)
@@ -204,15 +226,16 @@ class Agent:
             await serving
             return 0.0
         except grpc.aio.AioRpcError as error:
-            return self._refused(addr, error)
+            return self._sent_away(addr, error)
         except (TimeoutError, SwarmpyError, OSError) as error:
             log.info("no session with manager %s: %s", addr, error or "it did not answer")
             return self._managers.refused(addr, None)
         finally:
+            self._session, self._addr = None, ""
+            self._welcomed.clear()
             moving.cancel()
             serving.cancel()
             await asyncio.wait({serving, moving})
-            self._session = None
             await publisher.close()
             await channel.close(None)
 
@@ -223,10 +246,11 @@ class Agent:
         def welcomed(welcome: Welcome) -> None:
             log.info("session %s with the leader at %s", welcome.session_id, addr)
             self.node_id = welcome.node_id
-            self._managers.serves(addr)
+            self._managers.serves(addr, welcome.heartbeat_period_ns / 1e9)
             self._reporter.session()
             self._keeper.session(welcome.node_id, session.mesh_applied)
             self._session = session
+            self._welcomed.set()
             session.report()
 
         await session.serve(
@@ -242,7 +266,7 @@ class Agent:
                 self._described = description
                 self._session.describe(description)
 
-    def _refused(self, addr: str, error: grpc.aio.AioRpcError) -> float:
+    def _sent_away(self, addr: str, error: grpc.aio.AioRpcError) -> float:
         code = error.code()
         if code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED):
             log.error("the manager %s refuses this node: %s", addr, error.details())
@@ -250,6 +274,8 @@ class Agent:
             return REFUSED_S
         log.info("no session with manager %s: %s %s", addr, code.name, error.details())
         leader = leader_of(error) if code is grpc.StatusCode.FAILED_PRECONDITION else None
+        if self._session is not None:
+            return self._managers.lost(addr, leader)
         return self._managers.refused(addr, leader)
 
     async def _hear(self, message: ToAgent, publisher: LogPublisher) -> None:

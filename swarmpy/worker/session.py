@@ -11,7 +11,16 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import grpc
 
-from swarmpy.rpc.dispatcher_pb2 import FromAgent, Heartbeat, Hello, MeshApplied, TaskStatusUpdate, ToAgent, Welcome
+from swarmpy.rpc.dispatcher_pb2 import (
+    FromAgent,
+    Heartbeat,
+    Hello,
+    Leaving,
+    MeshApplied,
+    TaskStatusUpdate,
+    ToAgent,
+    Welcome,
+)
 from swarmpy.rpc.types_pb2 import NodeDescription
 from swarmpy.worker.reporter import Reporter
 
@@ -37,7 +46,9 @@ class Session:
         self._mesh_applied = 0
         self._mesh_said = 0
         self._description: NodeDescription | None = None
+        self._leaving = False
         self._wake = asyncio.Event()
+        self._over = asyncio.Event()
 
     def report(self) -> None:
         """The reporter has something to send."""
@@ -52,6 +63,12 @@ class Session:
         """The node is not what it said in Hello."""
         self._description = description
         self._wake.set()
+
+    async def leave(self) -> None:
+        """Say that the node leaves, and return once the leader has ended the stream."""
+        self._leaving = True
+        self._wake.set()
+        await self._over.wait()
 
     async def serve(
         self,
@@ -82,6 +99,7 @@ class Session:
                 else:
                     await hear(message)
         finally:
+            self._over.set()
             if speaking is not None:
                 speaking.cancel()
                 await asyncio.gather(speaking, return_exceptions=True)      # a broken stream is told by the reader
@@ -128,3 +146,5 @@ class Session:
             if self._description is not None:
                 description, self._description = self._description, None
                 await self._call.write(FromAgent(description=description))
+            if self._leaving:
+                await self._call.write(FromAgent(leaving=Leaving()))

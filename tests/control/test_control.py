@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from random import Random
@@ -17,9 +19,11 @@ from swarmpy.manager.store import MemoryLog, Store, Transaction, ids_from
 from swarmpy.rpc.control_pb2 import (
     CreateServiceRequest,
     RemoveRequest,
+    ServiceResponse,
     UpdateClusterRequest,
     UpdateServiceRequest,
 )
+from swarmpy.rpc.control_pb2_grpc import ControlServicer as GeneratedServicer
 from swarmpy.rpc.control_pb2_grpc import add_ControlServicer_to_server
 from swarmpy.rpc.types_pb2 import Cluster, ClusterSpec, ServiceSpec, UpdateStatus
 from swarmpy.worker.admission import check_runnable
@@ -31,11 +35,13 @@ NOW = 1_700_000_000_000_000_000
 class Follower(MemoryLog):
     """The log of a manager that knows who leads and does not lead itself."""
 
-    leader_addr: str | None = None
-
-    @property
-    def leadership(self) -> Leadership:
-        return Leadership(term=1, is_leader=False, leader_addr=self.leader_addr)
+    def follow(self, addr: str) -> str | None:
+        """Another leads now; returns who did before."""
+        before = self._leadership
+        self._leadership = Leadership(before.term + 1, is_leader=False, leader_addr=addr)
+        for callback in self._callbacks:
+            callback(self._leadership)
+        return before.leader_addr
 
 
 def make_store() -> Store:
@@ -51,8 +57,8 @@ def web(image: str = "web:1") -> ServiceSpec:
 
 
 @asynccontextmanager
-async def two_managers() -> AsyncIterator[tuple[Control, Control, Store]]:
-    """(the leader's control, another manager's control, the leader's store)."""
+async def two_managers() -> AsyncIterator[tuple[Control, Control, Store, Follower]]:
+    """(the leader's control, another manager's control, the leader's store, the other's log)."""
     store = make_store()
     log = MemoryLog(store)
     store.bind(log)
@@ -62,12 +68,12 @@ async def two_managers() -> AsyncIterator[tuple[Control, Control, Store]]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     other_log = Follower(make_store())
-    other_log.leader_addr = f"127.0.0.1:{port}"
+    other_log.follow(f"127.0.0.1:{port}")
     other_leader = LeaderControl(make_store(), other_log, lambda: NOW, lambda _: "token", check_runnable)
     here = Control(leader, log, grpc.aio.insecure_channel)
     there = Control(other_leader, other_log, grpc.aio.insecure_channel)
     try:
-        yield here, there, store
+        yield here, there, store, other_log
     finally:
         await here.close()
         await there.close()
@@ -76,9 +82,9 @@ async def two_managers() -> AsyncIterator[tuple[Control, Control, Store]]:
 
 def on_both(test: Callable[[Control, Store], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with two_managers() as (here, _, store):
+        async with two_managers() as (here, _, store, _):
             await test(here, store)
-        async with two_managers() as (_, there, store):
+        async with two_managers() as (_, there, store, _):
             await test(there, store)
 
     asyncio.run(run())
@@ -152,6 +158,62 @@ def test_refusals_keep_their_kind_across_managers() -> None:
             await control.remove_service(RemoveRequest(id="absent"))
 
     on_both(scenario)
+
+
+class Deaf(GeneratedServicer):
+    """A leader that takes requests and never answers."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def CreateService(self, request: CreateServiceRequest, context: object) -> ServiceResponse:  # noqa: N802
+        self.asked += 1
+        await asyncio.Event().wait()
+        raise AssertionError("nothing sets it")
+
+
+def test_requests_under_way_when_the_leader_changes_are_done_by_the_next() -> None:
+    async def run() -> None:
+        deaf, server = Deaf(), grpc.aio.server()
+        add_ControlServicer_to_server(deaf, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with two_managers() as (_, there, store, log):
+            leads = str(log.follow(f"127.0.0.1:{port}"))
+            requests = [CreateServiceRequest(spec=web(), id=new_id()) for _ in range(3)]
+            for number, request in enumerate(requests):
+                request.spec.annotations.name = f"web{number}"
+            under_way = [asyncio.create_task(there.create_service(request)) for request in requests[:2]]
+            async with asyncio.timeout(5):
+                while deaf.asked < 2:
+                    await asyncio.sleep(0.005)
+            log.follow(leads)
+            under_way.append(asyncio.create_task(there.create_service(requests[2])))    # it calls the next one first
+            for made in await asyncio.gather(*under_way):
+                assert made.service.id in store.services
+        await server.stop(None)
+
+    asyncio.run(run())
+
+
+def test_a_leader_that_cannot_be_reached_is_given_up_when_another_leads() -> None:
+    async def run() -> None:
+        with contextlib.ExitStack() as held, socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            for _ in range(2):           # the kernel drops further requests once the queue of a listener is full
+                waiting = held.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(listener.getsockname())
+            async with two_managers() as (_, there, _, log):
+                leads = str(log.follow(f"127.0.0.1:{listener.getsockname()[1]}"))
+                removing = asyncio.create_task(there.remove_service(RemoveRequest(id="none")))
+                await asyncio.sleep(0)
+                log.follow(leads)
+                with pytest.raises(NotFound):
+                    await removing
+
+    asyncio.run(run())
 
 
 def test_a_published_port_has_one_owner() -> None:

@@ -45,12 +45,16 @@ class BareAgent:
         self._identity = identity
         self.managers = tuple(managers)
         self._news = news
+        self.told: list[str] = []
         self._connected = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
     @property
     def connected(self) -> bool:
         return self._connected.is_set()
+
+    def follow_leader(self, addr: str) -> None:
+        self.told.append(addr)
 
     async def close(self, *, remove_tasks: bool) -> None:
         self._task.cancel()

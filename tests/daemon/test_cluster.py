@@ -160,12 +160,16 @@ def swarm() -> Iterator[Swarm]:
 
 @pytest.fixture
 def whole(swarm: Swarm) -> Swarm:
-    """Three managers with a leader, a worker, and all replicas running."""
+    """Three managers with a leader, a worker, all replicas running, and what they took the place of gone.
+
+    A host that was cut off for long still has containers of tasks that were replaced when it comes back.
+    """
 
     def healthy() -> bool:
         nodes = swarm.nodes(swarm.leader())
         ready = all(node["Status"]["State"] == "ready" for node in nodes.values())
-        return ready and set(nodes) == set(HOSTS) and len(swarm.running("manager1")) == 4
+        tasks = swarm.running("manager1")
+        return ready and set(nodes) == set(HOSTS) and len(tasks) == 4 and set(tasks.values()) == set(swarm.pids())
 
     until(healthy, "the swarm is whole")
     until(lambda: all(swarm.managers(host) == set(MANAGERS) for host in MANAGERS), "all managers agree")

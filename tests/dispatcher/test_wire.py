@@ -9,6 +9,7 @@ import pytest
 
 from swarmpy.errors import Conflict
 from swarmpy.manager.dispatcher.dispatcher import peer_address
+from swarmpy.manager.dispatcher.sessions import DEFAULT_PERIOD_NS
 from swarmpy.manager.store import Transaction
 from swarmpy.rpc.dispatcher_pb2 import TaskStatusUpdate
 from swarmpy.rpc.types_pb2 import (
@@ -18,6 +19,7 @@ from swarmpy.rpc.types_pb2 import (
     PREPARING,
     RUNNING,
     SHUTDOWN,
+    ManagerStatus,
     Node,
     NodeStatus,
     TaskStatus,
@@ -36,12 +38,12 @@ def test_a_node_that_says_hello_is_ready_and_gets_its_tasks() -> None:
             await lead.put(lead.task("t1", "n1"), lead.task("t2", "n2", 2))
             agent = FakeAgent(lead.addr, "n1")
             await agent.hello()
-            await until(lambda: agent.desired == {"t1": RUNNING}, "n1 gets t1 alone")
-            await until(lambda: lead.store.nodes["n1"].status.state == NodeStatus.READY, "n1 is READY")
             node = lead.store.nodes["n1"]
+            assert node.status.state == NodeStatus.READY, "before it is welcomed"
+            await until(lambda: agent.desired == {"t1": RUNNING}, "n1 gets t1 alone")
             assert node.status.addr == "127.0.0.1" and node.description.hostname == "n1"
             assert agent.heard[0].welcome.node_id == "n1"
-            assert agent.heard[0].welcome.heartbeat_period_ns == 2 * S
+            assert agent.heard[0].welcome.heartbeat_period_ns == DEFAULT_PERIOD_NS
             assert agent.heard[1].managers.addrs == ["127.0.0.1:2377"]
             await lead.put(lead.task("t3", "n1", 3))
             await lead.desire("t1", SHUTDOWN)
@@ -150,6 +152,42 @@ def test_a_silent_node_is_down_and_comes_back() -> None:
             await until(lambda: lead.store.nodes["n2"].status.state == NodeStatus.READY, "n2 is READY again")
             for agent in (loud, silent, again):
                 await agent.close()
+
+    drive(story)
+
+
+def test_a_silent_node_is_not_given_up_while_its_host_answers() -> None:
+    async def story() -> None:
+        async with leader() as lead:
+            await lead.add_nodes("n1", "n2")
+            stopped, dead = FakeAgent(lead.addr, "n1", "192.0.2.1"), FakeAgent(lead.addr, "n2", "192.0.2.2")
+            await stopped.hello()
+            await dead.hello()
+            await until(lambda: lead.store.nodes["n2"].status.state == NodeStatus.READY, "n2 is READY")
+            lead.answering.add("192.0.2.1")
+            while lead.store.nodes["n2"].status.state != NodeStatus.DOWN:
+                await lead.pass_time(S // 4)
+            assert sorted(lead.asked) == [("192.0.2.1", 2377), ("192.0.2.2", 2377)]
+            assert lead.store.nodes["n1"].status.state == NodeStatus.READY
+            while lead.store.nodes["n1"].status.state != NodeStatus.DOWN:
+                await lead.pass_time(S // 4)
+            assert lead.store.nodes["n1"].status.message.endswith("though its host answers")
+            await stopped.close()
+            await dead.close()
+
+    drive(story)
+
+
+def test_a_manager_is_asked_where_it_listens() -> None:
+    async def story() -> None:
+        async with leader() as lead:
+            await lead.step_down()
+            address = ManagerStatus(raft_id=7, addr="[2001:db8::1]:4242")
+            await lead.put(Node(id="m2", status=NodeStatus(state=NodeStatus.READY, addr="192.0.2.1"), manager=address))
+            await lead.lead()
+            while lead.store.nodes["m2"].status.state != NodeStatus.DOWN:
+                await lead.pass_time(S // 4)
+            assert lead.asked == [("2001:db8::1", 4242)]
 
     drive(story)
 

@@ -76,11 +76,19 @@ class Leader:
         self.log = MemoryLog(self.store, node_id="m1")
         self.store.bind(self.log)
         self.clock = Clock()
-        self.dispatcher = Dispatcher(self.store, self.log, named_peer, monotonic=self.clock)
+        self.answering: set[str] = set()         # addresses of hosts that answer when they are asked
+        self.asked: list[tuple[str, int]] = []
+        self.dispatcher = Dispatcher(
+            self.store, self.log, named_peer, monotonic=self.clock, host_answers=self._host_answers
+        )
         self.server = grpc.aio.server()
         self.dispatcher.add_to_server(self.server)
         self.addr = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
         self._run: asyncio.Task[None] | None = None
+
+    async def _host_answers(self, host: str, port: int, patience_s: float) -> bool:
+        self.asked.append((host, port))
+        return host in self.answering
 
     async def lead(self) -> None:
         self._run = asyncio.create_task(self.dispatcher.run())
@@ -156,8 +164,9 @@ class Leader:
 class FakeAgent:
     """The wire's other end, by hand: says what it is told to, and remembers what it heard."""
 
-    def __init__(self, addr: str, node_id: str) -> None:
+    def __init__(self, addr: str, node_id: str, advertise_addr: str = "") -> None:
         self.node_id = node_id
+        self._advertise_addr = advertise_addr
         self.channel = grpc.aio.insecure_channel(addr)
         self.call = self.channel.stream_stream(
             "/swarmpy.v1.Dispatcher/Session", FromAgent.SerializeToString, ToAgent.FromString
@@ -200,7 +209,8 @@ class FakeAgent:
 
     async def hello(self, tasks: Iterable[TaskStatusUpdate] = ()) -> None:
         description = NodeDescription(hostname=self.node_id)
-        await self.call.write(FromAgent(hello=Hello(description=description, tasks=tasks)))
+        hello = Hello(description=description, tasks=tasks, advertise_addr=self._advertise_addr)
+        await self.call.write(FromAgent(hello=hello))
         await until(lambda: bool(self.heard) or self.ended, f"{self.node_id} is welcomed")
 
     async def beat(self) -> None:

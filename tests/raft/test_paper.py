@@ -303,7 +303,7 @@ class TestReads:
     def test_a_deposed_leader_answers_no_read(self) -> None:
         cores = Cores.of(3)
         old = cores.elect(1)
-        cores.tick(2, 3, times=ELECTION_TICKS)
+        cores.tick(2, 3, times=ELECTION_TICKS + 1)
         cores.deliver(unless=without(1))
         old.read(9)
         cores.settle(1)
@@ -458,6 +458,27 @@ class TestPreVoteAndCheckQuorum:
         cores.deliver(unless=without(1))
         assert cores[2].is_leader
         assert cores[2].term == leader.term + 1
+
+    @pytest.mark.parametrize("late", [0, 1])
+    def test_followers_of_a_silent_leader_stand_in_turn(self, late: int) -> None:
+        """All miss it at once; whoever's ticks come last is not bound by its lease when the first one stands."""
+        cores = Cores.of(5)
+        leader = cores.elect(1)
+        cores.tick(3, 4, 5, times=ELECTION_TICKS + 1 - late)
+        cores.tick(2, times=ELECTION_TICKS)
+        cores.deliver(unless=without(1))
+        assert not any(core.is_leader for core in list(cores.members.values())[1:])
+        cores.tick(2)
+        cores.deliver(unless=without(1))
+        assert cores[2].is_leader
+        assert cores[2].term == leader.term + 1
+
+    def test_when_the_first_in_turn_is_gone_too_the_next_one_stands(self) -> None:
+        cores = Cores.of(5)
+        cores.elect(1)
+        cores.tick(3, 4, 5, times=ELECTION_TICKS + 3)
+        cores.deliver(unless=without(1, 2))
+        assert cores[3].is_leader
 
     def test_one_broken_stream_does_not_depose_a_leader_the_others_hear(self) -> None:
         cores = Cores.of(3)

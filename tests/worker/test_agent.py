@@ -248,6 +248,19 @@ def test_the_leader_is_found_through_another_manager_and_remembered(tmp_path: Pa
     drive(story)
 
 
+def test_what_the_hosts_own_manager_knows_of_the_leader_outweighs_the_present_session(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with leader() as old, leader() as new:
+            await swarm(old, "n1")
+            await swarm(new, "n1")
+            async with working(old, tmp_path, "n1") as [worker]:
+                await until(lambda: old.store.nodes["n1"].status.state == NodeStatus.READY, "a session with the old")
+                worker.agent.follow_leader(new.addr)
+                await until(lambda: new.store.nodes["n1"].status.state == NodeStatus.READY, "one with the new")
+
+    drive(story)
+
+
 def test_a_node_that_is_removed_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     async def story() -> None:
         async with leader() as lead:
@@ -264,6 +277,36 @@ def test_a_node_that_is_removed_is_told_and_leaves_nothing(tmp_path: Path) -> No
             await until(lambda: worker.removed != [], "it is told")
             await worker.leave()
             assert worker.executor.containers == {} and worker.mesh.closed == "closed"
+
+    drive(story)
+
+
+def test_a_node_that_leaves_says_so_and_is_down_at_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with leader() as lead:
+            await swarm(lead, "n1")
+            worker = Worker("n1", tmp_path, lead.addr)
+            await worker.start()
+            await until(lambda: lead.store.nodes["n1"].status.state == NodeStatus.READY, "READY")
+            await worker.agent.depart()
+            await until(lambda: lead.store.nodes["n1"].status.state == NodeStatus.DOWN, "DOWN")
+            assert lead.store.nodes["n1"].status.message == "the node left the swarm"
+            statistics = lead.dispatcher.statistics()
+            assert statistics is not None and statistics.sessions == 0
+            await worker.leave()
+
+    drive(story)
+
+
+def test_a_node_that_leaves_waits_for_a_session_under_way(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with leader() as lead:
+            await swarm(lead, "n1")
+            worker = Worker("n1", tmp_path, lead.addr)
+            await worker.start()
+            await worker.agent.depart()
+            await until(lambda: lead.store.nodes["n1"].status.state == NodeStatus.DOWN, "DOWN")
+            await worker.leave()
 
     drive(story)
 

@@ -138,10 +138,41 @@ def test_managers_are_tried_in_turn_with_growing_waits_and_a_leader_at_once() ->
     assert managers.refused("a:1", "c:1") == 0.0
     assert managers.choose() == "c:1"
     waits = [managers.refused(str(managers.choose()), None) for _ in range(30)]
-    assert sum(waits[:5]) < 2.0 and max(waits) <= 1.5 * LONGEST_WAIT_S
-    managers.serves("b:1")
+    assert sum(waits[:5]) < 2.0 and 2.0 < max(waits) <= 1.5 * LONGEST_WAIT_S
+    managers.serves("b:1", 1.5)
     assert managers.choose() == "b:1"
+    waits = [managers.refused(str(managers.choose()), None) for _ in range(30)]
+    assert max(waits) <= 1.5 * 1.5, "the heartbeat period is the longest wait"
     assert not managers.learn([]) and managers.learn(["d:1", "a:1"]) and managers.choose() == "d:1"
+
+
+def test_when_a_session_breaks_the_others_are_asked_first() -> None:
+    managers = KnownManagers(["a:1", "b:1", "c:1"], random.Random(1))
+    managers.serves("b:1", 1.5)
+    assert managers.lost("b:1", None) == 0.0
+    assert managers.choose() == "c:1"
+    assert managers.refused("c:1", "b:1") > 0.0, "it has not heard yet that b is gone"
+    assert managers.choose() == "a:1"
+    assert managers.refused("a:1", "c:1") > 0.0
+    assert managers.choose() == "c:1"
+    assert managers.refused("c:1", "c:1") > 0.0 and managers.choose() == "c:1", "it is about to lead"
+    managers.serves("c:1", 1.5)
+    assert managers.lost("c:1", "a:1") == 0.0 and managers.choose() == "a:1", "it handed over"
+
+
+def test_what_the_hosts_own_manager_says_comes_first() -> None:
+    managers = KnownManagers(["a:1", "b:1"], random.Random(1))
+    managers.serves("a:1", 1.5)
+    managers.lost("a:1", None)
+    managers.hint("a:1")
+    assert managers.choose() == "a:1"
+
+
+def test_a_crowd_comes_back_bit_by_bit() -> None:
+    managers = KnownManagers(["a:1", "b:1"], random.Random(1))
+    managers.serves("a:1", 5.0)
+    waits = [managers.lost("a:1", None) for _ in range(100)]
+    assert min(waits) < 0.5 and 2.5 < max(waits) <= 3.0
 
 
 def test_two_managers_that_name_each_other_do_not_spin_us() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc.aio
 from google.protobuf.message import Message
@@ -124,12 +124,13 @@ class Control:
         self._channel = channel
         self._changed = asyncio.Event()
         self._peer: tuple[str, grpc.aio.Channel] | None = None     # to the last leader asked
+        self._closing: set[asyncio.Task[None]] = set()
         log.on_leadership(self._on_leadership)
 
     async def close(self) -> None:
-        if self._peer is not None:
-            await self._peer[1].close(None)
-            self._peer = None
+        self._hang_up()
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     async def create_service(self, request: CreateServiceRequest) -> ServiceResponse:
         return await self._ask(
@@ -194,35 +195,46 @@ class Control:
     ) -> Response:
         addr = leadership.leader_addr or ""
         if self._peer is None or self._peer[0] != addr:
-            await self.close()
+            self._hang_up()
             self._peer = (addr, self._channel(addr))
         channel = self._peer[1]
+        reached = asyncio.ensure_future(channel.channel_ready())
+        if not await self._finished(reached, leadership, timeout_s):
+            raise NotLeader(None)                # never reached: certainly not carried out
+        answer = asyncio.ensure_future(there(ControlStub(channel)))
         try:
-            async with asyncio.timeout(max(timeout_s, 0.1)):
-                await channel.channel_ready()
-        except TimeoutError:
-            raise NotLeader(None) from None      # never reached: certainly not carried out
-        try:
-            return await self._answer(there(ControlStub(channel)), leadership)
+            if not await self._finished(answer, leadership):
+                raise NotLeader(addr, lost=True)
+            return answer.result()
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
-                await self.close()
+                if self._peer is not None and self._peer[1] is channel:
+                    self._hang_up()
                 raise NotLeader(addr, lost=True) from error
             raise received(error) from error
 
-    async def _answer(self, call: Awaitable[Response], leadership: Leadership) -> Response:
-        """What the leader says. When another leads, it may have lost power: it is not waited for much longer."""
-        answer = asyncio.ensure_future(call)
+    async def _finished(
+        self, work: asyncio.Future[Any], leadership: Leadership, timeout_s: float | None = None
+    ) -> bool:
+        """Wait for work that only this leader can do; whether it is done. When another leads, this one may have lost
+        power, and is not waited for much longer. Its channel may be closed meanwhile, which cancels the work."""
         deposed = asyncio.create_task(self._deposed(leadership))
         try:
-            await asyncio.wait({answer, deposed}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({answer}, timeout=LAST_WORD_S)
-            if not answer.done():
-                raise NotLeader(leadership.leader_addr, lost=True)
-            return await answer
+            await asyncio.wait({work, deposed}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if deposed.done():
+                await asyncio.wait({work}, timeout=LAST_WORD_S)
+            return work.done() and not work.cancelled()
         finally:
-            answer.cancel()
+            work.cancel()
             deposed.cancel()
+
+    def _hang_up(self) -> None:
+        """Close the channel, once the requests on it have had their last word."""
+        if self._peer is not None:
+            closing = asyncio.create_task(self._peer[1].close(LAST_WORD_S))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._peer = None
 
     async def _deposed(self, seen: Leadership) -> None:
         """Until another leader is known than `seen`."""

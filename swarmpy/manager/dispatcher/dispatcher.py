@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 from urllib.parse import unquote
@@ -22,9 +22,10 @@ import grpc
 from google.protobuf.message import Message
 
 from swarmpy.errors import Conflict, Forbidden, InvalidArgument, NotFound, SwarmpyError, Unavailable
+from swarmpy.manager.dispatcher.hosts import host_answers
 from swarmpy.manager.dispatcher.reports import Batch
 from swarmpy.manager.dispatcher.session import End, Session
-from swarmpy.manager.dispatcher.term import Term
+from swarmpy.manager.dispatcher.term import Suspect, Term
 from swarmpy.manager.replicated_log import ReplicatedLog
 from swarmpy.manager.store import IdSource, Store, Transaction, Watch, ids_from
 from swarmpy.rpc.dispatcher_pb2 import FromAgent
@@ -40,6 +41,7 @@ MESH_S_PER_NODE = 0.0001         # a mesh update costs the leader about this muc
 TRANSACTION_OBJECTS = 400
 RETRY_S = 0.1
 HELLO_S = 10.0                   # for the first message of a stream
+QUESTIONS = 256                  # hosts asked at the same time; a suspect beyond them is judged by its silence alone
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 log = logging.getLogger(__name__)
@@ -58,7 +60,8 @@ class Statistics:
 class Dispatcher:
     """Keeps every node's agent up to date, and the store on what agents see.
 
-    `authorize` names the node at the other end, or raises Forbidden; `monotonic` gives ns and never jumps.
+    `authorize` names the node at the other end, or raises Forbidden; `monotonic` gives ns and never jumps;
+    `host_answers` asks the host at an address and port whether it is there, for at most so many seconds.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Dispatcher:
         *,
         monotonic: Callable[[], int] = time.monotonic_ns,
         new_id: IdSource | None = None,
+        host_answers: Callable[[str, int, float], Awaitable[bool]] = host_answers,
     ) -> None:
         self._store = store
         self._log = replicated_log
@@ -76,6 +80,7 @@ class Dispatcher:
         self._now = monotonic
         self._new_id = new_id or ids_from(random.SystemRandom())
         self._term: Term | None = None
+        self._host_answers = host_answers
         self._reports_wake = asyncio.Event()
         self._mesh_wake = asyncio.Event()
 
@@ -104,7 +109,7 @@ class Dispatcher:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._watch(term, watch))
-                    group.create_task(self._tick(term))
+                    group.create_task(self._tick(term, group))
                     group.create_task(self._publish_mesh(term))
                     group.create_task(self._store_reports(term))
             finally:
@@ -134,11 +139,20 @@ class Dispatcher:
                 term.feed(event, now)
             self._notice(term)
 
-    async def _tick(self, term: Term) -> None:
+    async def _tick(self, term: Term, group: asyncio.TaskGroup) -> None:
+        questions: set[asyncio.Task[None]] = set()
         while True:
-            term.tick(self._manager_addrs(), self._now())
+            for suspect in term.tick(self._manager_addrs(), self._now()):
+                if len(questions) < QUESTIONS:
+                    question = group.create_task(self._ask(term, suspect))
+                    questions.add(question)
+                    question.add_done_callback(questions.discard)
             self._notice(term)
             await asyncio.sleep(TICK_S)
+
+    async def _ask(self, term: Term, suspect: Suspect) -> None:
+        if await self._host_answers(suspect.host, suspect.port, term.period / 1e9):
+            term.liveness.answered(suspect.node_id)
 
     async def _publish_mesh(self, term: Term) -> None:
         while True:

@@ -45,6 +45,7 @@ class Session:
         self.feed = feed
         self.wake = asyncio.Event()
         self.end: End | None = None
+        self._admitted = False
         self._book = book
         self._mesh_sent = 0
         self._welcome: Welcome | None = None
@@ -56,6 +57,11 @@ class Session:
     def finish(self, end: End) -> None:
         """End the stream once what was drained has been sent."""
         self.end = self.end or end
+        self.wake.set()
+
+    def admit(self) -> None:
+        """What Hello said is stored: whoever asks after the agent has been welcomed finds the node READY."""
+        self._admitted = True
         self.wake.set()
 
     def welcome(self, period_ns: int) -> None:
@@ -90,6 +96,8 @@ class Session:
 
     def drain(self) -> Iterator[ToAgent | bytes]:
         """Everything due, each made when it is taken. Mesh before assignments: endpoints go before their tasks do."""
+        if not self._admitted:
+            return
         if self._welcome is not None:
             message, self._welcome = ToAgent(welcome=self._welcome), None
             yield message

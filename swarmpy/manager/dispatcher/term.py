@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import grpc
 
@@ -25,10 +26,20 @@ from swarmpy.manager.store import Event, Store
 from swarmpy.rpc.dispatcher_pb2 import FromAgent, Hello, LogSubscription, TaskStatusUpdate
 from swarmpy.rpc.types_pb2 import ASSIGNED, RUNNING, Cluster, Node, NodeStatus, Service, Task
 
-__all__ = ["DEFAULT_DATA_PATH_PORT", "Term"]
+__all__ = ["DEFAULT_DATA_PATH_PORT", "Suspect", "Term"]
 
 DEFAULT_DATA_PATH_PORT = 4789    # RFC 7348, section 5
+DEFAULT_PORT = 2377              # of managers
 SCAN_STEP = 2_000                # tasks looked at in one turn of the loop while a term begins
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A silent node and where its host would answer: a manager where it listens, a worker by refusing."""
+
+    node_id: str
+    host: str
+    port: int
 
 
 class Term:
@@ -56,12 +67,14 @@ class Term:
         Tasks that were told to stop under the leader before may still be in some node's tables: time alone frees them.
         """
         self._read_network()
-        up = []
+        up, managers = [], []
         for node in self._store.nodes.values():
             self.mesh.nodes.put(node.id, mesh_node(node))
             if node.status.state != NodeStatus.DOWN:
                 up.append(node.id)
-        self.liveness.expect(up, self.period, now)
+                if node.HasField("manager"):
+                    managers.append(node.id)
+        self.liveness.expect(up, self.period, now, managers=managers)
         seen = 0
         for service_id in list(self._store.services):
             service = self._store.services.get(service_id)
@@ -110,6 +123,7 @@ class Term:
             NodeChange(NodeStatus.READY, "", hello.advertise_addr or peer_addr, hello.description),
         )
         self.report(session, hello.tasks)
+        self.reports.answer(session.id, 0)
         session.welcome(self.period)
         session.managers(self._managers)
         self._tell_node(session)
@@ -130,6 +144,12 @@ class Term:
             self._release(now)
         elif kind == "description":
             self.reports.node(session.node_id, NodeChange(description=message.description))
+        elif kind == "leaving":
+            self._leave(session)
+            session.finish(End(grpc.StatusCode.OK, ""))
+            self.liveness.left(session.node_id)
+            self.reports.node(session.node_id, NodeChange(NodeStatus.DOWN, "the node left the swarm"))
+            self._release(now)
 
     def report(self, session: Session, updates: Iterable[TaskStatusUpdate]) -> None:
         """Queue what a node says of its tasks."""
@@ -149,11 +169,13 @@ class Term:
         self.logs.close()
 
     def answer(self, answers: dict[str, int]) -> None:
-        """These sessions' reports are stored up to these sequences."""
+        """These sessions' reports are stored up to these sequences; Hello is 0."""
         for session_id, sequence in answers.items():
             session = self._by_id.get(session_id)
-            if session is not None and sequence:
-                session.stored(sequence)
+            if session is not None:
+                session.admit()
+                if sequence:
+                    session.stored(sequence)
 
     # ------------------------------------------------------------------------------------------ events of the store
 
@@ -232,9 +254,13 @@ class Term:
 
     # ------------------------------------------------------------------------------------------ time
 
-    def tick(self, managers: tuple[str, ...], now: int) -> None:
-        """Judge silence, free tasks whose wait is over, follow the managers and the size of the swarm."""
-        for verdict in self.liveness.tick(now):
+    def tick(self, managers: tuple[str, ...], now: int) -> list[Suspect]:
+        """Judge silence, free tasks whose wait is over, follow the managers and the size of the swarm.
+
+        Returns the nodes whose hosts are to be asked whether they are there, for `liveness.answered`.
+        """
+        judgement = self.liveness.tick(now)
+        for verdict in judgement.verdicts:
             self.reports.node(verdict.node_id, NodeChange(verdict.state, verdict.message))
             session = self._sessions.get(verdict.node_id)
             if session is not None:
@@ -247,6 +273,16 @@ class Term:
                 session.managers(managers)
         if abs(self._period() - self.period) * 5 > self.period:
             self._retime(now)
+        return [suspect for node_id in judgement.suspects if (suspect := self._suspect(node_id)) is not None]
+
+    def _suspect(self, node_id: str) -> Suspect | None:
+        node = self._store.nodes.get(node_id)
+        if node is None:
+            return None
+        host, _, port = node.manager.addr.rpartition(":")
+        if host:
+            return Suspect(node_id, host.strip("[]"), int(port))
+        return Suspect(node_id, node.status.addr, DEFAULT_PORT) if node.status.addr else None
 
     def _retime(self, now: int) -> None:
         self.period = self._period()

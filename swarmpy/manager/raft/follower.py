@@ -45,9 +45,28 @@ class Follower(Role):
     def in_lease(self) -> bool:
         return self.leader is not None and self.elapsed < self.raft.config.election_ticks
 
+    @property
+    def patience(self) -> int:
+        """Ticks of silence after which to stand: at random, or in turn where all have heard the same leader.
+
+        They then miss it in the same moment. The first waits one tick longer than its lease, so that nobody whose
+        ticks come a little later is bound by theirs.
+        """
+        turn = self._turn()
+        if turn is None:
+            return self.timeout
+        return self.raft.config.election_ticks + 1 + _STAGGER_TICKS * turn
+
+    def _turn(self) -> int | None:
+        """This voter's place among those who follow the leader; None without one, and in a learner."""
+        voters = self.raft.membership.voters
+        if self.leader is None or self.raft.raft_id not in voters:
+            return None
+        return sorted(voters - {self.leader}).index(self.raft.raft_id)
+
     def tick(self) -> None:
         self.elapsed += 1
-        if self.elapsed >= self.timeout:
+        if self.elapsed >= self.patience:
             self.elapsed = 0
             self.leader = None    # also in a learner, which cannot stand: it must be free to vote
             self.raft.campaign(Campaign.PRE)
@@ -62,10 +81,10 @@ class Follower(Role):
         """
         if self.leader is None:
             return
-        others = sorted(self.raft.membership.voters - {self.leader})
+        turn = self._turn()
         self.leader = None
-        if self.raft.raft_id in others:
-            self.timeout = self.elapsed + 1 + _STAGGER_TICKS * others.index(self.raft.raft_id)
+        if turn is not None:
+            self.timeout = self.elapsed + 1 + _STAGGER_TICKS * turn
 
     def read(self, context: int) -> None:
         if self.leader is not None:
