@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmpy.runtime import ExecProcess, RuntimeFailure
-from swarmpy.runtime.cgroups import Cgroup, Layout, block_io, cpu, detect_layout, device_program, memory
-from swarmpy.runtime.cgroups.cgroup import load_device_program
+from swarmpy.runtime.cgroups import Cgroup, HostFiles, Layout, block_io, cpu, detect_layout, device_program, memory
+from swarmpy.runtime.cgroups.device_attachment import load
 from swarmpy.runtime.cgroups.devices import DeviceRule, parse_rules
 from swarmpy.runtime.reader import Fields
 from tests.runtime.conftest import CGROUP_PREFIX, Host
@@ -71,6 +71,8 @@ class MemoryFiles:
         self.files: dict[str, str] = {}
         self.directories: set[str] = set()
         self.log: list[tuple[str, str]] = []
+        self.programs: dict[str, bytes] = {}
+        self.refused: set[tuple[str, str]] = set()
         for hierarchy in layout.hierarchies:
             self._furnish(hierarchy.mount)
             if "cpuset" in hierarchy.controllers and hierarchy.version == 1:
@@ -106,6 +108,8 @@ class MemoryFiles:
     def write(self, path: str, text: str) -> None:
         if path not in self.files:
             raise FileNotFoundError(errno.ENOENT, "", path)
+        if (path, text) in self.refused:
+            raise OSError(errno.EINVAL, "Invalid argument", path)
         self.log.append((path, text))
         if path.endswith("cgroup.subtree_control"):
             words = {*self.files[path].split(), *(word[1:] for word in text.split())}
@@ -119,6 +123,11 @@ class MemoryFiles:
 
     def children(self, path: str) -> list[str]:
         return [name for name in self.directories if name.rpartition("/")[0] == path]
+
+    def attach(self, path: str, program: bytes, previous: int | None) -> int:
+        assert path in self.directories
+        self.programs[path] = program
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if previous is None else previous
 
 
 def layout_of(mountinfo: str, unified: str = CONTROLLERS) -> Layout:
@@ -140,13 +149,6 @@ def layout(request: pytest.FixtureRequest) -> Layout:
 @pytest.fixture
 def files(layout: Layout) -> MemoryFiles:
     return MemoryFiles(layout)
-
-
-@pytest.fixture(autouse=True)
-def without_bpf(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Directories in memory have no descriptor to attach a program to; the program itself is tested for real below."""
-    if "layout" in request.fixturenames:
-        monkeypatch.setattr(Cgroup, "_attach_program", lambda self, directory, program: None)
 
 
 def text_at(files: MemoryFiles, layout: Layout, controller: str, name: str) -> str:
@@ -257,14 +259,46 @@ def test_controllers_that_the_host_lacks() -> None:
     assert "pids" not in cgroup.stats()
 
 
-def test_v2_enables_controllers_down_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Cgroup, "_attach_program", lambda self, directory, program: None)
+def test_v2_enables_controllers_down_the_path() -> None:
     layout = LAYOUTS["v2"]
     files = MemoryFiles(layout)
     Cgroup(layout, "/a/b/c", files).create({"cpu": {"cpus": "0"}})
     for directory in ("/sys/fs/cgroup", "/sys/fs/cgroup/a", "/sys/fs/cgroup/a/b"):
         assert files.files[f"{directory}/cgroup.subtree_control"] == "cpu cpuset io memory pids"
     assert files.files["/sys/fs/cgroup/a/b/c/cgroup.subtree_control"] == ""
+
+
+def test_v2_enables_for_an_update_what_no_container_asked_for_before() -> None:
+    layout = LAYOUTS["v2"]
+    files = MemoryFiles(layout)
+    cgroup = Cgroup(layout, "/a/c", files)
+    cgroup.create({})
+    assert files.files["/sys/fs/cgroup/a/cgroup.subtree_control"] == "cpu io memory pids"
+    cgroup.update({"cpu": {"cpus": "0"}})
+    assert files.files["/sys/fs/cgroup/a/cgroup.subtree_control"] == "cpu cpuset io memory pids"
+
+
+def test_v2_does_without_a_controller_that_is_refused_unless_a_limit_needs_it() -> None:
+    """As the kernel refuses cpu while a real-time process runs below."""
+    layout = LAYOUTS["v2"]
+    files = MemoryFiles(layout)
+    files.refused.add(("/sys/fs/cgroup/cgroup.subtree_control", "+cpu"))
+    Cgroup(layout, "/a/c", files).create({"memory": {"limit": 1}})
+    assert files.files["/sys/fs/cgroup/a/cgroup.subtree_control"] == "io memory pids"
+    with pytest.raises(RuntimeFailure, match=r"write '\+cpu' to /sys/fs/cgroup/cgroup.subtree_control: "):
+        Cgroup(layout, "/a/d", files).create({"cpu": {"shares": 5}})
+
+
+def test_v2_judges_devices_by_one_program_after_another() -> None:
+    layout = LAYOUTS["v2"]
+    files = MemoryFiles(layout)
+    cgroup = Cgroup(layout, "/a/c", files)
+    cgroup.create({})
+    assert files.programs["/sys/fs/cgroup/a/c"] == device_program.assemble(parse_rules(Fields({}, "r")))
+    rules: dict[str, object] = {"devices": [{"allow": True, "access": "rwm"}]}
+    cgroup.update(rules)
+    assert files.programs["/sys/fs/cgroup/a/c"] == device_program.assemble(parse_rules(Fields(rules, "r")))
+    cgroup.remove()
 
 
 @pytest.mark.parametrize(
@@ -354,7 +388,7 @@ def interpret(program: bytes, kind: str, major: int, minor: int, access: str) ->
 @pytest.mark.root
 @given(RULES)
 def test_the_kernels_verifier_takes_every_program(rules: list[DeviceRule]) -> None:
-    os.close(load_device_program(device_program.assemble(rules)))
+    os.close(load(device_program.assemble(rules)))
 
 
 @pytest.fixture
@@ -373,11 +407,9 @@ def unified_cgroup() -> Iterator[Path]:
 @pytest.mark.root
 def test_the_device_program_at_work(unified_cgroup: Path) -> None:
     """The real kernel asks the program: a process in the cgroup opens what the rules allow, and nothing else."""
-    layout = detect_layout(f"1 1 0:1 / {unified_cgroup.parent} rw - cgroup2 cgroup2 rw\n", lambda path: "")
-    cgroup = Cgroup(layout, f"/{unified_cgroup.name}")
     zero = {"allow": False, "type": "c", "major": 1, "minor": 5}
     rules = parse_rules(Fields({"devices": [{"allow": False}, zero]}, "r"))
-    cgroup._attach_program(str(unified_cgroup), device_program.assemble(rules))
+    os.close(HostFiles().attach(str(unified_cgroup), device_program.assemble(rules), None))
     pid = os.fork()
     if pid == 0:
         (unified_cgroup / "cgroup.procs").write_text("0")
