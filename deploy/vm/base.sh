@@ -42,7 +42,8 @@ inside modprobe --set-version "$version" --show-depends --all virtio_pci virtio_
         cp "$root$module" "$tree/lib/"
         echo "/busybox insmod /lib/$(basename "$module")"
     done < "$base/modules"
-    printf '/busybox mount -o rw /dev/vda /root\n/busybox umount /dev\nexec /busybox switch_root /root /sbin/init\n'
+    printf 'until /busybox [ -b /dev/vda ]; do /busybox sleep 0.1; done\n'     # the kernel probes on its own time
+    printf '/busybox mount -t ext4 /dev/vda /root\n/busybox umount /dev\nexec /busybox switch_root /root /sbin/init\n'
 } > "$tree/init"
 chmod +x "$tree/init"
 (cd "$tree" && find . | ./busybox cpio -o -H newc 2>/dev/null) | gzip -1 > "$base/initrd"
