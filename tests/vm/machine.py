@@ -1,7 +1,7 @@
 """One virtual machine: QEMU with the image's kernel, on a disk that keeps only what differs from the image.
 
-The processor is emulated, some twenty times slower than the real one, since whether KVM works is not to be known before it
-hangs; VM_ACCELERATOR=kvm takes it. Deadlines here are those of an emulated machine on a busy one.
+The processor is emulated, some twenty times slower than the real one: whether KVM works is not to be known before it
+hangs. VM_ACCELERATOR=kvm takes it. Deadlines here are those of an emulated machine on a busy one.
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ class Machine:
         assert self._qemu is not None
         log = self._directory / "qemu.log"
         assert self._qemu.poll() is None, f"QEMU of {self.name} has ended: {log.read_text()}"
+        assert "Kernel panic" not in self.console, self.console[-3000:]
         assert time.monotonic() < deadline_s, f"{self.name} is not up after {BOOT_S:g} s:\n{self.console[-3000:]}"
         time.sleep(POLL_S)
 
