@@ -3,10 +3,10 @@ VENV   ?= .venv
 PYTHON ?= python3
 PY     := $(VENV)/bin/python
 
-.PHONY: help install test lint demo bench wheelhouse proto simulate clean
+.PHONY: help install test vm-test lint demo bench wheelhouse proto simulate clean
 
 help:            ## this list
-	@grep -hE '^[a-z]+: .*##|^[a-z]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(VENV)/installed  ## everything a fresh Debian or Ubuntu machine lacks
 $(VENV)/installed: pyproject.toml deploy/packages.txt deploy/packages-test.txt deploy/install-packages.sh
@@ -17,7 +17,10 @@ $(VENV)/installed: pyproject.toml deploy/packages.txt deploy/packages-test.txt d
 	touch $@
 
 test: install lint    ## the whole suite, as root
-	$(PY) -m pytest
+	$(PY) -m pytest -m "not vm"
+
+vm-test: install ## a swarm of two virtual machines, as root; many minutes where KVM does not work
+	$(PY) -m pytest tests/vm
 
 lint: install    ## ruff and mypy --strict
 	$(PY) -m ruff check .

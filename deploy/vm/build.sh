@@ -23,11 +23,13 @@ if [ -z "${IN_OWN_NAMESPACES:-}" ]; then
 fi
 exec 3>&1 1>&2                      # what is printed below is for the reader; the answer goes to 3
 
+cd "$project"
 hash_of() {     # of names and contents, not of where they lie
-    (cd "$project" && find "$@" -type f ! -name '*.pyc' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-16)
+    (find "$@" -type f ! -name '*.pyc' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-16)
 }
 base=$cache/base-$(hash_of deploy/vm/base.sh deploy/vm/inside.sh deploy/packages.txt deploy/install-packages.sh)
-image=$cache/image-$(hash_of deploy swarmpy pyproject.toml tests/__init__.py tests/runtime)
+image=$cache/image-$(hash_of deploy/*.sh deploy/*.service deploy/*.default deploy/packages.txt deploy/vm swarmpy pyproject.toml \
+    tests/__init__.py tests/runtime)
 
 if [ -d "$image" ]; then
     touch "$image"

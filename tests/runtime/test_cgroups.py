@@ -302,6 +302,8 @@ def test_v2_judges_devices_by_one_program_after_another() -> None:
     [
         ({"memory": {"limit": 10, "swap": 5}}, "memory and swap together"),
         ({"memory": {"limit": "1g"}}, "memory.limit: expected an integer"),
+        ({"memory": {"swappiness": 60}}, "memory.swappiness: cgroup v2 cannot do this"),
+        ({"cpu": {"realtimeRuntime": 950}}, "cpu.realtimeRuntime: cgroup v2 cannot do this"),
         ({"unified": {"../x.y": "1"}}, "is not the name of a cgroup file"),
         ({"devices": [{"allow": True, "type": "q"}]}, "unknown type 'q'"),
     ],
@@ -321,10 +323,20 @@ def test_swap_needs_a_limit_on_v2() -> None:
         memory.writes(Fields({"memory": {"swap": 5}}, "r"), 2, lambda name: "max")
 
 
-def test_io_weights() -> None:
-    fields = Fields({"blockIO": {"weight": 1000}}, "r")
-    assert [write.text for write in block_io.writes(fields, 2, lambda name: None)] == ["10000"]
-    assert [write.file for write in block_io.writes(fields, 1, lambda name: None)] == ["blkio.bfq.weight"]
+@pytest.mark.parametrize(
+    ("version", "has", "expected"),
+    [
+        (1, "", [("blkio.bfq.weight", "1000"), ("blkio.bfq.weight_device", "8:0 10")]),
+        (1, "blkio.weight", [("blkio.weight", "1000"), ("blkio.weight_device", "8:0 10")]),
+        (2, "", [("io.weight", "10000"), ("io.weight", "8:0 1")]),
+        (2, "io.bfq.weight", [("io.bfq.weight", "1000"), ("io.bfq.weight", "8:0 10")]),
+    ],
+)
+def test_io_weights_go_to_the_file_that_the_kernel_has(version: int, has: str, expected: list[tuple[str, str]]) -> None:
+    device = {"major": 8, "minor": 0, "weight": 10}
+    fields = Fields({"blockIO": {"weight": 1000, "weightDevice": [device]}}, "r")
+    writes = block_io.writes(fields, version, lambda name: "" if name == has else None)
+    assert [(write.file, write.text) for write in writes] == expected
 
 
 RULES = st.lists(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import NAMESPACE_DNS, uuid5
@@ -140,11 +141,9 @@ class Machine:
         """`sh -c command` as root in the machine."""
         return self._agent.run(command, timeout_s)
 
-    def until(self, command: str, what: str, timeout_s: float = COMMAND_S) -> str:
-        """What `command` prints once it ends well."""
+    def wait_for(self, condition: Callable[[], bool], what: str, timeout_s: float = COMMAND_S) -> None:
+        """`condition` holds."""
         deadline_s = time.monotonic() + timeout_s
-        while (outcome := self.run(command)).code != 0:
-            assert time.monotonic() < deadline_s, f"{self.name}: {what}: {outcome}"
+        while not condition():
+            assert time.monotonic() < deadline_s, f"{self.name}: after {timeout_s:g} s still waiting for {what}"
             time.sleep(POLL_S)
-        return outcome.ok()
-
