@@ -13,11 +13,10 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 project=$(cd "$here/../.." && pwd)
-cache=$1
+mkdir -p "$1" && cache=$(cd "$1" && pwd)
 python=3.11                         # of the base
 
 if [ -z "${IN_OWN_NAMESPACES:-}" ]; then
-    mkdir -p "$cache"
     IN_OWN_NAMESPACES=yes exec unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
         flock "$cache/lock" sh "$0" "$cache"
 fi

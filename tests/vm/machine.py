@@ -59,6 +59,7 @@ class Machine:
         self._qemu: subprocess.Popen[bytes] | None = None
         directory.mkdir()
         (directory / "seed.tar").write_bytes(seed)
+        (directory / "console").touch()
         backing = ["-b", str(image.disk), "-F", "raw"]
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(self._disk)], check=True)
         self._agent = Agent(directory / "agent")
@@ -118,7 +119,7 @@ class Machine:
 
     def _command(self) -> list[str]:
         words = [
-            "console=ttyS0", "quiet", "mitigations=off", "random.trust_cpu=on", "net.ifnames=0",
+            "console=ttyS0", "quiet", "mitigations=off", "no_timer_check", "random.trust_cpu=on", "net.ifnames=0",
             f"systemd.hostname={self.name}", f"systemd.machine_id={uuid5(NAMESPACE_DNS, self.name).hex}",
             f"vm.address={self.address}/24", self._kernel_options,
         ]  # fmt: skip

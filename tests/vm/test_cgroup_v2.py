@@ -142,3 +142,17 @@ def test_the_runtimes_own_tests_pass_here(box: Machine) -> None:
     assert outcome.code == 0, outcome.out + outcome.err
 
 
+
+
+def test_it_is_taken_off_the_machine(box: Machine, door: Door) -> None:
+    """Last: nothing is left, but first it refuses to end what still runs."""
+    door.docker("run", "--detach", "--name=last", "--publish=8080:80", "busybox", "sleep", "1000").ok()
+    # A copy, since the script takes its own release away.
+    box.run("cp /opt/swarmpy/current/share/swarmpy/uninstall.sh /root/").ok()
+    refused = box.run("sh /root/uninstall.sh --purge")
+    assert refused.code == 1 and "1 containers still run" in refused.err
+    box.run("sh /root/uninstall.sh --purge --force", timeout_s=900).ok()
+    assert box.run("ip -brief link").ok().split()[::4][:2] == ["lo", "eth0"]
+    left = "ls -d /opt/swarmpy /var/lib/swarmpy /run/swarmpy* /etc/systemd/system/swarmpy* /sys/fs/cgroup/swarmpy"
+    assert box.run(left).out == ""
+    assert box.run("pgrep -f swarmpy").out == ""
