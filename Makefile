@@ -3,21 +3,24 @@ VENV   ?= .venv
 PYTHON ?= python3
 PY     := $(VENV)/bin/python
 
-.PHONY: help install test lint demo bench proto simulate mutations clean
+.PHONY: help install test vm-test lint demo bench wheelhouse proto simulate mutations clean
 
 help:            ## this list
-	@grep -hE '^[a-z]+: .*##|^[a-z]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(VENV)/installed  ## everything a fresh Debian or Ubuntu machine lacks
-$(VENV)/installed: pyproject.toml deploy/packages.txt deploy/install-packages.sh
-	sh deploy/install-packages.sh deploy/packages.txt
+$(VENV)/installed: pyproject.toml deploy/packages.txt deploy/packages-test.txt deploy/install-packages.sh
+	sh deploy/install-packages.sh deploy/packages.txt deploy/packages-test.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
 	PYTHONWARNINGS=ignore $(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
 test: install lint    ## the whole suite, as root
-	$(PY) -m pytest
+	$(PY) -m pytest -m "not vm"
+
+vm-test: install ## a swarm of two virtual machines, as root; many minutes where KVM does not work
+	$(PY) -m pytest tests/vm
 
 lint: install    ## ruff and mypy --strict
 	$(PY) -m ruff check .
@@ -29,6 +32,10 @@ demo: install    ## three managers, three workers and a web service on this mach
 bench: install   ## ours against the peers on this machine; writes build/bench.json
 	sh deploy/install-packages.sh deploy/packages-bench.txt
 	$(PY) -m bench
+
+wheelhouse: install  ## the wheel and all it needs in build/wheelhouse, for machines without a network
+	rm -rf build/lib build/bdist.* build/wheelhouse
+	$(PY) -m pip wheel --quiet --disable-pip-version-check --wheel-dir build/wheelhouse .
 
 SEEDS ?= 1000
 JOBS  ?= 2

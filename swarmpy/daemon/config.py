@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarmpy import __version__
 from swarmpy.errors import InvalidArgument
 
 __all__ = ["Config", "parse_arguments"]
@@ -79,6 +80,7 @@ def parse_arguments(arguments: Sequence[str]) -> Config:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="swarmpyd", description="Container engine and swarm node in one daemon.")
     add = parser.add_argument
+    add("--version", action="version", version=f"swarmpyd {__version__}")
     add("--data-root", type=Path, default=Path("/var/lib/swarmpy"), help="what survives reboots (%(default)s)")
     add("--exec-root", type=Path, default=Path("/run/swarmpy"), help="what belongs to this boot (%(default)s)")
     add("--host", "-H", action="append", help="where the API listens; may repeat (unix:///run/swarmpy.sock)")

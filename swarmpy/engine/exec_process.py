@@ -53,4 +53,5 @@ async def exec_process(
         capabilities=process_capabilities(record, parts.capabilities, identity, privileged=privileged),
         no_new_privileges=confinement(host.security_opt).no_new_privileges,
         rlimits=oci_rlimits(host),
+        oom_score_adj=host.oom_score_adj,
     )

@@ -107,9 +107,8 @@ def _process(record: ContainerRecord, facts: Facts) -> dict[str, Any]:
         "capabilities": process_capabilities(record, facts.available_capabilities, identity),
         "noNewPrivileges": confinement(host.security_opt).no_new_privileges,
         "rlimits": oci_rlimits(host),
+        "oomScoreAdj": host.oom_score_adj,  # never the daemon's own, which may be protected
     }
-    if host.oom_score_adj:
-        process["oomScoreAdj"] = host.oom_score_adj
     if len(host.console_size) == 2 and config.tty and all(host.console_size):
         process["consoleSize"] = {"height": host.console_size[0], "width": host.console_size[1]}
     return process

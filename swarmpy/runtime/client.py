@@ -55,6 +55,7 @@ class ExecProcess:
     no_new_privileges: bool = False
     rlimits: Sequence[Mapping[str, object]] = ()
     umask: int | None = None
+    oom_score_adj: int | None = None
 
     def to_oci(self) -> dict[str, object]:
         user: dict[str, object] = {"uid": self.uid, "gid": self.gid, "additionalGids": list(self.additional_gids)}
@@ -70,6 +71,8 @@ class ExecProcess:
             "noNewPrivileges": self.no_new_privileges,
             "rlimits": [dict(limit) for limit in self.rlimits],
         }
+        if self.oom_score_adj is not None:
+            process["oomScoreAdj"] = self.oom_score_adj
         if self.console_size is not None:
             process["consoleSize"] = {"height": self.console_size[0], "width": self.console_size[1]}
         return process

@@ -224,5 +224,6 @@ def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     base = str(tmp_path_factory.getbasetemp())
     yield
     assert not processes_with(f"{base}/".encode()), "launchers or shims are left"
-    assert not list(Path("/sys/fs/cgroup").glob(f"*/{CGROUP_PREFIX}*")), "cgroups are left"
+    mounted = Path("/sys/fs/cgroup")
+    assert not [*mounted.glob(f"*/{CGROUP_PREFIX}*"), *mounted.glob(f"{CGROUP_PREFIX}*")], "cgroups are left"
     assert base not in Path("/proc/self/mountinfo").read_text(), "mounts are left"

@@ -1,4 +1,4 @@
-"""Cgroups: one contract for v1, v2 and hybrid against files in memory, and the real hierarchies of this machine."""
+"""Cgroups: one contract for v1, v2 and hybrid against files in memory. test_limits.py asks the kernel."""
 
 from __future__ import annotations
 
@@ -6,22 +6,18 @@ import errno
 import itertools
 import os
 import struct
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmpy.runtime import ExecProcess, RuntimeFailure
+from swarmpy.runtime import RuntimeFailure
 from swarmpy.runtime.cgroups import Cgroup, Layout, block_io, cpu, detect_layout, device_program, memory
-from swarmpy.runtime.cgroups.cgroup import load_device_program
+from swarmpy.runtime.cgroups.device_attachment import load
 from swarmpy.runtime.cgroups.devices import DeviceRule, parse_rules
 from swarmpy.runtime.reader import Fields
-from tests.runtime.conftest import CGROUP_PREFIX, Host
 
-WithHost = Callable[[Callable[[Host], Awaitable[None]]], None]
 V1_NAMES = ("cpu,cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb")
 V1 = "".join(f"{n} 31 0:{n} / /sys/fs/cgroup/{w} rw - cgroup cgroup rw,{w}\n" for n, w in enumerate(V1_NAMES, 32))
 UNIFIED = "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
@@ -71,6 +67,8 @@ class MemoryFiles:
         self.files: dict[str, str] = {}
         self.directories: set[str] = set()
         self.log: list[tuple[str, str]] = []
+        self.programs: dict[str, bytes] = {}
+        self.refused: set[tuple[str, str]] = set()
         for hierarchy in layout.hierarchies:
             self._furnish(hierarchy.mount)
             if "cpuset" in hierarchy.controllers and hierarchy.version == 1:
@@ -106,6 +104,8 @@ class MemoryFiles:
     def write(self, path: str, text: str) -> None:
         if path not in self.files:
             raise FileNotFoundError(errno.ENOENT, "", path)
+        if (path, text) in self.refused:
+            raise OSError(errno.EINVAL, "Invalid argument", path)
         self.log.append((path, text))
         if path.endswith("cgroup.subtree_control"):
             words = {*self.files[path].split(), *(word[1:] for word in text.split())}
@@ -119,6 +119,11 @@ class MemoryFiles:
 
     def children(self, path: str) -> list[str]:
         return [name for name in self.directories if name.rpartition("/")[0] == path]
+
+    def attach(self, path: str, program: bytes, previous: int | None) -> int:
+        assert path in self.directories
+        self.programs[path] = program
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if previous is None else previous
 
 
 def layout_of(mountinfo: str, unified: str = CONTROLLERS) -> Layout:
@@ -140,13 +145,6 @@ def layout(request: pytest.FixtureRequest) -> Layout:
 @pytest.fixture
 def files(layout: Layout) -> MemoryFiles:
     return MemoryFiles(layout)
-
-
-@pytest.fixture(autouse=True)
-def without_bpf(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Directories in memory have no descriptor to attach a program to; the program itself is tested for real below."""
-    if "layout" in request.fixturenames:
-        monkeypatch.setattr(Cgroup, "_attach_program", lambda self, directory, program: None)
 
 
 def text_at(files: MemoryFiles, layout: Layout, controller: str, name: str) -> str:
@@ -257,8 +255,7 @@ def test_controllers_that_the_host_lacks() -> None:
     assert "pids" not in cgroup.stats()
 
 
-def test_v2_enables_controllers_down_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Cgroup, "_attach_program", lambda self, directory, program: None)
+def test_v2_enables_controllers_down_the_path() -> None:
     layout = LAYOUTS["v2"]
     files = MemoryFiles(layout)
     Cgroup(layout, "/a/b/c", files).create({"cpu": {"cpus": "0"}})
@@ -267,11 +264,46 @@ def test_v2_enables_controllers_down_the_path(monkeypatch: pytest.MonkeyPatch) -
     assert files.files["/sys/fs/cgroup/a/b/c/cgroup.subtree_control"] == ""
 
 
+def test_v2_enables_for_an_update_what_no_container_asked_for_before() -> None:
+    layout = LAYOUTS["v2"]
+    files = MemoryFiles(layout)
+    cgroup = Cgroup(layout, "/a/c", files)
+    cgroup.create({})
+    assert files.files["/sys/fs/cgroup/a/cgroup.subtree_control"] == "cpu io memory pids"
+    cgroup.update({"cpu": {"cpus": "0"}})
+    assert files.files["/sys/fs/cgroup/a/cgroup.subtree_control"] == "cpu cpuset io memory pids"
+
+
+def test_v2_does_without_a_controller_that_is_refused_unless_a_limit_needs_it() -> None:
+    """As the kernel refuses cpu while a real-time process runs below."""
+    layout = LAYOUTS["v2"]
+    files = MemoryFiles(layout)
+    files.refused.add(("/sys/fs/cgroup/cgroup.subtree_control", "+cpu"))
+    Cgroup(layout, "/a/c", files).create({"memory": {"limit": 1}})
+    assert files.files["/sys/fs/cgroup/a/cgroup.subtree_control"] == "io memory pids"
+    with pytest.raises(RuntimeFailure, match=r"write '\+cpu' to /sys/fs/cgroup/cgroup.subtree_control: "):
+        Cgroup(layout, "/a/d", files).create({"cpu": {"shares": 5}})
+
+
+def test_v2_judges_devices_by_one_program_after_another() -> None:
+    layout = LAYOUTS["v2"]
+    files = MemoryFiles(layout)
+    cgroup = Cgroup(layout, "/a/c", files)
+    cgroup.create({})
+    assert files.programs["/sys/fs/cgroup/a/c"] == device_program.assemble(parse_rules(Fields({}, "r")))
+    rules: dict[str, object] = {"devices": [{"allow": True, "access": "rwm"}]}
+    cgroup.update(rules)
+    assert files.programs["/sys/fs/cgroup/a/c"] == device_program.assemble(parse_rules(Fields(rules, "r")))
+    cgroup.remove()
+
+
 @pytest.mark.parametrize(
     ("resources", "text"),
     [
         ({"memory": {"limit": 10, "swap": 5}}, "memory and swap together"),
         ({"memory": {"limit": "1g"}}, "memory.limit: expected an integer"),
+        ({"memory": {"swappiness": 60}}, "memory.swappiness: cgroup v2 cannot do this"),
+        ({"cpu": {"realtimeRuntime": 950}}, "cpu.realtimeRuntime: cgroup v2 cannot do this"),
         ({"unified": {"../x.y": "1"}}, "is not the name of a cgroup file"),
         ({"devices": [{"allow": True, "type": "q"}]}, "unknown type 'q'"),
     ],
@@ -291,10 +323,20 @@ def test_swap_needs_a_limit_on_v2() -> None:
         memory.writes(Fields({"memory": {"swap": 5}}, "r"), 2, lambda name: "max")
 
 
-def test_io_weights() -> None:
-    fields = Fields({"blockIO": {"weight": 1000}}, "r")
-    assert [write.text for write in block_io.writes(fields, 2, lambda name: None)] == ["10000"]
-    assert [write.file for write in block_io.writes(fields, 1, lambda name: None)] == ["blkio.bfq.weight"]
+@pytest.mark.parametrize(
+    ("version", "has", "expected"),
+    [
+        (1, "", [("blkio.bfq.weight", "1000"), ("blkio.bfq.weight_device", "8:0 10")]),
+        (1, "blkio.weight", [("blkio.weight", "1000"), ("blkio.weight_device", "8:0 10")]),
+        (2, "", [("io.weight", "10000"), ("io.weight", "8:0 1")]),
+        (2, "io.bfq.weight", [("io.bfq.weight", "1000"), ("io.bfq.weight", "8:0 10")]),
+    ],
+)
+def test_io_weights_go_to_the_file_that_the_kernel_has(version: int, has: str, expected: list[tuple[str, str]]) -> None:
+    device = {"major": 8, "minor": 0, "weight": 10}
+    fields = Fields({"blockIO": {"weight": 1000, "weightDevice": [device]}}, "r")
+    writes = block_io.writes(fields, version, lambda name: "" if name == has else None)
+    assert [(write.file, write.text) for write in writes] == expected
 
 
 RULES = st.lists(
@@ -354,108 +396,4 @@ def interpret(program: bytes, kind: str, major: int, minor: int, access: str) ->
 @pytest.mark.root
 @given(RULES)
 def test_the_kernels_verifier_takes_every_program(rules: list[DeviceRule]) -> None:
-    os.close(load_device_program(device_program.assemble(rules)))
-
-
-@pytest.fixture
-def unified_cgroup() -> Iterator[Path]:
-    """A cgroup of the machine's v2 hierarchy, wherever that is mounted."""
-    mounts = [line.split(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    unified = [fields.split()[4] for fields, tail in mounts if tail.startswith("cgroup2 ")]
-    if not unified:
-        pytest.skip("no cgroup v2 hierarchy is mounted")
-    directory = Path(unified[0]) / f"{CGROUP_PREFIX}bpf"
-    directory.mkdir()
-    yield directory
-    directory.rmdir()
-
-
-@pytest.mark.root
-def test_the_device_program_at_work(unified_cgroup: Path) -> None:
-    """The real kernel asks the program: a process in the cgroup opens what the rules allow, and nothing else."""
-    layout = detect_layout(f"1 1 0:1 / {unified_cgroup.parent} rw - cgroup2 cgroup2 rw\n", lambda path: "")
-    cgroup = Cgroup(layout, f"/{unified_cgroup.name}")
-    zero = {"allow": False, "type": "c", "major": 1, "minor": 5}
-    rules = parse_rules(Fields({"devices": [{"allow": False}, zero]}, "r"))
-    cgroup._attach_program(str(unified_cgroup), device_program.assemble(rules))
-    pid = os.fork()
-    if pid == 0:
-        (unified_cgroup / "cgroup.procs").write_text("0")
-        code = 0
-        for bit, path in enumerate(("/dev/null", "/dev/zero", "/dev/kmsg")):
-            try:
-                os.close(os.open(path, os.O_RDONLY))
-            except PermissionError:
-                code |= 1 << bit
-        os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0b110
-
-
-@pytest.mark.root
-def test_limits_at_work(with_host: WithHost) -> None:
-    async def test(host: Host) -> None:
-        config = host.config("sh", "-c", "(sleep 0 & sleep 0 & sleep 0 & wait) 2>&1; echo x")
-        config["linux"]["resources"]["pids"] = {"limit": 2}
-        _, output = await host.run(config)
-        assert "can't fork" in output
-        container = await host.create(host.config("sleep", "100"))
-        await container.start()
-        await container.update({"memory": {"limit": 32 << 20, "swap": 64 << 20}, "cpu": {"shares": 512, "cpus": "0"}})
-        stats: dict[str, Any] = await container.stats()
-        assert stats["memory"]["limit"] == 32 << 20
-        assert stats["memory"]["usage"] > 0 and stats["cpu"]["usage_ns"] > 0
-        with pytest.raises(RuntimeFailure, match=r"linux.resources.cpu.cpus: write '4096' to .*cpuset.cpus: "):
-            await container.update({"cpu": {"cpus": "4096"}})
-
-    with_host(test)
-
-
-@pytest.mark.root
-def test_out_of_memory_is_told_apart(with_host: WithHost) -> None:
-    async def test(host: Host) -> None:
-        config = host.config("sh", "-c", "head -c 200m /dev/zero | tail")
-        config["linux"]["resources"]["memory"] = {"limit": 16 << 20, "swap": 16 << 20}
-        status, _ = await host.run(config)
-        assert status.oom_killed and status.exit_code == 137
-        config["process"]["args"] = ["tail", "/dev/zero"]
-        status, _ = await host.run(config)
-        assert (status.oom_killed, status.signal, status.exit_code) == (True, 9, 137)
-        config["process"]["args"] = ["sleep", "1000"]
-        container = await host.create(config)
-        await container.start()
-        await container.kill(9)
-        status = await container.wait()
-        assert (status.oom_killed, status.signal) == (False, 9)
-
-    with_host(test)
-
-
-@pytest.mark.root
-def test_it_sees_its_own_cgroups_alone(with_host: WithHost) -> None:
-    async def test(host: Host) -> None:
-        _, output = await host.sh("cat /proc/self/cgroup; ls /sys/fs/cgroup; touch /sys/fs/cgroup/x")
-        assert host.cgroup_parent not in output
-        assert "Read-only file system" in output
-
-    with_host(test)
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("birth", ["moved", "born inside"])
-def test_a_unified_hierarchy_at_work(with_host: WithHost, unified_cgroup: Path, birth: str) -> None:
-    """An init that was ready moves into the v2 cgroup; one with unusual namespaces is born there."""
-
-    async def test(host: Host) -> None:
-        config = host.config("sleep", "1000")
-        config["linux"]["resources"]["unified"] = {"cgroup.max.depth": "7"}
-        if birth == "born inside":
-            config["linux"]["namespaces"] = [n for n in config["linux"]["namespaces"] if n["type"] != "ipc"]
-        container = await host.create(config)
-        await container.start()
-        process = await container.exec(ExecProcess(["sleep", "1000"], env=["PATH=/bin"]))
-        directory = Path(f"{unified_cgroup.parent}{host.cgroup_parent}/{container.id}")
-        assert (directory / "cgroup.max.depth").read_text() == "7\n"
-        members = {int(line) for line in (directory / "cgroup.procs").read_text().split()}
-        assert members == {container.pid, process.pid}
-
-    with_host(test)
+    os.close(load(device_program.assemble(rules)))

@@ -5,7 +5,7 @@ Source  cgroup-v1/blkio-controller.rst; cgroup-v2.rst, "IO Interface Files".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from swarmpy.runtime.cgroups.write import Read, Write
 from swarmpy.runtime.reader import Fields
@@ -21,24 +21,28 @@ THROTTLES = {  # OCI name to (v1 file, v2 key)
 def writes(resources: Fields, version: int, read: Read) -> list[Write]:
     block = resources.child("blockIO")
     found: list[Write] = []
-    weight = block.integer("weight", low=0, high=1000)
-    if weight and version == 1:
-        file = "blkio.weight" if read("blkio.weight") is not None else "blkio.bfq.weight"
-        found.append(Write(file, str(weight), block.at("weight")))
-    elif weight:
-        bfq = read("io.bfq.weight") is not None
-        file, text = ("io.bfq.weight", str(weight)) if bfq else ("io.weight", str(_io_weight(weight)))
-        found.append(Write(file, text, block.at("weight")))
+    file, device_file, scale = _weight_files(version, read)
+    if weight := block.integer("weight", low=0, high=1000):
+        found.append(Write(file, str(scale(weight)), block.at("weight")))
     for device in block.objects("weightDevice"):
-        if value := device.integer("weight", low=0, high=1000):
-            file = "blkio.weight_device" if version == 1 else "io.bfq.weight"
-            found.append(Write(file, f"{_number(device)} {value}", device.at("weight")))
+        if weight := device.integer("weight", low=0, high=1000):
+            found.append(Write(device_file, f"{_number(device)} {scale(weight)}", device.at("weight")))
     for name, (old, new) in THROTTLES.items():
         for device in block.objects(name):
             rate = device.integer("rate", low=0)
             text = f"{_number(device)} {rate}" if version == 1 else f"{_number(device)} {new}={rate or 'max'}"
             found.append(Write(old if version == 1 else "io.max", text, device.at("rate")))
     return found
+
+
+def _weight_files(version: int, read: Read) -> tuple[str, str, Callable[[int], int]]:
+    """The files for all devices and for one, and what becomes of a weight. BFQ keeps blkio's range in both versions."""
+    if version == 1:
+        prefix = "blkio" if read("blkio.weight") is not None else "blkio.bfq"
+        return f"{prefix}.weight", f"{prefix}.weight_device", int
+    if read("io.bfq.weight") is not None:
+        return "io.bfq.weight", "io.bfq.weight", int
+    return "io.weight", "io.weight", _io_weight
 
 
 def _io_weight(weight: int) -> int:

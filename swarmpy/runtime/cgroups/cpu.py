@@ -6,6 +6,7 @@ Source  scheduler/sched-bwc.rst; cgroup-v1/cpuacct.rst; cgroup-v2.rst, "CPU Inte
 from __future__ import annotations
 
 from swarmpy.runtime.cgroups.write import Read, Write, key_values, number
+from swarmpy.runtime.failure import FailureKind, RuntimeFailure
 from swarmpy.runtime.reader import Fields
 
 NAMES = ("shares", "quota", "period", "burst", "idle", "realtimeRuntime", "realtimePeriod")
@@ -36,6 +37,9 @@ def _v1(cpu: Fields, values: dict[str, int | None], read: Read) -> list[Write]:
 
 def _v2(cpu: Fields, values: dict[str, int | None], read: Read) -> list[Write]:
     found: list[Write] = []
+    for name in ("realtimeRuntime", "realtimePeriod"):
+        if values[name]:
+            raise RuntimeFailure(f"{cpu.at(name)}: cgroup v2 cannot do this", FailureKind.INVALID)
     if values["idle"] is not None:
         found.append(Write("cpu.idle", str(values["idle"]), cpu.at("idle")))
     if values["shares"]:

@@ -67,8 +67,9 @@ def _v2(memory: Fields, limit: int | None, swap: int | None, read: Read) -> list
     reservation = memory.optional_integer("reservation", low=-1)
     if reservation:
         found.append(Write("memory.low", _or_max(reservation), memory.at("reservation")))
-    if memory.flag("disableOOMKiller"):
-        raise RuntimeFailure(f"{memory.at('disableOOMKiller')}: cgroup v2 cannot do this", FailureKind.INVALID)
+    for name in ("disableOOMKiller", "kernelTCP", "swappiness"):
+        if memory.value.get(name):
+            raise RuntimeFailure(f"{memory.at(name)}: cgroup v2 cannot do this", FailureKind.INVALID)
     return found
 
 
