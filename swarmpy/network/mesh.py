@@ -138,9 +138,9 @@ class Mesh:
 
     async def _recall(self) -> None:
         """Backends that the daemon before this one still knew, and that left meanwhile, may have connections too."""
-        ports, vteps = frozenset(self._index.published()), {peer.vtep for peer in self._view.peers.values()}
+        ports = frozenset(self._index.published())
         for address, vtep in (await self._kernel.run(self._held.entries)).items():
-            if vtep in vteps and not self._index.holds(address):
+            if self._index.is_vtep(vtep) and not self._index.holds(address):
                 self._withdrawn[address] = Withdrawn(vtep, ports)
 
     async def _change(self, ports: Collection[PublishedKey], addresses: Collection[IPv4Address] = ()) -> None:
@@ -231,9 +231,10 @@ class Mesh:
             self._withdrawn.clear()
             return set()
         self._withdrawn |= left
-        vteps = {peer.vtep for peer in self._view.peers.values()} if self._withdrawn else set()
         over = {
-            address for address, item in self._withdrawn.items() if self._index.holds(address) or item.vtep not in vteps
+            address
+            for address, item in self._withdrawn.items()
+            if self._index.holds(address) or not self._index.is_vtep(item.vtep)
         }
         for address in over:
             del self._withdrawn[address]

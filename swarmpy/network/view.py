@@ -6,7 +6,6 @@ The worker builds a `MeshView` from the dispatcher's messages; `Mesh.apply` make
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
@@ -81,12 +80,12 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class ViewChange:
-    """Between the view that `mark` belongs to and the next: no other keys than these have different values."""
+    """From the view that `mark` belongs to, to the one that carries this: new values by key, None for what is gone."""
 
     mark: object
-    peers: AbstractSet[str]
-    services: AbstractSet[str]
-    tasks: AbstractSet[str]
+    peers: Mapping[str, Peer | None]
+    services: Mapping[str, tuple[Port, ...] | None]
+    tasks: Mapping[str, Backend | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +95,8 @@ class MeshView:
     `node_id` is this node; it may or may not be among `peers`. A task on a node that is neither this one nor a peer
     cannot be reached and gets no connections.
 
-    `change` may say what is different from an earlier view, whose `mark` it names. It saves looking at everything, and
-    is worth nothing to who has another view.
+    `change` may say what is different from an earlier view, whose `mark` it names. To who has that one it is enough;
+    the mappings, which may be large and newer by now, are then not looked at.
     """
 
     node_id: str

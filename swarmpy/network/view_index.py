@@ -17,7 +17,7 @@ from ipaddress import IPv4Address
 from typing import TypeVar
 
 from swarmpy.network.mesh_rules import PublishedKey
-from swarmpy.network.view import NO_VIEW, MeshView, Port, ViewChange
+from swarmpy.network.view import NO_VIEW, Backend, MeshView, Peer, Port, ViewChange
 
 __all__ = ["Touched", "ViewIndex", "Withdrawn"]
 
@@ -57,7 +57,12 @@ class ViewIndex:
     """The index of one view at a time; of an empty one at first."""
 
     def __init__(self) -> None:
-        self._view = NO_VIEW
+        self._mark: object = None
+        self._node_id = ""
+        self._peers: dict[str, Peer] = {}
+        self._ports_of: dict[str, tuple[Port, ...]] = {}
+        self._tasks: dict[str, Backend] = {}
+        self._vteps: dict[IPv4Address, int] = {}  # how many peers have it
         self._on_node: dict[str, set[str]] = {}
         self._places: dict[str, Place] = {}
         self._backends: dict[str, dict[IPv4Address, int]] = {}  # by service: how many tasks have the address
@@ -85,10 +90,7 @@ class ViewIndex:
 
     def ports_to(self, address: IPv4Address) -> frozenset[PublishedKey]:
         """Published ports of the services that have a task at this address."""
-        services = self._services.get(address, {})
-        return frozenset(
-            (port.protocol, port.published) for name in services for port in self._view.services.get(name, ())
-        )
+        return frozenset(key for name in self._services.get(address, {}) for key in _keys(self._ports_of.get(name)))
 
     def addresses(self) -> Iterator[IPv4Address]:
         """Every address that a task or a peer has."""
@@ -103,6 +105,10 @@ class ViewIndex:
         claims = self._claims.get(address)
         return claims[min(claims)] if claims else None
 
+    def is_vtep(self, address: IPv4Address) -> bool:
+        """Whether a peer has this VTEP."""
+        return address in self._vteps
+
     def is_remote_backend(self, address: IPv4Address) -> bool:
         """Whether a task on another node has the address."""
         return address in self._services and self.vtep(address) is not None
@@ -112,72 +118,82 @@ class ViewIndex:
     def move(self, view: MeshView) -> Touched:
         """Become the index of `view`."""
         touched = Touched()
-        if view.node_id != self._view.node_id:
-            self._move(MeshView(self._view.node_id, None), touched)
-        self._move(view, touched)
+        if view.node_id != self._node_id:
+            self._move(self._compare(NO_VIEW), touched)
+            self._node_id = view.node_id
+        known = view.change is not None and view.change.mark is self._mark
+        self._move(view.change if known and view.change is not None else self._compare(view), touched)
+        self._mark = view.mark
         touched.left = {address: left for address, left in touched.left.items() if not self.holds(address)}
         return touched
 
-    def _move(self, view: MeshView, touched: Touched) -> None:
-        old, self._view = self._view, view
-        change = view.change
-        if change is None or change.mark is not old.mark:
-            change = _compare(old, view)
-        for task_id in change.tasks:
-            self._renode(task_id, old, view)
-        nodes = change.peers - {view.node_id}
-        for task_id in set(change.tasks).union(*(self._on_node.get(node_id, ()) for node_id in nodes)):
-            self._replace(task_id, old, touched)
-        for node_id in nodes:
-            self._move_peer(node_id, old, touched)
-        for service_id in change.services:
-            self._move_ports(service_id, old.services.get(service_id, ()), touched)
+    def _compare(self, view: MeshView) -> ViewChange:
+        return ViewChange(
+            view.mark, _differing(self._peers, view.peers), _differing(self._ports_of, view.services),
+            _differing(self._tasks, view.tasks),
+        )  # fmt: skip
 
-    def _renode(self, task_id: str, old: MeshView, view: MeshView) -> None:
-        before, after = old.tasks.get(task_id), view.tasks.get(task_id)
+    def _move(self, change: ViewChange, touched: Touched) -> None:
+        peers = {node_id: self._peers.get(node_id) for node_id in change.peers}
+        ports = {service_id: self._ports_of.get(service_id) for service_id in change.services}
+        for task_id, task in change.tasks.items():
+            self._renode(task_id, self._tasks.get(task_id), task)
+        _update(self._peers, change.peers)
+        _update(self._ports_of, change.services)
+        _update(self._tasks, change.tasks)
+        for task_id in set(change.tasks).union(*(self._on_node.get(node_id, ()) for node_id in peers)):
+            self._replace(task_id, ports, touched)
+        for node_id, before in peers.items():
+            self._move_peer(node_id, before, touched)
+        for service_id, had in ports.items():
+            self._move_ports(service_id, had, touched)
+
+    def _renode(self, task_id: str, before: Backend | None, after: Backend | None) -> None:
         if before is not None:
-            tasks = self._on_node[before.node_id]
-            tasks.discard(task_id)
-            if not tasks:
+            self._on_node[before.node_id].discard(task_id)
+            if not self._on_node[before.node_id]:
                 del self._on_node[before.node_id]
         if after is not None:
             self._on_node.setdefault(after.node_id, set()).add(task_id)
 
-    def _replace(self, task_id: str, old: MeshView, touched: Touched) -> None:
+    def _replace(self, task_id: str, ports_before: Mapping[str, tuple[Port, ...] | None], touched: Touched) -> None:
         before, after = self._places.pop(task_id, None), self._place(task_id)
         if after is not None:
             self._places[task_id] = after
         if before == after:
             return
         if before is not None and (vtep := self.vtep(before.address)) is not None:
-            served = frozenset(_keys(old, before.service_id))
-            had = touched.left.setdefault(before.address, Withdrawn(vtep, served))
-            touched.left[before.address] = Withdrawn(had.vtep, had.ports | served)
+            ports = ports_before.get(before.service_id, self._ports_of.get(before.service_id))
+            had = touched.left.setdefault(before.address, Withdrawn(vtep, frozenset()))
+            touched.left[before.address] = Withdrawn(had.vtep, had.ports | _keys(ports))
         for place, step in ((before, -1), (after, 1)):
             if place is not None:
                 _count(self._backends.setdefault(place.service_id, {}), place.address, step)
                 _count(self._services.setdefault(place.address, {}), place.service_id, step)
                 self._claim(place.address, (1, task_id), place if step > 0 else None, touched)
-                touched.ports |= _keys(old, place.service_id) | _keys(self._view, place.service_id)
+                touched.ports |= _keys(self._ports_of.get(place.service_id))
         if before is not None:
             _prune(self._backends, before.service_id)
             _prune(self._services, before.address)
 
     def _place(self, task_id: str) -> Place | None:
-        task = self._view.tasks.get(task_id)
+        task = self._tasks.get(task_id)
         if task is None:
             return None
-        if task.node_id == self._view.node_id:
+        if task.node_id == self._node_id:
             return Place(task.service_id, task.address, None)
-        peer = self._view.peers.get(task.node_id)
+        peer = self._peers.get(task.node_id)
         return Place(task.service_id, task.address, peer.vtep) if peer is not None else None
 
-    def _move_peer(self, node_id: str, old: MeshView, touched: Touched) -> None:
-        before, after = old.peers.get(node_id), self._view.peers.get(node_id)
-        if before is not None:
-            self._claim(before.ingress, (0, node_id), None, touched)
-        if after is not None:
-            self._claim(after.ingress, (0, node_id), Place("", after.ingress, after.vtep), touched)
+    def _move_peer(self, node_id: str, before: Peer | None, touched: Touched) -> None:
+        after = self._peers.get(node_id)
+        if node_id == self._node_id:
+            return
+        for peer, step in ((before, -1), (after, 1)):
+            if peer is not None:
+                _count(self._vteps, peer.vtep, step)
+                place = Place("", peer.ingress, peer.vtep) if step > 0 else None
+                self._claim(peer.ingress, (0, node_id), place, touched)
 
     def _claim(self, address: IPv4Address, who: Claimant, place: Place | None, touched: Touched) -> None:
         touched.addresses.add(address)
@@ -187,37 +203,37 @@ class ViewIndex:
             claims[who] = place.vtep
         _prune(self._claims, address)
 
-    def _move_ports(self, service_id: str, old: tuple[Port, ...], touched: Touched) -> None:
-        for port in old:
-            key = port.protocol, port.published
-            touched.ports.add(key)
-            self._ports.get(key, {}).pop(service_id, None)
+    def _move_ports(self, service_id: str, before: tuple[Port, ...] | None, touched: Touched) -> None:
+        after = self._ports_of.get(service_id)
+        touched.ports |= _keys(before) | _keys(after)
+        for key in _keys(before):
+            self._ports[key].pop(service_id)
             _prune(self._ports, key)
-        for port in self._view.services.get(service_id, ()):
-            key = port.protocol, port.published
-            touched.ports.add(key)
-            self._ports.setdefault(key, {}).setdefault(service_id, port)
+        for port in after or ():
+            self._ports.setdefault((port.protocol, port.published), {}).setdefault(service_id, port)
 
 
-def _compare(old: MeshView, new: MeshView) -> ViewChange:
-    return ViewChange(
-        old.mark, _differing(old.peers, new.peers), _differing(old.services, new.services),
-        _differing(old.tasks, new.tasks),
-    )  # fmt: skip
-
-
-def _differing(old: Mapping[str, T], new: Mapping[str, T]) -> set[str]:
-    """Keys whose values are not the same. What did not change is nearly all, and is the very same object."""
-    if old is new:
-        return set()
-    missing = object()
-    changed = {key for key, value in new.items() if (had := old.get(key, missing)) is not value and had != value}
-    changed.update(old.keys() - new.keys())
+def _differing(old: Mapping[str, T], new: Mapping[str, T]) -> dict[str, T | None]:
+    """What is not the same, with its new value. What did not change is nearly all, and is the very same object."""
+    changed: dict[str, T | None] = {key: value for key, value in new.items() if _is_new(old.get(key), value)}
+    changed.update(dict.fromkeys(old.keys() - new.keys()))
     return changed
 
 
-def _keys(view: MeshView, service_id: str) -> set[PublishedKey]:
-    return {(port.protocol, port.published) for port in view.services.get(service_id, ())}
+def _is_new(had: object, value: object) -> bool:
+    return had is not value and had != value
+
+
+def _update(table: dict[str, T], news: Mapping[str, T | None]) -> None:
+    for key, value in news.items():
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value
+
+
+def _keys(ports: tuple[Port, ...] | None) -> set[PublishedKey]:
+    return {(port.protocol, port.published) for port in ports or ()}
 
 
 def _count(counts: dict[K, int], key: K, step: int) -> None:

@@ -59,7 +59,12 @@ class MeshFold:
         self._services: dict[str, tuple[Port, ...]] = {}
         self._tasks: dict[str, Backend] = {}
         self._mark: object = None            # of the last view; None: the next one is not compared with it
-        self._changed: tuple[set[str], set[str], set[str]] = (set(), set(), set())
+        self._begin_change()
+
+    def _begin_change(self) -> None:
+        self._changed_peers: dict[str, Peer | None] = {}
+        self._changed_services: dict[str, tuple[Port, ...] | None] = {}
+        self._changed_tasks: dict[str, Backend | None] = {}
 
     def fold(self, update: MeshUpdate) -> bool:
         """Take in one update. Whether a whole version is here now, and may be applied.
@@ -73,13 +78,15 @@ class MeshFold:
         if update.HasField("ingress"):
             self._network = update.ingress
         self._port = update.data_path_port or self._port
-        self._note_changed(update)
         for key in update.removed_nodes:
             self._peers.pop(key, None)
+            self._changed_peers[key] = None
         for key in update.removed_services:
             self._services.pop(key, None)
+            self._changed_services[key] = None
         for key in update.removed_tasks:
             self._tasks.pop(key, None)
+            self._changed_tasks[key] = None
         for node in update.nodes:
             self._put_node(node.id, node.addr, node.ingress_address)
         for service in update.services:
@@ -90,17 +97,11 @@ class MeshFold:
             except ValueError as error:
                 log.warning("task %s gets no connections: %s", task.id, error)
                 continue
-            self._tasks[task.id] = Backend(task.service_id, task.node_id, address)
+            self._tasks[task.id] = self._changed_tasks[task.id] = Backend(task.service_id, task.node_id, address)
         self.whole = not update.more
         if self.whole:
             self.version = update.version
         return self.whole
-
-    def _note_changed(self, update: MeshUpdate) -> None:
-        peers, services, tasks = self._changed
-        peers.update(update.removed_nodes, (node.id for node in update.nodes))
-        services.update(update.removed_services, (service.id for service in update.services))
-        tasks.update(update.removed_tasks, (task.id for task in update.tasks))
 
     def _put_node(self, node_id: str, addr: str, ingress: str) -> None:
         try:
@@ -111,7 +112,7 @@ class MeshFold:
         if node_id == self._node_id:
             self._own, self._vtep = address, vtep
         else:
-            self._peers[node_id] = Peer(vtep, address.ip)
+            self._peers[node_id] = self._changed_peers[node_id] = Peer(vtep, address.ip)
 
     def _put_service(self, service_id: str, ports: list[PortConfig]) -> None:
         usable = []
@@ -121,21 +122,26 @@ class MeshFold:
                 usable.append(Port(protocol, port.published_port, port.target_port))
             except SwarmpyError as error:
                 log.warning("service %s: port %d is not published: %s", service_id, port.published_port, error)
-        self._services[service_id] = tuple(usable)
+        self._services[service_id] = self._changed_services[service_id] = tuple(usable)
 
     def view(self) -> MeshView:
-        """The view as of `version`; without an ingress network until this node has its address in it."""
+        """The view as of `version`; without an ingress network until this node has its address in it.
+
+        The fold goes on with the mappings of the view: it is to be used before the next message is, or else by its
+        `change`.
+        """
         ingress = None
         if self._network is not None and self._own is not None and self._vtep is not None and self._network.ipam:
             ingress = IngressNetwork(
                 subnet=IPv4Network(self._network.ipam[0].subnet), vni=self._network.vni, address=self._own,
                 vtep=self._vtep, udp_port=self._port,
             )
-        change = ViewChange(self._mark, *self._changed) if self._mark is not None else None
-        view = MeshView(
-            self._node_id, ingress, dict(self._peers), dict(self._services), dict(self._tasks), change=change
-        )
-        self._mark, self._changed = view.mark, (set(), set(), set())
+        change = None
+        if self._mark is not None:
+            change = ViewChange(self._mark, self._changed_peers, self._changed_services, self._changed_tasks)
+        view = MeshView(self._node_id, ingress, self._peers, self._services, self._tasks, change=change)
+        self._mark = view.mark
+        self._begin_change()
         return view
 
 
