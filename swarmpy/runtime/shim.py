@@ -213,6 +213,7 @@ class Shim:
                 self._do_start(reply)
             case "attach":
                 self._controllers.discard(peer)
+                peer.droppable = not request.flag("patient")
                 reply({"result": {}})
                 self._streams.attach(peer)
             case "exec":

@@ -97,7 +97,7 @@ class StateDirectory:
         return directory, f"/proc/self/fd/{directory}/shim.sock"
 
     def connect(self) -> socket.socket:
-        """A connection to the shim. Raises OSError when none listens. Does not wait: the backlog takes it."""
+        """A connection to the shim. Raises OSError when none listens. Waits while its backlog is full (listen(2))."""
         directory, address = self.socket_address()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
