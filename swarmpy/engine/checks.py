@@ -257,9 +257,8 @@ def _check_modes(config: ContainerConfig, host: HostConfig, networking: Networki
         ("PidMode", host.pid_mode, ("", "host")),
         ("UTSMode", host.uts_mode, ("", "host")),
     ):
-        if name == "IpcMode" and value.startswith("container:"):
-            raise NotSupported("HostConfig.IpcMode: joining the IPC of another container is not supported")
-        if value not in allowed and not (name == "PidMode" and value.startswith("container:")):
+        joins = name in ("IpcMode", "PidMode") and value.startswith("container:")
+        if value not in allowed and not joins:
             raise InvalidArgument(f"HostConfig.{name} '{value}' is invalid")
     mode = host.network_mode
     shared = mode == "host" or mode.startswith("container:")

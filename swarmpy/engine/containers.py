@@ -40,9 +40,6 @@ __all__ = ["Containers"]
 
 log = logging.getLogger(__name__)
 
-_NETWORKS = frozenset({"bridge", "host", "none", "ingress"})
-_DEFAULT_SHM_BYTES = 64 << 20
-
 
 class Containers:
     """The containers of one engine."""
@@ -174,8 +171,8 @@ class Containers:
     ) -> str:
         """The id of a new container that does not run yet.
 
-        `NotFound` when there is no such image or network, `Conflict` when the name is in use, `InvalidArgument` and
-        `NotSupported` for what cannot be.
+        `NotFound` when there is no such image and for nothing else, `Conflict` when the name is in use,
+        `InvalidArgument` and `NotSupported` for what cannot be.
         """
         container_id = self._new_id()
         chosen = self._claim_name(name, container_id)
@@ -356,8 +353,8 @@ class Containers:
         chosen = check_name(name) if name else pick_name(self._rng, self._names.__contains__)
         if chosen in self._names:
             raise Conflict(
-                f'The container name "/{chosen}" is already in use by container "{self._names[chosen]}". You have to '
-                "remove (or rename) that container to be able to reuse that name."
+                f'Conflict. The container name "/{chosen}" is already in use by container "{self._names[chosen]}". You '
+                "have to remove (or rename) that container to be able to reuse that name."
             )
         self._names[chosen] = container_id
         return chosen

@@ -24,6 +24,7 @@ from swarmpy.engine.facts import available_capabilities
 from swarmpy.engine.filters import Filters
 from swarmpy.engine.parts import EngineConfig, Parts
 from swarmpy.engine.record import RecordStore, replace_file
+from swarmpy.engine.runtime_errors import translated
 from swarmpy.engine.state import Status
 from swarmpy.engine.stats import samples
 from swarmpy.engine.times import format_rfc3339
@@ -33,7 +34,7 @@ from swarmpy.engine.watch import DirectoryWatcher
 from swarmpy.errors import Conflict, NotSupported
 from swarmpy.image import DEFAULT_DOMAIN, Image, ImageStore, Progress, RegistryAuth
 from swarmpy.network import HostNetwork
-from swarmpy.runtime import Runtime
+from swarmpy.runtime import Runtime, RuntimeFailure
 
 __all__ = ["Engine"]
 
@@ -231,7 +232,11 @@ class Engine:
     async def top(self, reference: str, arguments: str) -> dict[str, Any]:
         """ContainerTopResponse: what ps(1) says of the container's processes."""
         container = self.containers.live(reference)
-        return await process_table(await container.running_handle().processes(), arguments)
+        try:
+            pids = await container.running_handle().processes()
+        except RuntimeFailure as error:
+            raise translated(error) from error
+        return await process_table(pids, arguments)
 
     def stats(self, reference: str, *, stream: bool, one_shot: bool) -> AsyncIterator[dict[str, Any]]:
         """ContainerStatsResponse, once or every second until the container is gone."""

@@ -18,7 +18,7 @@ from swarmpy.engine import archive
 from swarmpy.engine.changes import changes
 from swarmpy.engine.live import LiveContainer
 from swarmpy.engine.parts import Parts
-from swarmpy.engine.rootfs import directory_root, mounted_overlay, running_root, writable_overlay
+from swarmpy.engine.rootfs import bare_root, directory_root, mounted_overlay, running_root, writable_overlay
 from swarmpy.errors import Conflict
 from swarmpy.image import RootFS
 
@@ -55,9 +55,11 @@ async def copy_out(parts: Parts, container: LiveContainer, path: str) -> AsyncIt
 async def export(parts: Parts, container: LiveContainer) -> AsyncIterator[bytes]:
     """A tar of the whole root file system, without what is mounted into it."""
     root = await _root_fs(parts, container)
+    layers = [Path(root.upper), *(Path(layer) for layer in root.lower)]
+    handle = container.handle
 
     def work(emit: Callable[[bytes], None]) -> None:
-        with _opened(container, root, "/") as (descriptor, _):
+        with mounted_overlay(layers) if handle is None else bare_root(handle.pid) as descriptor:
             archive.pack(descriptor, "/", emit, base="")
 
     async with aclosing(_pieces(work)) as pieces:

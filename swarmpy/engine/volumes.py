@@ -160,12 +160,15 @@ class Volumes:
 
 
 def tree_size(root: Path) -> int:
-    """Bytes of the regular files below `root`, each counted once."""
+    """Bytes of the regular files below `root`, each counted once. Files may come and go meanwhile."""
     seen: set[tuple[int, int]] = set()
     total = 0
     for directory, _, files in os.walk(root):
         for name in files:
-            status = os.lstat(os.path.join(directory, name))  # noqa: PTH118 (one call for each file)
+            try:
+                status = os.lstat(os.path.join(directory, name))  # noqa: PTH118 (one call for each file)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
             if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
                 total += status.st_size

@@ -74,6 +74,22 @@ def test_what_comes_out(root: int) -> None:
         packed(root, "/nothing")
 
 
+def test_the_contents_of_a_directory_come_without_its_name(root: int) -> None:
+    """`docker cp c:/etc/. there` into a directory that exists."""
+    assert set(packed(root, "/etc/.")) == {".", "./passwd", "./link"}
+    assert packed(root, "/.")["./etc/passwd"].isreg()
+
+
+def test_capabilities_of_files_go_out_and_in(root: int, tmp_path: Path) -> None:
+    program, capability = tmp_path / "root/ping", bytes.fromhex("0100000200200000000000000000000000000000")
+    program.write_bytes(b"\x7fELF")
+    os.setxattr(program, "security.capability", capability)
+    pieces: list[bytes] = []
+    archive.pack(root, "/ping", pieces.append)
+    archive.extract(root, "/etc", io.BytesIO(b"".join(pieces)), keep_owners=True)
+    assert os.getxattr(tmp_path / "root/etc/ping", "security.capability") == capability
+
+
 def test_what_lies_at_a_path(root: int) -> None:
     shown = json.loads(base64.b64decode(archive.describe(root, "/etc/link")))
     assert (shown["name"], shown["linkTarget"]) == ("link", "passwd")

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import socket
 import struct
 import subprocess
 import tarfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.conftest import docker_clients
 from tests.engine.host import Host, until
 
 pytestmark = [pytest.mark.root, pytest.mark.cluster]
@@ -195,7 +197,7 @@ def test_out_of_memory_is_told_apart(host: Host) -> None:
 
 def test_who_runs_and_where(host: Host) -> None:
     status = host.out("run", "--rm", "-u", "web", "busybox", "grep", "-E", "^(Uid|Gid|Groups)", "/proc/self/status")
-    assert [line.split()[1] for line in status.splitlines()] == ["33", "34", "63"]
+    assert [line.split()[1] for line in status.splitlines()] == ["33", "34", "34"]
     where = host.out("run", "--rm", "-u", "web", "-w", "/var", "busybox", "sh", "-c", "echo $HOME; pwd")
     assert where == "/var/www\n/var"
     assert host.out("run", "--rm", "-h", "box", "busybox", "hostname") == "box"
@@ -302,6 +304,36 @@ def test_copying(host: Host, tmp_path: Path) -> None:
     host.docker("rm", "box")
 
 
+def test_copying_what_is_in_a_directory(host: Host, tmp_path: Path) -> None:
+    host.docker("run", "-d", "--name", "box", "busybox", "sh", "-c", "mkdir /d; echo 1 > /d/f; sleep 99")
+    until("it has written", lambda: host.docker("exec", "box", "test", "-s", "/d/f", check=False).returncode == 0)
+    (tmp_path / "there").mkdir()
+    host.docker("cp", "box:/d/.", str(tmp_path / "there"))
+    assert (tmp_path / "there/f").read_text() == "1\n"
+    host.docker("cp", "box:/d", str(tmp_path / "there"))
+    assert (tmp_path / "there/d/f").read_text() == "1\n"
+    host.docker("rm", "-f", "box")
+
+
+def test_exporting_what_runs(host: Host, tmp_path: Path) -> None:
+    """The root file system as it is, without /proc, /sys and the volumes that are mounted in it."""
+    script = "echo x > /vol/f; echo y > /f; sleep 99"
+    host.docker("run", "-d", "--name", "box", "-v", "/vol", "busybox", "sh", "-c", script)
+    until("it has written", lambda: host.docker("exec", "box", "test", "-s", "/f", check=False).returncode == 0)
+    host.docker("export", "-o", str(tmp_path / "all.tar"), "box")
+    with tarfile.open(tmp_path / "all.tar") as exported:
+        names = set(exported.getnames())
+    assert {"f", "proc", "vol", "etc/hosts", ".dockerenv"} <= names
+    assert not {name for name in names if name.startswith(("proc/", "sys/", "vol/"))}
+    host.docker("rm", "-fv", "box")
+
+
+def test_a_container_that_did_nothing_changed_nothing(host: Host) -> None:
+    host.docker("run", "--name", "idle", "busybox", "test", "-f", "/.dockerenv")
+    assert host.out("diff", "idle") == ""
+    host.docker("rm", "idle")
+
+
 def test_what_a_container_changed(host: Host) -> None:
     script = "echo x > /new; rm /etc/group; rm -r /var/www; mkdir /var/www; echo y >> /etc/passwd"
     host.docker("run", "--name", "diff", "busybox", "sh", "-c", script)
@@ -309,6 +341,71 @@ def test_what_a_container_changed(host: Host) -> None:
     assert {"A /new", "D /etc/group", "C /etc/passwd", "C /var/www", "D /var/www/index.html"} <= seen
     assert not any("busybox" in line for line in seen)
     host.docker("rm", "diff")
+
+
+def test_sharing_memory_names_and_mounts(host: Host) -> None:
+    host.docker(
+        "run", "-d", "--name", "owner", "--hostname", "shown", "--ipc", "shareable", "busybox",
+        "sh", "-c", "echo text > /dev/shm/file; sleep 99",
+    )  # fmt: skip
+    written = ("exec", "owner", "test", "-s", "/dev/shm/file")
+    until("it has written", lambda: host.docker(*written, check=False).returncode == 0)
+    joined = ("--ipc", "container:owner", "--network", "container:owner")
+    assert host.out("run", "--rm", *joined, "busybox", "cat", "/dev/shm/file", "/etc/hostname") == "text\nshown"
+    assert host.out("run", "--rm", *joined, "busybox", "hostname") == "shown"
+    host.docker("run", "-d", "--name", "private", "busybox", "sleep", "99")
+    refused = host.docker("run", "--rm", "--ipc", "container:private", "busybox", "true", check=False)
+    assert (refused.returncode, "non-shareable IPC" in refused.stderr) == (125, True)
+    host.docker("rm", "-f", "owner", "private")
+    assert host.out("run", "--rm", "--uts", "host", "busybox", "hostname") == socket.gethostname()
+    assert host.out("run", "--rm", "--ipc", "host", "busybox", "ls", "-d", "/dev/shm", "/dev/mqueue")
+    volume = ("-v", "/etc", "--dns", "9.9.9.9")
+    assert "nameserver 9.9.9.9" in host.out("run", "--rm", *volume, "busybox", "cat", "/etc/resolv.conf")
+    sealed = host.docker("run", "--rm", "--read-only", "busybox", "touch", "/etc/hosts", check=False)
+    assert "Read-only file system" in sealed.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--network", "nowhere"), "network nowhere not found"),
+        (("--network", "container:nobody"), "No such container: nobody"),
+        (("--pid", "container:nobody"), "No such container: nobody"),
+        (("--ipc", "container:nobody"), "No such container: nobody"),
+        (("--volumes-from", "nobody"), "No such container: nobody"),
+        (("--cpuset-cpus", "77"), "Requested CPUs are not available"),
+        (("--user", "stranger"), "unable to find user stranger"),
+    ],
+)
+def test_what_is_missing_is_not_taken_for_the_image(host: Host, options: tuple[str, ...], message: str) -> None:
+    """An answer of 404 to a creation makes the docker client pull."""
+    refused = host.docker("run", "--rm", *options, "busybox", "true", check=False)
+    assert refused.returncode == 125
+    assert message in refused.stderr
+    assert "Unable to find image" not in refused.stderr
+    assert host.out("ps", "-aq") == ""
+
+
+@pytest.mark.parametrize("client", docker_clients())
+def test_execs_that_cannot_run(host: Host, client: str) -> None:
+    host.docker("run", "-d", "--name", "busy", "busybox", "sleep", "99")
+    host.docker_binary = client
+    try:
+        for options, code, message in (
+            (("-u", "stranger", "busy", "true"), 126, "unable to find user stranger: no matching entries in passwd"),
+            (("-u", "root:none", "busy", "true"), 126, "unable to find group none: no matching entries in group"),
+            (("-w", "/nowhere", "busy", "true"), 126, 'chdir to cwd ("/nowhere") failed: no such file or directory'),
+            (("busy", "/nowhere"), 127, "no such file or directory"),
+            (("busy", "nowhere"), 127, "executable file not found in $PATH"),
+            (("busy", "/etc/passwd"), 126, "permission denied"),
+            (("busy", "sh", "-c", "exit 7"), 7, ""),
+            (("busy", "sh", "-c", "kill -9 $$"), 137, ""),
+        ):
+            done = host.docker("exec", *options, check=False)
+            assert (done.returncode, message in done.stdout + done.stderr) == (code, True), (options, done)
+    finally:
+        host.docker_binary = "docker"
+        host.docker("rm", "-f", "busy")
 
 
 def test_events_tell_a_life(host: Host) -> None:
