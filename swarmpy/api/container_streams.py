@@ -12,10 +12,10 @@ from aiohttp import WSMsgType, web
 
 from swarmpy.api.framing import framed, stream_type
 from swarmpy.api.hijack import Answered, RawStream, hijack
-from swarmpy.api.requests import query_flag
+from swarmpy.api.requests import query_flag, query_time
 from swarmpy.api.versions import api_version
 from swarmpy.engine import Engine, LogLine, LogOptions, Streams
-from swarmpy.engine.times import format_rfc3339, parse_when
+from swarmpy.engine.times import format_rfc3339
 from swarmpy.errors import InvalidArgument, NotSupported
 
 __all__ = ["carry", "routes"]
@@ -46,8 +46,8 @@ class StreamRoutes:
             stdout=stdout,
             stderr=stderr,
             follow=query_flag(request, "follow"),
-            since_ns=parse_when(request.query.get("since"), now),
-            until_ns=parse_when(request.query.get("until"), now),
+            since_ns=query_time(request, "since", now),
+            until_ns=query_time(request, "until", now),
             tail=_tail(request.query.get("tail", "all")),
         )
         batches = self._engine.containers.log_batches(container.record.id, options)

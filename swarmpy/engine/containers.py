@@ -33,7 +33,7 @@ from swarmpy.engine.restart import after_daemon_start
 from swarmpy.engine.state import Status
 from swarmpy.engine.volumes import tree_size
 from swarmpy.engine.waiting import WaitResult
-from swarmpy.errors import Conflict, InvalidArgument, NotFound, SwarmpyError
+from swarmpy.errors import Conflict, InvalidArgument, NotFound, NotSupported, SwarmpyError
 from swarmpy.runtime import Container
 
 __all__ = ["Containers"]
@@ -294,12 +294,17 @@ class Containers:
                 for line in batch:
                     yield line
 
-    async def log_batches(self, reference: str, options: LogOptions) -> AsyncGenerator[list[LogLine]]:
-        """As `logs`, many lines at a time."""
+    def log_batches(self, reference: str, options: LogOptions) -> AsyncGenerator[list[LogLine]]:
+        """As `logs`, many lines at a time. `NotSupported`, at once, when the container keeps no log."""
         container = self.live(reference)
         path = log_path(self._parts, container.record)
         if path is None:
-            raise NotFound(f"container {container.display} keeps no log: its log driver is none")
+            raise NotSupported(f"container {container.display}: configured logging driver does not support reading")
+        return self._batches(container, path, options)
+
+    async def _batches(
+        self, container: LiveContainer, path: Path, options: LogOptions
+    ) -> AsyncGenerator[list[LogLine]]:
         with self._parts.watcher.watching(path.parent) as written:
 
             async def changed() -> None:

@@ -400,11 +400,13 @@ class LiveContainer:
     async def change(self, host: HostConfig, resources: dict[str, object]) -> None:
         """Take over new limits and a new restart policy; the limits count at once when it runs."""
         async with self._operation:
-            if self.handle is not None and resources:
+            handle = self.handle
+            if handle is not None and resources:
                 try:
-                    await self.handle.update(resources)
+                    await handle.update(resources)
                 except RuntimeFailure as error:
-                    raise translated(error) from error
+                    if handle.status is None:  # else it has just ended, and its next start reads the new limits
+                        raise translated(error) from error
             await self.save_asked(host=host)
             self.publish("update")
 

@@ -83,7 +83,7 @@ def test_statuses(host: Host, container: str) -> None:
         ("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"Links": ["a"]}}, 501, "HostConfig.Links"),
         ("POST", "/containers/create?name=conform", {"Image": "busybox"}, 409, "already in use"),
         ("POST", "/containers/create?name=-", {"Image": "busybox"}, 400, "Invalid container name"),
-        ("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"NetworkMode": "odd"}}, 404, "network odd"),
+        ("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"VolumesFrom": ["odd"]}}, 400, "odd"),
         ("DELETE", f"/containers/{container}", None, 409, "force remove"),
         ("POST", f"/containers/{container}/kill?signal=NOPE", None, 400, "invalid signal"),
         ("POST", f"/containers/{container}/wait?condition=odd", None, 400, "condition"),
