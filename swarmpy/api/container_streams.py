@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
+from urllib.parse import quote_plus
 
 from aiohttp import WSMsgType, web
 
@@ -15,7 +17,6 @@ from swarmpy.api.hijack import Answered, RawStream, hijack
 from swarmpy.api.requests import query_flag, query_time
 from swarmpy.api.versions import api_version
 from swarmpy.engine import Engine, LogLine, LogOptions, Streams
-from swarmpy.engine.times import format_rfc3339
 from swarmpy.errors import InvalidArgument, NotSupported
 
 __all__ = ["carry", "routes"]
@@ -137,6 +138,14 @@ def _tail(text: str) -> int | None:
 
 
 def _log_piece(line: LogLine, tty: bool, stamps: bool, details: bool) -> bytes:
-    prefix = f"{format_rfc3339(line.time_ns)} ".encode() if stamps else b""
-    data = prefix + (b" " if details else b"") + line.data
+    data = line.data
+    if details:
+        data = f"{_details(line.attributes)} ".encode() + data
+    if stamps:
+        data = f"{line.stamp} ".encode() + data
     return data if tty else framed(line.stream, data)
+
+
+def _details(attributes: Mapping[str, str]) -> str:
+    """`a=1,b=2`, each part escaped as in a query, by name."""
+    return ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in sorted(attributes.items()))

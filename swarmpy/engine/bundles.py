@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarmpy.engine.checks import log_limits
 from swarmpy.engine.endpoints import Attachment, has_own_network
 from swarmpy.engine.facts import host_devices, identity_in_layers, init_program, resolv_conf_of_host
 from swarmpy.engine.hosts import hosts_file, resolv_conf
+from swarmpy.engine.log_options import log_attributes, log_limits
 from swarmpy.engine.parts import Parts
 from swarmpy.engine.privileges import confinement
 from swarmpy.engine.record import ContainerRecord
@@ -103,6 +103,7 @@ def _write(parts: Parts, record: ContainerRecord, root: RootFS, joined: Mapping[
         log_path=log_path(parts, record),
         log_max_size=size,
         log_max_files=number,
+        log_attributes=log_attributes(record),
         console_size=_console_size(host.console_size),
     )
     return PreparedBundle(bundle, io, directory / "hosts", hostname)

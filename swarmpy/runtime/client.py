@@ -35,6 +35,7 @@ class ContainerIO:
     log_path: Path | None = None
     log_max_size: int | None = None  # bytes
     log_max_files: int = 1
+    log_attributes: Mapping[str, str] = field(default_factory=dict)  # of every entry
     console_size: tuple[int, int] | None = None  # height, width
 
 

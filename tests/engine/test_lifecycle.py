@@ -158,6 +158,25 @@ def test_following_logs_ends_with_the_container(host: Host) -> None:
     host.docker("rm", "slow")
 
 
+def test_logs_tell_more_when_asked(host: Host) -> None:
+    log = [word for option in ("labels=a", "env=X", "tag={{.Name}}") for word in ("--log-opt", option)]
+    options = ("--label", "a=b c", "-e", "X=1", *log)
+    host.docker("run", "--name", "told", *options, "busybox", "sh", "-c", "echo one; printf two")
+    assert host.out("logs", "--details", "told").splitlines() == ["X=1,a=b+c,tag=told one", "X=1,a=b+c,tag=told two"]
+    stamp, details, line = host.out("logs", "--details", "-t", "--tail", "1", "told").split(" ")
+    assert (len(stamp), details, line) == (30, "X=1,a=b+c,tag=told", "two")
+    assert host.out("logs", "told") == "one\ntwo"
+    host.docker("rm", "told")
+
+
+def test_a_container_without_a_log(host: Host) -> None:
+    assert host.out("run", "--name", "mute", "--log-driver", "none", "busybox", "echo", "seen") == "seen"
+    refused = host.docker("logs", "mute", check=False)
+    assert (refused.returncode, "does not support reading" in refused.stderr) == (1, True)
+    assert host.request("GET", "/containers/mute/logs?stdout=1")[0] == 501
+    host.docker("rm", "mute")
+
+
 def test_pause(host: Host) -> None:
     host.docker("run", "-d", "--name", "frozen", "busybox", "sleep", "99")
     host.docker("pause", "frozen")
