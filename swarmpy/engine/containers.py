@@ -144,8 +144,11 @@ class Containers:
         return view.inspect(record, self._parts.records.directory(record.id), exec_ids, log_path(self._parts, record))
 
     def volumes_in_use(self) -> dict[str, list[str]]:
-        """Ids of the containers that have each volume."""
+        """Ids of the containers that have each volume, or will once they are made."""
         used: dict[str, list[str]] = {}
+        for container_id, names in self._creator.volumes_wanted().items():
+            for name in names:
+                used.setdefault(name, []).append(container_id)
         for record in self.records():
             for mount in record.mounts:
                 if mount.name:
@@ -181,10 +184,11 @@ class Containers:
             await asyncio.to_thread(self._parts.records.create, record)
         except BaseException:
             del self._names[chosen]
-            await self._parts.images.release(container_id)
+            await self._creator.abandon(container_id)
             raise
         container = self._container(record)
         self._live[container_id] = container
+        self._creator.settle(container_id)
         container.publish("create")
         return container_id
 
@@ -200,10 +204,13 @@ class Containers:
             await self._remove_anonymous(record)
 
     async def _remove_anonymous(self, record: ContainerRecord) -> None:
-        used = self.volumes_in_use()
-        for mount in record.mounts:
-            if mount.anonymous and mount.name not in used:
-                await asyncio.to_thread(self._parts.volumes.remove, mount.name, {}, force=True)
+        volumes = self._parts.volumes
+        async with volumes.turn:
+            used = self.volumes_in_use()
+            for mount in record.mounts:
+                if mount.anonymous and mount.name not in used and mount.name in volumes:
+                    await asyncio.to_thread(volumes.remove, mount.name, {})
+                    self._parts.events.publish("volume", "destroy", mount.name, {"driver": "local"})
 
     async def prune(self, filters: Filters, until_ns: int | None) -> tuple[list[str], int]:
         """Remove every container that has ended or never ran: their ids, and the bytes freed."""

@@ -6,8 +6,7 @@ Source  Docker Engine API, `POST /containers/create`.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +18,11 @@ from swarmpy.engine.endpoints import wanted_ports
 from swarmpy.engine.facts import init_program
 from swarmpy.engine.image_config import merge
 from swarmpy.engine.mounts import wanted_mounts
+from swarmpy.engine.new_volumes import NewVolumes
 from swarmpy.engine.parts import Parts
 from swarmpy.engine.record import ContainerRecord, VolumeMount
-from swarmpy.engine.rootfs import mounted_overlay, open_in_root
-from swarmpy.engine.volumes import copy_tree
 from swarmpy.errors import InvalidArgument, NotFound
-from swarmpy.image import Image, RootFS
+from swarmpy.image import Image
 
 __all__ = ["Creator"]
 
@@ -37,6 +35,7 @@ class Creator:
     def __init__(self, parts: Parts, find: Callable[[str], ContainerRecord]) -> None:
         self._parts = parts
         self._find = find
+        self._new_volumes = NewVolumes(parts)
 
     async def record(
         self,
@@ -50,6 +49,7 @@ class Creator:
 
         `NotFound` when there is no such image, and for nothing else: by that the docker client knows to pull it.
         `InvalidArgument` and `NotSupported` for what cannot be. A network is looked for when the container starts.
+        `settle` or `abandon` is owed.
         """
         if not config.image:
             raise InvalidArgument("no image was named: Image must be set")
@@ -67,6 +67,19 @@ class Creator:
         wanted_ports(record)
         inherited = self._inherited_mounts(host)
         return replace(record, mounts=await self._mounts(record, inherited, image))
+
+    def volumes_wanted(self) -> Mapping[str, set[str]]:
+        """Names of volumes by the containers that are being made."""
+        return self._new_volumes.wanted()
+
+    def settle(self, container_id: str) -> None:
+        """The container exists."""
+        self._new_volumes.settle(container_id)
+
+    async def abandon(self, container_id: str) -> None:
+        """It was not made; nothing of it is left."""
+        await self._new_volumes.abandon(container_id)
+        await self._parts.images.release(container_id)
 
     def _normal(self, host: HostConfig) -> HostConfig:
         """`host` with what is left open filled in, and containers named by their whole id."""
@@ -134,31 +147,6 @@ class Creator:
         """Make the volumes the container needs; an empty one gets what the image has at its place."""
         wanted = wanted_mounts(record.config, record.host, inherited)
         root = await self._parts.images.prepare(image, record.id)
-        return await asyncio.to_thread(self._furnish, wanted, root)
-
-    def _furnish(self, wanted: Sequence[VolumeMount], root: RootFS) -> tuple[VolumeMount, ...]:
-        (Path(root.upper) / MARK).touch(0o755)
+        await asyncio.to_thread((Path(root.upper) / MARK).touch, 0o755)
         layers = [Path(path) for path in root.lower]
-        out = []
-        for mount in wanted:
-            if mount.type != "volume":
-                out.append(mount)
-                continue
-            volume = self._parts.volumes.create(mount.name, labels=mount.labels)
-            if not mount.no_copy and not any(volume.mountpoint.iterdir()):
-                _copy_up(layers, mount.target, volume.mountpoint)
-            out.append(replace(mount, name=volume.name, source=str(volume.mountpoint)))
-        return tuple(out)
-
-
-def _copy_up(layers: Sequence[Path], target: str, volume: Path) -> None:
-    """Copy the image's directory at `target`, if it has one, into an empty volume."""
-    with mounted_overlay(layers) as root:
-        try:
-            descriptor = open_in_root(root, target, os.O_RDONLY | os.O_DIRECTORY)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        try:
-            copy_tree(Path(f"/proc/self/fd/{descriptor}"), volume)
-        finally:
-            os.close(descriptor)
+        return await self._new_volumes.make(record.id, wanted, layers)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from swarmpy.engine.containers import Containers
+from swarmpy.engine.detach_keys import parse_detach_keys
 from swarmpy.engine.exec_process import exec_process
 from swarmpy.engine.live import LiveContainer
 from swarmpy.engine.parts import Parts
@@ -40,7 +41,7 @@ class ExecConfig:
     attach_stderr: bool = api("AttachStderr", False)
     console_size: tuple[int, ...] = api("ConsoleSize", ())
     detach_keys: str = api("DetachKeys", "")
-    """Watched for by clients; the daemon passes every byte on."""
+    """Keys that end the attachment of a terminal; see `detach_keys.py`."""
     tty: bool = api("Tty", False)
     env: tuple[str, ...] = api("Env", ())
     cmd: tuple[str, ...] = api("Cmd", ())
@@ -97,6 +98,7 @@ class Execs:
         """The id of an exec that does not run yet; `Conflict` unless the container runs."""
         if not config.cmd:
             raise InvalidArgument("No exec command specified: Cmd must be set")
+        parse_detach_keys(config.detach_keys)
         container = self._containers.live(reference)
         _require_running(container)
         self._forget_gone()
@@ -140,6 +142,11 @@ class Execs:
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
         return record.process.streams()
+
+    def tell_of_detaching(self, exec_id: str) -> None:
+        """Its client has let go of it; it goes on."""
+        record = self.get(exec_id)
+        self._containers.live(record.container_id).publish("exec_detach", execID=record.id)
 
     async def _run(self, config: ExecConfig, container: LiveContainer, console_size: Sequence[int]) -> Exec:
         """The process; `SwarmpyError` says why there is none."""

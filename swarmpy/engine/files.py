@@ -42,6 +42,7 @@ async def path_stat(parts: Parts, container: LiveContainer, path: str) -> str:
 async def copy_out(parts: Parts, container: LiveContainer, path: str) -> AsyncIterator[bytes]:
     """A tar of what lies at `path`."""
     root = await _root_fs(parts, container)
+    container.publish("archive-path")
 
     def work(emit: Callable[[bytes], None]) -> None:
         with _opened(container, root, path) as (descriptor, inside):
@@ -55,6 +56,7 @@ async def copy_out(parts: Parts, container: LiveContainer, path: str) -> AsyncIt
 async def export(parts: Parts, container: LiveContainer) -> AsyncIterator[bytes]:
     """A tar of the whole root file system, without what is mounted into it."""
     root = await _root_fs(parts, container)
+    container.publish("export")
 
     def work(emit: Callable[[bytes], None]) -> None:
         with ExitStack() as stack:
@@ -90,6 +92,7 @@ async def copy_in(
                 archive.extract(descriptor, inside, spool, keep_kinds=keep_kinds, keep_owners=keep_owners)
 
         await asyncio.to_thread(work)
+    container.publish("extract-to-dir")
 
 
 async def changed_paths(parts: Parts, container: LiveContainer) -> list[dict[str, Any]]:

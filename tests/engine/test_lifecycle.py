@@ -12,6 +12,7 @@ import struct
 import subprocess
 import tarfile
 import termios
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -434,6 +435,49 @@ def test_events_tell_a_life(host: Host) -> None:
     now = host.request("GET", "/info")[1]["SystemTime"]
     out = host.out("events", "--since", since, "--until", now, "--filter", "container=seen", "--format", "{{.Action}}")
     assert out.split() == ["create", "attach", "start", "die", "destroy"]
+
+
+def test_a_new_volume_that_many_use_at_once(host: Host) -> None:
+    """One of them fills it from the image, and it stays while any of them is being made."""
+    commands = [["run", "--rm", "-v", "fresh:/etc", "busybox", "cat", "/etc/passwd"] for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        printed = list(pool.map(lambda words: host.out(*words), commands))
+    assert len(set(printed)) == 1 and "root" in printed[0]
+    host.docker("volume", "rm", "fresh")
+
+
+def test_volumes_and_networks_are_told_of(host: Host) -> None:
+    since = host.request("GET", "/info")[1]["SystemTime"]
+    mount = "type=volume,src=labelled,dst=/data,volume-label=a=b"
+    host.docker("run", "--name", "told", "--mount", mount, "-v", "/anonymous", "busybox", "true")
+    host.docker("rm", "-v", "told")
+    assert host.inspect("labelled")["Labels"] == {"a": "b"}
+    host.docker("volume", "rm", "labelled")
+    now = host.request("GET", "/info")[1]["SystemTime"]
+    out = host.out("events", "--since", since, "--until", now, "--format", "{{.Type}} {{.Action}}").splitlines()
+    assert [line for line in out if not line.startswith("container")] == [
+        "volume create", "volume create", "volume mount", "volume mount", "network connect",
+        "network disconnect", "volume unmount", "volume unmount", "volume destroy", "volume destroy",
+    ]  # fmt: skip
+    refused = host.docker("run", "--rm", "--mount", f"{mount},volume-opt=type=nfs", "busybox", "true", check=False)
+    assert (refused.returncode, "type" in refused.stderr) == (125, True)
+
+
+def test_old_clients_prune_named_volumes_too(host: Host) -> None:
+    host.docker("volume", "create", "named")
+    assert host.request("POST", "/v1.42/volumes/prune")[1]["VolumesDeleted"] is None
+    assert host.request("POST", "/v1.41/volumes/prune")[1]["VolumesDeleted"] == ["named"]
+
+
+def test_lists_by_port(host: Host) -> None:
+    host.docker("run", "-d", "--name", "srv", "-p", "127.0.0.1:0:80", "--expose", "99/udp", "busybox", "sleep", "99")
+    port = host.inspect("srv")["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
+    for wanted, found in (
+        (f"publish={port}", "srv"), (f"publish={port}/udp", ""), ("publish=80", ""), ("expose=80", "srv"),
+        ("expose=99/udp", "srv"), ("expose=99", ""),
+    ):  # fmt: skip
+        assert host.out("ps", "--filter", wanted, "--format", "{{.Names}}") == found, wanted
+    host.docker("rm", "-f", "srv")
 
 
 def test_prune(host: Host) -> None:
