@@ -67,8 +67,10 @@ class ArchiveRoutes:
 
 
 async def _send(request: web.Request, pieces: AsyncIterator[bytes], headers: dict[str, str]) -> web.StreamResponse:
+    first = await anext(pieces, b"")  # what cannot be read at all is still an error's answer
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **headers})
     await response.prepare(request)
+    await response.write(first)
     async for piece in pieces:
         await response.write(piece)
     return response

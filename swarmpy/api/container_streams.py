@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
+from urllib.parse import quote_plus
 
 from aiohttp import WSMsgType, web
 
 from swarmpy.api.framing import framed, stream_type
 from swarmpy.api.hijack import Answered, RawStream, hijack
-from swarmpy.api.requests import query_flag
+from swarmpy.api.requests import query_flag, query_time
 from swarmpy.api.versions import api_version
 from swarmpy.engine import Engine, LogLine, LogOptions, Streams
-from swarmpy.engine.times import format_rfc3339, parse_when
+from swarmpy.engine.detach_keys import DetachKeys, parse_detach_keys
 from swarmpy.errors import InvalidArgument, NotSupported
 
 __all__ = ["carry", "routes"]
@@ -46,8 +48,8 @@ class StreamRoutes:
             stdout=stdout,
             stderr=stderr,
             follow=query_flag(request, "follow"),
-            since_ns=parse_when(request.query.get("since"), now),
-            until_ns=parse_when(request.query.get("until"), now),
+            since_ns=query_time(request, "since", now),
+            until_ns=query_time(request, "until", now),
             tail=_tail(request.query.get("tail", "all")),
         )
         batches = self._engine.containers.log_batches(container.record.id, options)
@@ -66,18 +68,20 @@ class StreamRoutes:
         wanted = {name for name in ("stdin", "stdout", "stderr") if query_flag(request, name)}
         if not query_flag(request, "stream"):
             wanted = set()
-        tty = container.record.config.tty
+        tty, keys = container.record.config.tty, _detach_keys(request)
         streams = container.attach()
         container.publish("attach")
         async with hijack(request, stream_type(tty, api_version(request))) as raw:
             found = await streams
             if found is not None:
                 stdin = "stdin" in wanted and container.record.config.open_stdin
-                await carry(found, raw, tty=tty, stdin=stdin, outputs=wanted - {"stdin"})
+                if await carry(found, raw, tty=tty, stdin=stdin, outputs=wanted - {"stdin"}, keys=keys):
+                    container.publish("detach")
         return Answered()
 
     async def attach_websocket(self, request: web.Request) -> web.StreamResponse:
         container = self._engine.containers.live(request.match_info["id"])
+        keys = _detach_keys(request) if container.record.config.tty else None
         streams = container.attach()
         socket = web.WebSocketResponse()
         await socket.prepare(request)
@@ -88,7 +92,12 @@ class StreamRoutes:
         async def feed() -> None:
             async for message in socket:
                 if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                    await found.write(message.data if isinstance(message.data, bytes) else message.data.encode())
+                    data = message.data if isinstance(message.data, bytes) else message.data.encode()
+                    await found.write(keys.feed(data) if keys else data)
+                    if keys and keys.pressed:
+                        container.publish("detach")
+                        await found.close()
+                        return
 
         feeding = asyncio.create_task(feed())
         try:
@@ -101,13 +110,21 @@ class StreamRoutes:
         return socket
 
 
-async def carry(streams: Streams, raw: RawStream, *, tty: bool, stdin: bool, outputs: set[str]) -> None:
-    """Carry a process's streams over a raw connection until all its output has been sent or the client is gone."""
+async def carry(
+    streams: Streams, raw: RawStream, *, tty: bool, stdin: bool, outputs: set[str], keys: DetachKeys
+) -> bool:
+    """Carry a process's streams over a raw connection until all its output has been sent or the client is gone.
+
+    On a terminal the client may also press `keys`: it is let go then, and the answer is True.
+    """
 
     async def feed() -> None:
         while data := await raw.read():
             if stdin:
-                await streams.write(data)
+                await streams.write(keys.feed(data) if tty else data)
+            if keys.pressed:
+                await streams.close()
+                return
         if stdin:
             await streams.close_stdin()
         while not raw.hung_up():  # a client that has ended its input may yet go away while nothing is written to it
@@ -124,6 +141,11 @@ async def carry(streams: Streams, raw: RawStream, *, tty: bool, stdin: bool, out
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
             await feeding
         await streams.close()
+    return keys.pressed
+
+
+def _detach_keys(request: web.Request) -> DetachKeys:
+    return DetachKeys(parse_detach_keys(request.query.get("detachKeys", "")))
 
 
 def _tail(text: str) -> int | None:
@@ -137,6 +159,14 @@ def _tail(text: str) -> int | None:
 
 
 def _log_piece(line: LogLine, tty: bool, stamps: bool, details: bool) -> bytes:
-    prefix = f"{format_rfc3339(line.time_ns)} ".encode() if stamps else b""
-    data = prefix + (b" " if details else b"") + line.data
+    data = line.data
+    if details:
+        data = f"{_details(line.attributes)} ".encode() + data
+    if stamps:
+        data = f"{line.stamp} ".encode() + data
     return data if tty else framed(line.stream, data)
+
+
+def _details(attributes: Mapping[str, str]) -> str:
+    """`a=1,b=2`, each part escaped as in a query, by name."""
+    return ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in sorted(attributes.items()))

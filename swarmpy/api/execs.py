@@ -14,6 +14,7 @@ from swarmpy.api.hijack import Answered, hijack
 from swarmpy.api.requests import query_integer, read_json
 from swarmpy.api.versions import api_version
 from swarmpy.engine import Engine, ExecConfig
+from swarmpy.engine.detach_keys import DetachKeys, parse_detach_keys
 from swarmpy.engine.schema import read
 from swarmpy.errors import InvalidArgument, SwarmpyError
 
@@ -46,6 +47,7 @@ class ExecRoutes:
         size = _console_size(body)
         execs, exec_id = self._engine.execs, request.match_info["id"]
         config = execs.get(exec_id).config
+        keys = DetachKeys(parse_detach_keys(config.detach_keys))
         if detach:
             await execs.start(exec_id, console_size=size)
             return web.Response(status=200)
@@ -62,8 +64,11 @@ class ExecRoutes:
                 text = f"{error}\r\n".encode()
                 await raw.write(text if tty else framed("stdout", text))
             else:
-                await carry(streams, raw, tty=tty, stdin=config.attach_stdin, outputs=outputs)
-                await execs.get(exec_id).ended.wait()  # the client asks for the exit code once the output has ended
+                detached = await carry(streams, raw, tty=tty, stdin=config.attach_stdin, outputs=outputs, keys=keys)
+                if detached:
+                    execs.tell_of_detaching(exec_id)
+                else:
+                    await execs.get(exec_id).ended.wait()  # the client asks for the exit code once the output has ended
         return Answered()
 
     async def resize(self, request: web.Request) -> web.Response:

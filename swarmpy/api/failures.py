@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from swarmpy.api.hijack import Answered
+from swarmpy.api.hijack import Answered, has_begun, mark_begun
 from swarmpy.api.versions import API_VERSION, text_of
 from swarmpy.errors import (
     Conflict,
@@ -46,31 +46,46 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @web.middleware
 async def errors_as_answers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every answer names the API version; every failure is an ErrorResponse."""
+    """Every failure is an ErrorResponse.
+
+    A stream that has begun can only be cut off, which its client notices because the end of the stream is missing.
+    """
     try:
-        response = await handler(request)
-    except SwarmpyError as error:
-        response = error_body(str(error), status_of(error))
-    except web.HTTPRequestEntityTooLarge as error:
-        response = error_body(f"the request body is too large: {error.reason}", 413)
-    except web.HTTPBadRequest as error:
-        response = error_body(error.text or "bad request", 400)
-    except web.HTTPMethodNotAllowed as error:
-        response = error_body(f"{error.method} is not allowed here", 405)
-    except web.HTTPNotFound:
-        response = error_body("page not found", 404)
-    except web.HTTPException:
-        raise
+        return await handler(request)
     except ConnectionError:
         return Answered()  # the client is gone
+    except SwarmpyError as error:
+        answer = error_body(str(error), status_of(error))
+    except web.HTTPException as error:
+        answer = _error_of_aiohttp(error)
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
-        response = error_body("an internal error occurred; the daemon's log says more", 500)
-    return response
+        answer = error_body("an internal error occurred; the daemon's log says more", 500)
+    if not has_begun(request):
+        return answer
+    log.error("%s %s: cut off, as it could not go on: %s", request.method, request.path, answer.text)
+    if request.transport is not None:
+        request.transport.close()
+    return Answered()
+
+
+def _error_of_aiohttp(error: web.HTTPException) -> web.Response:
+    match error:
+        case web.HTTPRequestEntityTooLarge():
+            return error_body(f"the request body is too large: {error.reason}", 413)
+        case web.HTTPBadRequest():
+            return error_body(error.text or "bad request", 400)
+        case web.HTTPMethodNotAllowed():
+            return error_body(f"{error.method} is not allowed here", 405)
+        case web.HTTPNotFound():
+            return error_body("page not found", 404)
+        case _:
+            raise error
 
 
 async def name_the_server(request: web.Request, response: web.StreamResponse) -> None:
     """Headers that every answer carries."""
+    mark_begun(request)
     if response.content_type == "application/json":
         response.headers["Content-Type"] = "application/json"  # clients compare the whole header
     response.headers.setdefault("Api-Version", text_of(API_VERSION))

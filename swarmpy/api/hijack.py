@@ -21,9 +21,20 @@ from aiohttp.abc import AbstractStreamWriter
 
 from swarmpy.errors import Internal
 
-__all__ = ["Answered", "RawStream", "hijack", "wants_upgrade"]
+__all__ = ["Answered", "RawStream", "has_begun", "hijack", "mark_begun", "wants_upgrade"]
 
 _LIMIT = 1 << 18
+_BEGUN = web.RequestKey("begun", bool)
+
+
+def mark_begun(request: web.Request) -> None:
+    """The head of its answer goes out now."""
+    request[_BEGUN] = True
+
+
+def has_begun(request: web.Request) -> bool:
+    """Whether it is too late for another answer."""
+    return _BEGUN in request
 
 
 def wants_upgrade(request: web.Request) -> bool:
@@ -106,6 +117,7 @@ async def hijack(request: web.Request, content_type: str) -> AsyncIterator[RawSt
     protocol.connection_made(transport)
     transport.resume_reading()
     writer = asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
+    mark_begun(request)
     writer.write(_head(request, content_type))
     try:
         yield RawStream(reader, writer)

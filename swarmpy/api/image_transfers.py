@@ -82,6 +82,8 @@ class TransferRoutes:
         if not names:
             raise InvalidArgument("names: at least one image must be named")
         chunks = self._engine.images.save([*names])
+        for image_id in self._engine.images.meant([*names]):
+            self._event("save", image_id, image_id)
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
         await response.prepare(request)
         async for chunk in chunks:

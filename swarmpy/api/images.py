@@ -15,7 +15,7 @@ from swarmpy.api.requests import query_flag
 from swarmpy.engine import Engine, Filters
 from swarmpy.engine.times import format_rfc3339, parse_when
 from swarmpy.errors import InvalidArgument
-from swarmpy.image import Image
+from swarmpy.image import Image, parse_reference
 
 __all__ = ["image_summary", "routes", "with_tag"]
 
@@ -77,7 +77,7 @@ class ImageRoutes:
         reference = with_tag(repo, request.query.get("tag", ""))
         image = self._engine.images.resolve(request.match_info["name"])
         await self._engine.images.tag(image.id, reference)
-        self._event("tag", image.id, reference)
+        self._event("tag", image.id, parse_reference(reference).familiar)
         return web.Response(status=201)
 
     async def remove(self, request: web.Request) -> web.Response:

@@ -9,9 +9,10 @@ import json
 
 from aiohttp import web
 
+from swarmpy.engine.times import parse_when
 from swarmpy.errors import InvalidArgument
 
-__all__ = ["query_flag", "query_integer", "read_json"]
+__all__ = ["query_flag", "query_integer", "query_time", "read_json"]
 
 
 async def read_json(request: web.Request) -> object:
@@ -34,6 +35,14 @@ def query_flag(request: web.Request, name: str, default: bool = False) -> bool:
     if text.lower() in ("0", "false", "f", "no", "n", ""):
         return False
     raise InvalidArgument(f"{name}: {text!r} is not true or false")
+
+
+def query_time(request: web.Request, name: str, now_ns: int) -> int | None:
+    """`since` and `until`: Unix nanoseconds, or None when it is not set. InvalidArgument names the parameter."""
+    try:
+        return parse_when(request.query.get(name), now_ns)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{name}: {error}") from error
 
 
 def query_integer(request: web.Request, name: str, default: int | None = None) -> int:

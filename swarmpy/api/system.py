@@ -11,12 +11,11 @@ import platform
 from aiohttp import web
 
 from swarmpy.api.images import image_summary
-from swarmpy.api.requests import read_json
+from swarmpy.api.requests import query_time, read_json
 from swarmpy.api.swarm import swarm_info
 from swarmpy.api.swarm_node import SwarmNode
 from swarmpy.api.versions import API_VERSION, MIN_API_VERSION, text_of
 from swarmpy.engine import Engine, Filters, summary
-from swarmpy.engine.times import parse_when
 from swarmpy.errors import InvalidArgument, NotSupported
 
 __all__ = ["routes"]
@@ -82,9 +81,9 @@ class SystemRoutes:
         return web.json_response(await self._engine.info() | {"Swarm": await swarm_info(self._swarm)})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        query, now = request.query, self._engine.now()
-        filters = Filters.parse(query.get("filters"), _EVENT_FILTERS)
-        since, until = parse_when(query.get("since"), now), parse_when(query.get("until"), now)
+        now = self._engine.now()
+        filters = Filters.parse(request.query.get("filters"), _EVENT_FILTERS)
+        since, until = query_time(request, "since", now), query_time(request, "until", now)
         if since is not None and until is not None and since > until:
             raise InvalidArgument("`since` time cannot be after `until` time")
         response = web.StreamResponse(headers={"Content-Type": "application/json"})

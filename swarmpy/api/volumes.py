@@ -9,6 +9,7 @@ from aiohttp import web
 
 from swarmpy.api.fields import Fields
 from swarmpy.api.requests import query_flag, read_json
+from swarmpy.api.versions import api_version
 from swarmpy.engine import Engine, Filters
 from swarmpy.errors import NotSupported
 
@@ -58,5 +59,7 @@ class VolumeRoutes:
 
     async def prune(self, request: web.Request) -> web.Response:
         filters = Filters.parse(request.query.get("filters"), ("all", "label"))
+        if api_version(request) < (1, 42):  # which knew no difference between named and anonymous ones
+            filters = Filters({**filters.values, "all": ("true",)})
         removed, freed = await self._engine.prune_volumes(filters)
         return web.json_response({"VolumesDeleted": removed or None, "SpaceReclaimed": freed})

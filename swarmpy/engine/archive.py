@@ -9,6 +9,7 @@ Source  Docker Engine API, `/containers/{id}/archive` and `/export`; pax(1).
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import os
@@ -26,6 +27,7 @@ __all__ = ["describe", "extract", "pack"]
 
 _GO_DIR, _GO_SYMLINK, _GO_DEVICE, _GO_PIPE, _GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
 _CHUNK = 1 << 18
+_CAPABILITY, _PAX_XATTR = "security.capability", "SCHILY.xattr."
 
 
 def describe(root: int, path: str) -> str:
@@ -46,11 +48,14 @@ def describe(root: int, path: str) -> str:
 
 
 class _entry:  # noqa: N801 (used as a function)
-    """`with _entry(root, path) as (descriptor, name)`: what lies at `path`, a final symbolic link not followed."""
+    """`with _entry(root, path) as (descriptor, name)`: what lies at `path`, a final symbolic link not followed.
+
+    Of a directory's contents ("/srv/.") the name is ".", so that they can be put into another directory.
+    """
 
     def __init__(self, root: int, path: str) -> None:
         clean = _clean(path)
-        self._name = posixpath.basename(clean) or "/"
+        self._name = "." if path.endswith("/.") else posixpath.basename(clean) or "/"
         follow = 0 if not path.endswith(("/", "/.")) else os.O_DIRECTORY
         try:
             self._descriptor = open_in_root(root, clean, os.O_PATH | (follow or os.O_NOFOLLOW))
@@ -93,7 +98,10 @@ class _Packer:
     def add(self, descriptor: int, name: str) -> None:
         """What `descriptor` (O_PATH) refers to, and all below it."""
         status = os.fstat(descriptor)
-        info = self._describe(descriptor, name, status)
+        try:
+            info = self._describe(descriptor, name, status)
+        except FileNotFoundError:
+            return  # a link of /proc/<pid> whose process has ended
         if info is None:
             return
         if info.isreg() and info.size:
@@ -131,6 +139,7 @@ class _Packer:
             else:
                 self._links[key] = name
                 info.size = status.st_size
+                info.pax_headers = _capability(descriptor)
         elif stat.S_ISDIR(mode):
             info.type = tarfile.DIRTYPE
         elif stat.S_ISLNK(mode):
@@ -143,6 +152,17 @@ class _Packer:
         else:
             return None  # a socket means nothing in an archive
         return info
+
+
+def _capability(descriptor: int) -> dict[str, str]:
+    """The file's capabilities(7) as a pax record, as tar(1) and Docker write it: without them a ping(8) does not."""
+    try:
+        value = os.getxattr(f"/proc/self/fd/{descriptor}", _CAPABILITY)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+            raise
+        return {}
+    return {_PAX_XATTR + _CAPABILITY: value.decode("utf-8", "surrogateescape")}
 
 
 class _Exactly(io.RawIOBase):
@@ -284,7 +304,18 @@ class _Unpacker:
         if not member.issym():
             os.chmod(name, mode, dir_fd=directory)
             if not member.isdir():
+                self._set_capability(directory, name, member)  # after chown(2), which takes it away
                 os.utime(name, (member.mtime, member.mtime), dir_fd=directory, follow_symlinks=False)
+
+    def _set_capability(self, directory: int, name: str, member: tarfile.TarInfo) -> None:
+        value = member.pax_headers.get(_PAX_XATTR + _CAPABILITY)
+        if value is None or not member.isreg():
+            return
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            os.setxattr(f"/proc/self/fd/{descriptor}", _CAPABILITY, value.encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(descriptor)
 
     def _link(self, directory: int, name: str, member: tarfile.TarInfo) -> None:
         source, source_name = posixpath.split(self._path(member.linkname))

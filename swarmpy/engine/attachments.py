@@ -34,7 +34,7 @@ class Attachments:
                 continue
             streams: Streams | None
             try:
-                streams = await handle.attach()
+                streams = await handle.attach(patient=True)  # `docker run … | less` shows all, whenever it is read
             except RuntimeFailure:
                 streams = None
             if not future.cancelled():

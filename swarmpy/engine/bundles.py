@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarmpy.engine.checks import log_limits
 from swarmpy.engine.endpoints import Attachment, has_own_network
 from swarmpy.engine.facts import host_devices, identity_in_layers, init_program, resolv_conf_of_host
 from swarmpy.engine.hosts import hosts_file, resolv_conf
+from swarmpy.engine.log_options import log_attributes, log_limits
 from swarmpy.engine.parts import Parts
 from swarmpy.engine.privileges import confinement
 from swarmpy.engine.record import ContainerRecord
@@ -85,6 +85,7 @@ def _write(parts: Parts, record: ContainerRecord, root: RootFS, joined: Mapping[
         devices=host_devices(host),
         namespaces={**_shared_with_host(record), **joined},
         available_capabilities=parts.capabilities,
+        shared_memory=_shared_memory(host.ipc_mode, joined),
         volume_paths={m.target: _volume_path(parts, m.name, m.subpath) for m in record.mounts if m.name},
         seccomp=None if host.privileged else seccomp_profile(wanted.seccomp, held),
         init=init_program() if host.init and not host.pid_mode else None,    # else the namespace has a first process
@@ -102,6 +103,7 @@ def _write(parts: Parts, record: ContainerRecord, root: RootFS, joined: Mapping[
         log_path=log_path(parts, record),
         log_max_size=size,
         log_max_files=number,
+        log_attributes=log_attributes(record),
         console_size=_console_size(host.console_size),
     )
     return PreparedBundle(bundle, io, directory / "hosts", hostname)
@@ -147,6 +149,13 @@ def _shared_with_host(record: ContainerRecord) -> dict[str, str]:
         "uts": host.uts_mode == "host",
     }  # fmt: skip
     return {kind: "" for kind, is_shared in shared.items() if is_shared}
+
+
+def _shared_memory(ipc_mode: str, joined: Mapping[str, str]) -> str:
+    """The IPC namespace and /dev/shm are shared together: shm_open(3) is files there."""
+    if ipc_mode == "host":
+        return "/dev/shm"
+    return joined["ipc"].removesuffix("/ns/ipc") + "/root/dev/shm" if "ipc" in joined else ""
 
 
 def _volume_path(parts: Parts, name: str, subpath: str) -> str:

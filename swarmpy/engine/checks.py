@@ -11,9 +11,10 @@ import ipaddress
 import re
 from collections.abc import Collection, Iterable
 
-from swarmpy.engine.config import ContainerConfig, HealthConfig, HostConfig, LogConfig, NetworkingConfig, Ulimit
+from swarmpy.engine.config import ContainerConfig, HealthConfig, HostConfig, NetworkingConfig, Ulimit
 from swarmpy.engine.hosts import check_extra_hosts
 from swarmpy.engine.image_config import arguments
+from swarmpy.engine.log_options import check_log_options
 from swarmpy.engine.mounts import tmpfs_mounts
 from swarmpy.engine.privileges import capability_set, confinement
 from swarmpy.engine.resources import RLIMITS
@@ -23,17 +24,12 @@ from swarmpy.runtime.bundle import sysctl_namespace
 
 __all__ = [
     "check_container", "check_health", "check_hostname", "check_isolation", "check_name_servers", "check_resources",
-    "check_restart_policy", "check_sysctls", "check_ulimits", "check_working_dir", "log_limits", "parse_port",
-    "parse_size",
+    "check_restart_policy", "check_sysctls", "check_ulimits", "check_working_dir", "parse_port",
 ]  # fmt: skip
 
 _LEAST_MEMORY = 6 << 20
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?")
-_SIZE = re.compile(r"(\d+)\s*([kmgt]?)b?", re.IGNORECASE)
 _CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
-_OTHER_LOG_OPTIONS = frozenset(
-    {"compress", "env", "env-regex", "labels", "labels-regex", "max-buffer-size", "mode", "tag"}
-)
 _HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _LONGEST_DOMAIN = 64        # setdomainname(2)
@@ -67,7 +63,7 @@ def _check_host(host: HostConfig, cpus: int) -> None:
     check_resources(host, cpus)
     check_restart_policy(host)
     with naming("HostConfig.LogConfig"):
-        log_limits(host.log_config)
+        check_log_options(host.log_config)
     with naming("HostConfig.Isolation"):
         check_isolation(host.isolation)
     modes = {"network": host.network_mode, "ipc": host.ipc_mode, "uts": host.uts_mode}
@@ -199,32 +195,6 @@ def check_restart_policy(host: HostConfig) -> None:
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
 
 
-def log_limits(log: LogConfig) -> tuple[int | None, int]:
-    """`max-size` in bytes (None: unlimited) and `max-file` of the json-file log."""
-    if log.type not in ("", "json-file", "none"):
-        raise NotSupported(f"the log driver '{log.type}' is not supported; use json-file or none")
-    for name, value in log.config.items():
-        if name in ("max-size", "max-file") or (name, value) in (("mode", "blocking"), ("compress", "false")):
-            continue
-        if name in _OTHER_LOG_OPTIONS:
-            raise NotSupported(f"the log option '{name}={value}' is not supported; leave it out")
-        raise InvalidArgument(f"unknown log option '{name}'; there are max-size and max-file")
-    size, files = log.config.get("max-size", ""), log.config.get("max-file", "1")
-    if not (files.isascii() and files.isdigit()) or int(files) < 1:
-        raise InvalidArgument(f"max-file must be a number from 1, not '{files}'")
-    if int(files) > 1 and not size:
-        raise InvalidArgument("max-file needs max-size")
-    return (None if size in ("", "-1") else parse_size(size, "max-size")), int(files)
-
-
-def parse_size(text: str, what: str) -> int:
-    """Bytes of "10m", "1g", "512"."""
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise InvalidArgument(f"{what}: '{text}' is not a size such as 10m")
-    return int(found[1]) << (10 * " kmgt".index(found[2].lower() or " "))
-
-
 def parse_port(text: str) -> tuple[int, str]:
     """Number and protocol of "80/tcp"; the protocol is tcp when it is not said."""
     found = _PORT.fullmatch(text)
@@ -257,9 +227,8 @@ def _check_modes(config: ContainerConfig, host: HostConfig, networking: Networki
         ("PidMode", host.pid_mode, ("", "host")),
         ("UTSMode", host.uts_mode, ("", "host")),
     ):
-        if name == "IpcMode" and value.startswith("container:"):
-            raise NotSupported("HostConfig.IpcMode: joining the IPC of another container is not supported")
-        if value not in allowed and not (name == "PidMode" and value.startswith("container:")):
+        joins = name in ("IpcMode", "PidMode") and value.startswith("container:")
+        if value not in allowed and not joins:
             raise InvalidArgument(f"HostConfig.{name} '{value}' is invalid")
     mode = host.network_mode
     shared = mode == "host" or mode.startswith("container:")

@@ -33,15 +33,12 @@ from swarmpy.engine.restart import after_daemon_start
 from swarmpy.engine.state import Status
 from swarmpy.engine.volumes import tree_size
 from swarmpy.engine.waiting import WaitResult
-from swarmpy.errors import Conflict, InvalidArgument, NotFound, SwarmpyError
+from swarmpy.errors import Conflict, InvalidArgument, NotFound, NotSupported, SwarmpyError
 from swarmpy.runtime import Container
 
 __all__ = ["Containers"]
 
 log = logging.getLogger(__name__)
-
-_NETWORKS = frozenset({"bridge", "host", "none", "ingress"})
-_DEFAULT_SHM_BYTES = 64 << 20
 
 
 class Containers:
@@ -147,8 +144,11 @@ class Containers:
         return view.inspect(record, self._parts.records.directory(record.id), exec_ids, log_path(self._parts, record))
 
     def volumes_in_use(self) -> dict[str, list[str]]:
-        """Ids of the containers that have each volume."""
+        """Ids of the containers that have each volume, or will once they are made."""
         used: dict[str, list[str]] = {}
+        for container_id, names in self._creator.volumes_wanted().items():
+            for name in names:
+                used.setdefault(name, []).append(container_id)
         for record in self.records():
             for mount in record.mounts:
                 if mount.name:
@@ -174,8 +174,8 @@ class Containers:
     ) -> str:
         """The id of a new container that does not run yet.
 
-        `NotFound` when there is no such image or network, `Conflict` when the name is in use, `InvalidArgument` and
-        `NotSupported` for what cannot be.
+        `NotFound` when there is no such image and for nothing else, `Conflict` when the name is in use,
+        `InvalidArgument` and `NotSupported` for what cannot be.
         """
         container_id = self._new_id()
         chosen = self._claim_name(name, container_id)
@@ -184,10 +184,11 @@ class Containers:
             await asyncio.to_thread(self._parts.records.create, record)
         except BaseException:
             del self._names[chosen]
-            await self._parts.images.release(container_id)
+            await self._creator.abandon(container_id)
             raise
         container = self._container(record)
         self._live[container_id] = container
+        self._creator.settle(container_id)
         container.publish("create")
         return container_id
 
@@ -203,10 +204,13 @@ class Containers:
             await self._remove_anonymous(record)
 
     async def _remove_anonymous(self, record: ContainerRecord) -> None:
-        used = self.volumes_in_use()
-        for mount in record.mounts:
-            if mount.anonymous and mount.name not in used:
-                await asyncio.to_thread(self._parts.volumes.remove, mount.name, {}, force=True)
+        volumes = self._parts.volumes
+        async with volumes.turn:
+            used = self.volumes_in_use()
+            for mount in record.mounts:
+                if mount.anonymous and mount.name not in used and mount.name in volumes:
+                    await asyncio.to_thread(volumes.remove, mount.name, {})
+                    self._parts.events.publish("volume", "destroy", mount.name, {"driver": "local"})
 
     async def prune(self, filters: Filters, until_ns: int | None) -> tuple[list[str], int]:
         """Remove every container that has ended or never ran: their ids, and the bytes freed."""
@@ -297,12 +301,17 @@ class Containers:
                 for line in batch:
                     yield line
 
-    async def log_batches(self, reference: str, options: LogOptions) -> AsyncGenerator[list[LogLine]]:
-        """As `logs`, many lines at a time."""
+    def log_batches(self, reference: str, options: LogOptions) -> AsyncGenerator[list[LogLine]]:
+        """As `logs`, many lines at a time. `NotSupported`, at once, when the container keeps no log."""
         container = self.live(reference)
         path = log_path(self._parts, container.record)
         if path is None:
-            raise NotFound(f"container {container.display} keeps no log: its log driver is none")
+            raise NotSupported(f"container {container.display}: configured logging driver does not support reading")
+        return self._batches(container, path, options)
+
+    async def _batches(
+        self, container: LiveContainer, path: Path, options: LogOptions
+    ) -> AsyncGenerator[list[LogLine]]:
         with self._parts.watcher.watching(path.parent) as written:
 
             async def changed() -> None:
@@ -356,8 +365,8 @@ class Containers:
         chosen = check_name(name) if name else pick_name(self._rng, self._names.__contains__)
         if chosen in self._names:
             raise Conflict(
-                f'The container name "/{chosen}" is already in use by container "{self._names[chosen]}". You have to '
-                "remove (or rename) that container to be able to reuse that name."
+                f'Conflict. The container name "/{chosen}" is already in use by container "{self._names[chosen]}". You '
+                "have to remove (or rename) that container to be able to reuse that name."
             )
         self._names[chosen] = container_id
         return chosen

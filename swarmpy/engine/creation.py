@@ -6,27 +6,26 @@ Source  Docker Engine API, `POST /containers/create`.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from swarmpy.engine.bundles import shown_hostname
+from swarmpy.engine.changes import MARK
 from swarmpy.engine.checks import check_container
 from swarmpy.engine.config import ContainerConfig, EndpointConfig, HostConfig, LogConfig, NetworkingConfig
-from swarmpy.engine.endpoints import networks_of, wanted_ports
+from swarmpy.engine.endpoints import wanted_ports
 from swarmpy.engine.facts import init_program
 from swarmpy.engine.image_config import merge
 from swarmpy.engine.mounts import wanted_mounts
+from swarmpy.engine.new_volumes import NewVolumes
 from swarmpy.engine.parts import Parts
 from swarmpy.engine.record import ContainerRecord, VolumeMount
-from swarmpy.engine.rootfs import mounted_overlay, open_in_root
-from swarmpy.engine.volumes import copy_tree
 from swarmpy.errors import InvalidArgument, NotFound
 from swarmpy.image import Image
 
 __all__ = ["Creator"]
 
-_NETWORKS = frozenset({"bridge", "host", "none", "ingress"})
 _DEFAULT_SHM_BYTES = 64 << 20
 
 
@@ -36,6 +35,7 @@ class Creator:
     def __init__(self, parts: Parts, find: Callable[[str], ContainerRecord]) -> None:
         self._parts = parts
         self._find = find
+        self._new_volumes = NewVolumes(parts)
 
     async def record(
         self,
@@ -47,7 +47,9 @@ class Creator:
     ) -> ContainerRecord:
         """The record of a container that does not run yet; its root file system and its volumes exist.
 
-        `NotFound` when there is no such image or network, `InvalidArgument` and `NotSupported` for what cannot be.
+        `NotFound` when there is no such image, and for nothing else: by that the docker client knows to pull it.
+        `InvalidArgument` and `NotSupported` for what cannot be. A network is looked for when the container starts.
+        `settle` or `abandon` is owed.
         """
         if not config.image:
             raise InvalidArgument("no image was named: Image must be set")
@@ -57,6 +59,7 @@ class Creator:
         check_container(merged, host, networking, self._parts.cpus)
         if host.init:
             init_program()
+        merged = self._renamed(merged, host)
         record = ContainerRecord(
             container_id, name, self._parts.clock(), image.id, config.image, merged, host, networking
         )
@@ -64,6 +67,19 @@ class Creator:
         wanted_ports(record)
         inherited = self._inherited_mounts(host)
         return replace(record, mounts=await self._mounts(record, inherited, image))
+
+    def volumes_wanted(self) -> Mapping[str, set[str]]:
+        """Names of volumes by the containers that are being made."""
+        return self._new_volumes.wanted()
+
+    def settle(self, container_id: str) -> None:
+        """The container exists."""
+        self._new_volumes.settle(container_id)
+
+    async def abandon(self, container_id: str) -> None:
+        """It was not made; nothing of it is left."""
+        await self._new_volumes.abandon(container_id)
+        await self._parts.images.release(container_id)
 
     def _normal(self, host: HostConfig) -> HostConfig:
         """`host` with what is left open filled in, and containers named by their whole id."""
@@ -73,11 +89,18 @@ class Creator:
                 return mode
             return f"container:{self._other(field, mode.removeprefix('container:')).id}"
 
+        if host.ipc_mode.startswith("container:"):
+            owner = self._other("IpcMode", host.ipc_mode.removeprefix("container:"))
+            if owner.host.ipc_mode != "shareable":
+                raise InvalidArgument(
+                    f"HostConfig.IpcMode: cannot join IPC of container {owner.name}: non-shareable IPC (hint: use "
+                    "IpcMode:shareable for the donor container)"
+                )
         policy = host.restart_policy
         return replace(
             host,
             network_mode="bridge" if host.network_mode in ("", "default") else whole("NetworkMode", host.network_mode),
-            ipc_mode=host.ipc_mode or "private",
+            ipc_mode=whole("IpcMode", host.ipc_mode) or "private",
             pid_mode=whole("PidMode", host.pid_mode),
             cgroupns_mode=host.cgroupns_mode or "private",
             shm_size=host.shm_size or _DEFAULT_SHM_BYTES,
@@ -85,11 +108,14 @@ class Creator:
             restart_policy=policy if policy.name else replace(policy, name="no"),
         )
 
+    def _renamed(self, config: ContainerConfig, host: HostConfig) -> ContainerConfig:
+        """Who shares another container's network is called as that one, as its /etc/hostname says."""
+        if not host.network_mode.startswith("container:"):
+            return config
+        owner = self._other("NetworkMode", host.network_mode.removeprefix("container:"))
+        return replace(config, hostname=shown_hostname(owner), domainname=owner.config.domainname)
+
     def _check_networks(self, record: ContainerRecord) -> None:
-        mode = record.host.network_mode
-        for name in {*networks_of(record), *(() if mode.startswith("container:") else (mode,))}:
-            if name not in _NETWORKS:
-                raise NotFound(f"network {name} not found")
         for endpoint in record.networking.endpoints.values():
             if endpoint.aliases:
                 raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
@@ -121,30 +147,6 @@ class Creator:
         """Make the volumes the container needs; an empty one gets what the image has at its place."""
         wanted = wanted_mounts(record.config, record.host, inherited)
         root = await self._parts.images.prepare(image, record.id)
+        await asyncio.to_thread((Path(root.upper) / MARK).touch, 0o755)
         layers = [Path(path) for path in root.lower]
-        return await asyncio.to_thread(self._make_volumes, wanted, layers)
-
-    def _make_volumes(self, wanted: Sequence[VolumeMount], layers: Sequence[Path]) -> tuple[VolumeMount, ...]:
-        out = []
-        for mount in wanted:
-            if mount.type != "volume":
-                out.append(mount)
-                continue
-            volume = self._parts.volumes.create(mount.name, labels=mount.labels)
-            if not mount.no_copy and not any(volume.mountpoint.iterdir()):
-                _copy_up(layers, mount.target, volume.mountpoint)
-            out.append(replace(mount, name=volume.name, source=str(volume.mountpoint)))
-        return tuple(out)
-
-
-def _copy_up(layers: Sequence[Path], target: str, volume: Path) -> None:
-    """Copy the image's directory at `target`, if it has one, into an empty volume."""
-    with mounted_overlay(layers) as root:
-        try:
-            descriptor = open_in_root(root, target, os.O_RDONLY | os.O_DIRECTORY)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        try:
-            copy_tree(Path(f"/proc/self/fd/{descriptor}"), volume)
-        finally:
-            os.close(descriptor)
+        return await self._new_volumes.make(record.id, wanted, layers)

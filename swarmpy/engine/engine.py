@@ -24,6 +24,7 @@ from swarmpy.engine.facts import available_capabilities
 from swarmpy.engine.filters import Filters
 from swarmpy.engine.parts import EngineConfig, Parts
 from swarmpy.engine.record import RecordStore, replace_file
+from swarmpy.engine.runtime_errors import translated
 from swarmpy.engine.state import Status
 from swarmpy.engine.stats import samples
 from swarmpy.engine.times import format_rfc3339
@@ -31,9 +32,9 @@ from swarmpy.engine.top import process_table
 from swarmpy.engine.volumes import Volume, Volumes, tree_size
 from swarmpy.engine.watch import DirectoryWatcher
 from swarmpy.errors import Conflict, NotSupported
-from swarmpy.image import DEFAULT_DOMAIN, Image, ImageStore, Progress, RegistryAuth
+from swarmpy.image import DEFAULT_DOMAIN, Image, ImageStore, Progress, RegistryAuth, parse_reference
 from swarmpy.network import HostNetwork
-from swarmpy.runtime import Runtime
+from swarmpy.runtime import Runtime, RuntimeFailure
 
 __all__ = ["Engine"]
 
@@ -63,7 +64,6 @@ class Engine:
         self._runtime = runtime
         self._network = network
         self._rng = rng or random.SystemRandom()
-        self._volume_turn = asyncio.Lock()
         self._parts: Parts | None = None
         self._containers: Containers | None = None
         self._execs: Execs | None = None
@@ -231,7 +231,12 @@ class Engine:
     async def top(self, reference: str, arguments: str) -> dict[str, Any]:
         """ContainerTopResponse: what ps(1) says of the container's processes."""
         container = self.containers.live(reference)
-        return await process_table(await container.running_handle().processes(), arguments)
+        container.publish("top")
+        try:
+            pids = await container.running_handle().processes()
+        except RuntimeFailure as error:
+            raise translated(error) from error
+        return await process_table(pids, arguments)
 
     def stats(self, reference: str, *, stream: bool, one_shot: bool) -> AsyncIterator[dict[str, Any]]:
         """ContainerStatsResponse, once or every second until the container is gone."""
@@ -248,28 +253,32 @@ class Engine:
     ) -> Image:
         """Fetch an image from its registry."""
         image = await self.images.pull(reference, auth, progress, platform_name)
-        self.events.publish("image", "pull", reference, {"name": reference.partition(":")[0]})
+        pulled = parse_reference(reference)
+        self.events.publish("image", "pull", pulled.familiar, {"name": pulled.familiar_name})
         return image
 
     async def create_volume(self, name: str, *, driver: str, options: dict[str, str], labels: dict[str, str]) -> Volume:
         """The volume of that name; made when it is not there."""
-        async with self._volume_turn:
+        async with self.volumes.turn:
+            is_new = name not in self.volumes
             volume = await asyncio.to_thread(
                 self.volumes.create, name, driver=driver, options=options, labels=labels
             )
-        self.events.publish("volume", "create", volume.name, {"driver": "local"})
+        if is_new:
+            self.events.publish("volume", "create", volume.name, {"driver": "local"})
         return volume
 
     async def remove_volume(self, name: str, *, force: bool) -> None:
         """`Conflict` while a container has it."""
-        async with self._volume_turn:
-            used = self.containers.volumes_in_use()
-            await asyncio.to_thread(self.volumes.remove, name, used, force=force)
-        self.events.publish("volume", "destroy", name, {"driver": "local"})
+        async with self.volumes.turn:
+            was_there = name in self.volumes
+            await asyncio.to_thread(self.volumes.remove, name, self.containers.volumes_in_use(), force=force)
+        if was_there:
+            self.events.publish("volume", "destroy", name, {"driver": "local"})
 
     async def prune_volumes(self, filters: Filters) -> tuple[list[str], int]:
         """Names of the volumes removed, and bytes freed."""
-        async with self._volume_turn:
+        async with self.volumes.turn:
             removed = await asyncio.to_thread(self.volumes.prune, filters, self.containers.volumes_in_use())
         for name in removed[0]:
             self.events.publish("volume", "destroy", name, {"driver": "local"})

@@ -15,16 +15,19 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from swarmpy.engine.containers import Containers
+from swarmpy.engine.detach_keys import parse_detach_keys
 from swarmpy.engine.exec_process import exec_process
 from swarmpy.engine.live import LiveContainer
 from swarmpy.engine.parts import Parts
-from swarmpy.engine.runtime_errors import translated
+from swarmpy.engine.runtime_errors import NotExecutable, translated
 from swarmpy.engine.schema import api
 from swarmpy.engine.state import Status
-from swarmpy.errors import Conflict, InvalidArgument, NotFound
+from swarmpy.errors import Conflict, InvalidArgument, NotFound, SwarmpyError
 from swarmpy.runtime import Exec, RuntimeFailure, Streams
 
 __all__ = ["ExecConfig", "ExecRecord", "Execs"]
+
+_CANNOT_RUN = 126  # what Docker reports for an exec that never ran for another reason than a missing command
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class ExecConfig:
     attach_stderr: bool = api("AttachStderr", False)
     console_size: tuple[int, ...] = api("ConsoleSize", ())
     detach_keys: str = api("DetachKeys", "")
-    """Watched for by clients; the daemon passes every byte on."""
+    """Keys that end the attachment of a terminal; see `detach_keys.py`."""
     tty: bool = api("Tty", False)
     env: tuple[str, ...] = api("Env", ())
     cmd: tuple[str, ...] = api("Cmd", ())
@@ -95,6 +98,7 @@ class Execs:
         """The id of an exec that does not run yet; `Conflict` unless the container runs."""
         if not config.cmd:
             raise InvalidArgument("No exec command specified: Cmd must be set")
+        parse_detach_keys(config.detach_keys)
         container = self._containers.live(reference)
         _require_running(container)
         self._forget_gone()
@@ -127,26 +131,35 @@ class Execs:
         """Its streams; it runs. See `check_startable`; `NotExecutable` when the command cannot be executed."""
         record, container = self.check_startable(exec_id)
         record.started = True
-        config = record.config
-        size = console_size or config.console_size
-        handle = container.running_handle()
-        process = await exec_process(
-            self._parts, container.record, handle.pid, args=config.cmd, env=config.env, user=config.user,
-            cwd=config.working_dir, tty=config.tty, stdin=config.attach_stdin, privileged=config.privileged,
-            console_size=size,
-        )  # fmt: skip
         try:
-            record.process = await handle.exec(process)
-        except RuntimeFailure as error:
-            failure = translated(error)
-            record.exit_code = getattr(failure, "exit_code", 126)
-            raise failure from error
+            record.process = await self._run(record.config, container, console_size)
+        except SwarmpyError as failure:
+            record.exit_code = failure.exit_code if isinstance(failure, NotExecutable) else _CANNOT_RUN
+            raise
         record.running = True
-        container.publish(f"exec_start: {' '.join(config.cmd)}", execID=record.id)
+        container.publish(f"exec_start: {' '.join(record.config.cmd)}", execID=record.id)
         watcher = asyncio.create_task(self._watch(record, container), name=f"exec {exec_id[:12]}")
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
         return record.process.streams()
+
+    def tell_of_detaching(self, exec_id: str) -> None:
+        """Its client has let go of it; it goes on."""
+        record = self.get(exec_id)
+        self._containers.live(record.container_id).publish("exec_detach", execID=record.id)
+
+    async def _run(self, config: ExecConfig, container: LiveContainer, console_size: Sequence[int]) -> Exec:
+        """The process; `SwarmpyError` says why there is none."""
+        handle = container.running_handle()
+        process = await exec_process(
+            self._parts, container.record, handle.pid, args=config.cmd, env=config.env, user=config.user,
+            cwd=config.working_dir, tty=config.tty, stdin=config.attach_stdin, privileged=config.privileged,
+            console_size=console_size or config.console_size,
+        )  # fmt: skip
+        try:
+            return await handle.exec(process)
+        except RuntimeFailure as error:
+            raise translated(error) from error
 
     async def _watch(self, record: ExecRecord, container: LiveContainer) -> None:
         if record.process is None:

@@ -10,7 +10,7 @@ import asyncio
 import posixpath
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from swarmpy.engine import archive
 from swarmpy.engine.changes import changes
 from swarmpy.engine.live import LiveContainer
 from swarmpy.engine.parts import Parts
-from swarmpy.engine.rootfs import directory_root, mounted_overlay, running_root, writable_overlay
+from swarmpy.engine.rootfs import bare_root, directory_root, mounted_overlay, running_root, writable_overlay
 from swarmpy.errors import Conflict
 from swarmpy.image import RootFS
 
@@ -42,6 +42,7 @@ async def path_stat(parts: Parts, container: LiveContainer, path: str) -> str:
 async def copy_out(parts: Parts, container: LiveContainer, path: str) -> AsyncIterator[bytes]:
     """A tar of what lies at `path`."""
     root = await _root_fs(parts, container)
+    container.publish("archive-path")
 
     def work(emit: Callable[[bytes], None]) -> None:
         with _opened(container, root, path) as (descriptor, inside):
@@ -55,9 +56,12 @@ async def copy_out(parts: Parts, container: LiveContainer, path: str) -> AsyncIt
 async def export(parts: Parts, container: LiveContainer) -> AsyncIterator[bytes]:
     """A tar of the whole root file system, without what is mounted into it."""
     root = await _root_fs(parts, container)
+    container.publish("export")
 
     def work(emit: Callable[[bytes], None]) -> None:
-        with _opened(container, root, "/") as (descriptor, _):
+        with ExitStack() as stack:
+            running = _while_it_runs(container, stack, bare_root)
+            descriptor = stack.enter_context(_overlay(root, write=False)) if running is None else running
             archive.pack(descriptor, "/", emit, base="")
 
     async with aclosing(_pieces(work)) as pieces:
@@ -88,6 +92,7 @@ async def copy_in(
                 archive.extract(descriptor, inside, spool, keep_kinds=keep_kinds, keep_owners=keep_owners)
 
         await asyncio.to_thread(work)
+    container.publish("extract-to-dir")
 
 
 async def changed_paths(parts: Parts, container: LiveContainer) -> list[dict[str, Any]]:
@@ -119,21 +124,35 @@ def _opened(
     container: LiveContainer, root: RootFS, path: str, *, write: bool = False
 ) -> Iterator[tuple[int, str]]:
     """A root to look `path` up in, and the path there."""
-    handle = container.handle
     covered, inside = _mount_of(container, path)
+    with ExitStack() as stack:
+        running = _while_it_runs(container, stack, running_root)
+        if running is not None:
+            yield running, path
+        elif covered:
+            yield stack.enter_context(directory_root(Path(covered))), inside
+        else:
+            yield stack.enter_context(_overlay(root, write=write)), path
+
+
+def _while_it_runs(
+    container: LiveContainer, stack: ExitStack, way_in: Callable[[int], AbstractContextManager[int]]
+) -> int | None:
+    """A descriptor of its root through its first process; None when it does not run, or has just ended."""
+    handle = container.handle
+    if handle is None:
+        return None
+    try:
+        return stack.enter_context(way_in(handle.pid))
+    except Conflict:
+        return None
+
+
+def _overlay(root: RootFS, *, write: bool) -> AbstractContextManager[int]:
     layers = [Path(layer) for layer in root.lower]
-    if handle is not None:
-        with running_root(handle.pid) as descriptor:
-            yield descriptor, path
-    elif covered:
-        with directory_root(Path(covered)) as descriptor:
-            yield descriptor, inside
-    elif write:
-        with writable_overlay(layers, Path(root.upper), Path(root.work)) as descriptor:
-            yield descriptor, path
-    else:
-        with mounted_overlay([Path(root.upper), *layers]) as descriptor:
-            yield descriptor, path
+    if write:
+        return writable_overlay(layers, Path(root.upper), Path(root.work))
+    return mounted_overlay([Path(root.upper), *layers])
 
 
 async def _pieces(work: Callable[[Callable[[bytes], None]], None]) -> AsyncGenerator[bytes]:

@@ -73,7 +73,7 @@ def _matches(record: ContainerRecord, filters: Filters) -> bool:
     health = state.health.status if state.health else "none"
     volumes = {mount.name for mount in record.mounts} | {mount.target for mount in record.mounts}
     exposed = {parse_port(port) for port in record.config.exposed_ports}
-    published = {parse_port(port) for port, _, _ in record.ports}
+    published = {(int(number), parse_port(port)[1]) for port, _, number in record.ports}
     task = filters.flag("is-task")
     networks = set(networks_of(record)) | {record.host.network_mode}
     return (
@@ -84,8 +84,7 @@ def _matches(record: ContainerRecord, filters: Filters) -> bool:
         and filters.any("health", lambda value: value == health)
         and filters.any("volume", lambda value: value in volumes)
         and filters.any("network", lambda value: value in networks)
-        and filters.any("expose", lambda value: _port_matches(value, exposed | published))
-        and filters.any("publish", lambda value: _port_matches(value, published))
+        and _ports_match(filters, exposed, published)
         and filters.labels_match("label", record.config.labels)
         and (task is None or task == ("com.docker.swarm.task.id" in record.config.labels))
     )
@@ -98,11 +97,18 @@ def _name_matches(pattern: str, name: str) -> bool:
         return pattern in name
 
 
+def _ports_match(filters: Filters, exposed: set[tuple[int, str]], published: set[tuple[int, str]]) -> bool:
+    """`publish` is about ports of the host and `expose` about the container's; with both, either will do."""
+    wanted = [(value, published) for value in filters.get("publish")]
+    wanted += [(value, exposed) for value in filters.get("expose")]
+    return not wanted or any(_port_matches(value, ports) for value, ports in wanted)
+
+
 def _port_matches(wanted: str, ports: set[tuple[int, str]]) -> bool:
-    """ "80", "80/udp" or "8000-8010"."""
+    """ "80", "80/udp" or "8000-8010"; the protocol is tcp when it is not said."""
     numbers, _, protocol = wanted.partition("/")
     first, _, last = numbers.partition("-")
     if not first.isdigit() or (last and not last.isdigit()):
         raise InvalidArgument(f"invalid port in a filter: '{wanted}'")
     span = range(int(first), int(last or first) + 1)
-    return any(number in span and protocol in ("", kind) for number, kind in ports)
+    return any(number in span and kind == (protocol or "tcp") for number, kind in ports)

@@ -18,6 +18,7 @@ from typing import Any
 from swarmpy.engine.attachments import Attachments
 from swarmpy.engine.config import HostConfig
 from swarmpy.engine.health import HealthMonitor
+from swarmpy.engine.joined_events import tell_of_joining, tell_of_leaving
 from swarmpy.engine.launching import clean_up, launch, take_down
 from swarmpy.engine.parts import Parts
 from swarmpy.engine.probes import run_probe
@@ -171,6 +172,7 @@ class LiveContainer:
             self.record = replace(self.record, endpoints=(), ports=())
             await take_down(self._parts, self.record, handle)
             raise
+        tell_of_joining(self._parts.events, self.record)
         self.publish("start")
         self._watch_health()
         return handle
@@ -233,12 +235,13 @@ class LiveContainer:
         self.handle = None
         final, decision = self._final(status)  # a stop may have come meanwhile
         self._backoff_ns = decision.backoff_ns
-        self.record = final
+        before, self.record = self.record, final
         await self._write_or_log(final)
         if status.oom_killed:
             self.publish("oom")
         ran = _ran_ns(final.state)
         self.publish("die", exitCode=str(status.exit_code), execDuration=str(ran // 1_000_000_000))
+        tell_of_leaving(self._parts.events, before)
         result = WaitResult(status.exit_code, status.error)
         if final.state.status is Status.EXITED:
             self._waiting.stopped(result)
@@ -400,11 +403,13 @@ class LiveContainer:
     async def change(self, host: HostConfig, resources: dict[str, object]) -> None:
         """Take over new limits and a new restart policy; the limits count at once when it runs."""
         async with self._operation:
-            if self.handle is not None and resources:
+            handle = self.handle
+            if handle is not None and resources:
                 try:
-                    await self.handle.update(resources)
+                    await handle.update(resources)
                 except RuntimeFailure as error:
-                    raise translated(error) from error
+                    if handle.status is None:  # else it has just ended, and its next start reads the new limits
+                        raise translated(error) from error
             await self.save_asked(host=host)
             self.publish("update")
 

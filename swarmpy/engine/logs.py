@@ -1,7 +1,8 @@
 """Reading what a container wrote: the json-file log that its shim appends to and rotates.
 
 Owns    tail (from the end, without reading the rest), since and until, and following across rotation. Entries are lines
-        `{"log": "text\\n", "stream": "stdout", "time": RFC 3339}`; the newest file is `path`, older ones `path.1`, …
+        `{"log": "text\\n", "stream": "stdout", "attrs": {}, "time": RFC 3339}`; the newest file is `path`, older ones
+        `path.1`, … Times are compared as text: ours all have the same form.
 Source  Docker Engine API, `GET /containers/{id}/logs`; the json-file format is Docker's.
 """
 
@@ -10,17 +11,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
-from swarmpy.engine.times import parse_rfc3339
+from swarmpy.engine.times import format_rfc3339, parse_rfc3339
+from swarmpy.errors import InvalidArgument
 
 __all__ = ["LogLine", "LogOptions", "follow", "read_files", "tail_position"]
 
 _BLOCK = 1 << 16
-_BATCH = 256
+_BATCH = 1 << 18  # bytes
+_STAMP_LENGTH = len("2006-01-02T15:04:05.000000000Z")
 
 
 @dataclass(frozen=True)
@@ -35,21 +38,30 @@ class LogOptions:
     tail: int | None = None
 
 
-@dataclass(frozen=True)
-class LogLine:
+class LogLine(NamedTuple):
     """One entry. `data` ends with a newline unless the process wrote none, or the entry is a part of a long line."""
 
     stream: str
-    time_ns: int
+    stamp: str
+    """RFC 3339 in UTC with nine digits."""
     data: bytes
+    attributes: Mapping[str, str] = {}
+    """What the log's options add to each entry: labels, environment, a tag."""
+
+    @property
+    def time_ns(self) -> int:
+        return parse_rfc3339(self.stamp)
 
 
 def parse_entry(line: bytes) -> LogLine | None:
     """The entry on one line of the file; None for a line that a crash cut short."""
     try:
         entry = json.loads(line)
-        return LogLine(entry.get("stream", "stdout"), parse_rfc3339(entry["time"]), entry["log"].encode())
-    except (ValueError, KeyError, TypeError, AttributeError):
+        stamp = entry["time"]
+        if len(stamp) != _STAMP_LENGTH or stamp[-1] != "Z":
+            stamp = format_rfc3339(parse_rfc3339(stamp))
+        return LogLine(entry.get("stream", "stdout"), stamp, entry["log"].encode(), entry.get("attrs") or {})
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidArgument):
         return None
 
 
@@ -82,7 +94,7 @@ def tail_position(files: list[Path], wanted: int, accepts: Callable[[LogLine], b
     return 0, 0
 
 
-def _lines_backwards(file: BufferedReader) -> Iterator[tuple[int, bytes]]:
+def _lines_backwards(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Whole lines from the last to the first, each with its offset. An unfinished last line is left out."""
     position = file.seek(0, os.SEEK_END)
     rest = b""
@@ -111,19 +123,15 @@ class _Reader:
     def __init__(self, path: Path, options: LogOptions) -> None:
         self._path = path
         self._options = options
-        self._file: BufferedReader | None = None
+        self._since = format_rfc3339(options.since_ns) if options.since_ns is not None else ""
+        self._until = format_rfc3339(options.until_ns) if options.until_ns is not None else "9999"
+        self._file: BinaryIO | None = None
         self._rest = b""
         self.finished = False
 
     def accepts(self, entry: LogLine) -> bool:
-        options = self._options
-        if entry.stream == "stdout" and not options.stdout:
-            return False
-        if entry.stream == "stderr" and not options.stderr:
-            return False
-        if options.since_ns is not None and entry.time_ns < options.since_ns:
-            return False
-        return options.until_ns is None or entry.time_ns <= options.until_ns
+        wanted = self._options.stderr if entry.stream == "stderr" else self._options.stdout
+        return wanted and self._since <= entry.stamp <= self._until
 
     def open(self) -> None:
         files = read_files(self._path)
@@ -132,32 +140,37 @@ class _Reader:
         index, offset = (0, 0) if self._options.tail is None else tail_position(
             files, self._options.tail, self.accepts
         )
-        self._file = files[index].open("rb")
+        self._file = files[index].open("rb", buffering=_BLOCK)
         self._file.seek(offset)
 
     def batch(self) -> list[LogLine]:
         """The next entries; none when everything that is in the files now has been read."""
-        out: list[LogLine] = []
-        while len(out) < _BATCH and not self.finished:
+        while not self.finished:
             if self._file is None:
                 self.open()
-                if self._file is None:
-                    return out
-            line = self._file.readline()
-            if not line:
-                if not self._advance():
-                    return out
+            lines = self._file.readlines(_BATCH) if self._file is not None else []
+            if not lines and not self._advance():
+                break
+            accepted = self._accepted(lines)
+            if accepted:
+                return accepted
+        return []
+
+    def _accepted(self, lines: list[bytes]) -> list[LogLine]:
+        """The entries on these lines that are wanted. An unfinished last line is kept for the next time."""
+        out: list[LogLine] = []
+        for line in lines:
+            whole, self._rest = self._rest + line, b""
+            if not whole.endswith(b"\n"):
+                self._rest = whole
                 continue
-            self._rest += line
-            if not self._rest.endswith(b"\n"):
-                continue
-            entry = parse_entry(self._rest)
-            self._rest = b""
+            entry = parse_entry(whole)
             if entry is None:
                 continue
-            if self._options.until_ns is not None and entry.time_ns > self._options.until_ns:
+            if entry.stamp > self._until:
                 self.finished = True
-            elif self.accepts(entry):
+                break
+            if self.accepts(entry):
                 out.append(entry)
         return out
 
@@ -166,6 +179,10 @@ class _Reader:
         if self._file is None:
             return False
         mine = os.fstat(self._file.fileno())
+        if mine.st_size < self._file.tell():  # somebody has emptied it (truncate(1)): it begins anew
+            self._file.seek(0)
+            self._rest = b""
+            return mine.st_size > 0
         files = read_files(self._path)
         places = [index for index, path in enumerate(files) if _same(path, mine)]
         following = places[0] + 1 if places else 0
@@ -175,7 +192,7 @@ class _Reader:
         if self._file.tell() < os.fstat(self._file.fileno()).st_size:
             return True
         self._file.close()
-        self._file = files[following].open("rb")
+        self._file = files[following].open("rb", buffering=_BLOCK)
         self._rest = b""
         return True
 

@@ -17,10 +17,7 @@ from swarmpy.engine.record import VolumeMount
 from swarmpy.engine.volumes import check_driver, check_name
 from swarmpy.errors import InvalidArgument, NotSupported, naming
 
-__all__ = [
-    "INIT_TARGET", "default_mounts", "init_mount", "parse_binds", "parse_mounts", "tmpfs_mounts", "user_mounts",
-    "wanted_mounts",
-]  # fmt: skip
+__all__ = ["INIT_TARGET", "all_mounts", "parse_binds", "parse_mounts", "tmpfs_mounts", "wanted_mounts"]
 
 INIT_TARGET = "/sbin/docker-init"
 """Where a container with `--init` sees its first process."""
@@ -175,9 +172,9 @@ def _clean(target: str, where: str = "volume target") -> str:
 
 
 def user_mounts(mounts: Sequence[VolumeMount], source_of: Callable[[VolumeMount], str]) -> list[dict[str, Any]]:
-    """OCI mounts of binds and volumes, parents first; `source_of` gives a mount's path on the host."""
+    """OCI mounts of binds and volumes; `source_of` gives a mount's path on the host."""
     out = []
-    for mount in sorted(mounts, key=lambda item: item.target.count("/")):
+    for mount in mounts:
         options = ["rbind" if mount.recursive else "bind", mount.propagation or "rprivate"]
         if mount.read_only:
             options.append("rro" if mount.recursive and mount.read_only_below else "ro")
@@ -205,8 +202,34 @@ def tmpfs_mounts(host: HostConfig) -> list[dict[str, Any]]:
     return out
 
 
-def default_mounts(host: HostConfig, files: Sequence[tuple[str, Path]]) -> list[dict[str, Any]]:
-    """What every container sees besides its root: /proc, /dev, /sys, and `files` (target, path of the host)."""
+def all_mounts(
+    host: HostConfig, mounts: Sequence[VolumeMount], files: Sequence[tuple[str, Path]], *,
+    source_of: Callable[[VolumeMount], str], shared_memory: str = "", init: Path | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Every OCI mount of a container, in order: what is below another comes after it.
+
+    `files` (target, path on the host) are the container's own /etc/hosts and the like, which a volume at /etc does not
+    hide. `source_of` gives a mount's path on the host, `shared_memory` a /dev/shm to share, `init` the first process of
+    a container with `--init`. A place that the user names is the user's.
+    """
+    chosen = [*tmpfs_mounts(host), *user_mounts(mounts, source_of)]
+    taken = {mount["destination"] for mount in chosen}
+    own = [_file_mount(target, path, host.readonly_rootfs) for target, path in files if target not in taken]
+    default = [mount for mount in default_mounts(host, shared_memory) if not _is_replaced(mount["destination"], taken)]
+    ordered = sorted((*own, *chosen), key=lambda mount: mount["destination"].count("/"))
+    return [*default, *ordered, *([_init_mount(init)] if init else [])]
+
+
+def _is_replaced(destination: str, taken: set[str]) -> bool:
+    return destination in taken or ("/dev" in taken and destination.startswith("/dev/"))
+
+
+def _file_mount(target: str, path: Path, read_only: bool) -> dict[str, Any]:
+    return _mount(target, "bind", str(path), "rbind", "rprivate", *(["ro"] if read_only else []))
+
+
+def default_mounts(host: HostConfig, shared_memory: str = "") -> list[dict[str, Any]]:
+    """What every container sees besides its root: /proc, /dev, /sys."""
     write = "rw" if host.privileged else "ro"
     shm = host.shm_size or _DEFAULT_SHM_BYTES
     out = [
@@ -216,16 +239,15 @@ def default_mounts(host: HostConfig, files: Sequence[tuple[str, Path]]) -> list[
         _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", write),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", write),
     ]
-    out.append(_mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"))
-    if host.ipc_mode == "host":
-        out.append(_mount("/dev/shm", "bind", "/dev/shm", "rbind"))
+    out.append(_mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"))  # of the IPC namespace it is in
+    if shared_memory:
+        out.append(_mount("/dev/shm", "bind", shared_memory, "rbind", "rprivate"))
     elif host.ipc_mode != "none":
         out.append(_mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"))
-    out += [_mount(target, "bind", str(path), "rbind", "rprivate") for target, path in files]
     return out
 
 
-def init_mount(program: Path) -> dict[str, Any]:
+def _init_mount(program: Path) -> dict[str, Any]:
     """The first process of a container with `--init`, which it cannot change."""
     return _mount(INIT_TARGET, "bind", str(program), "bind", "rprivate", "ro", "nosuid", "nodev")
 

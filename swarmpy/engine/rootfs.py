@@ -1,28 +1,33 @@
 """Looking into a container's root file system from outside, without ever leaving it.
 
-Owns    the two ways in: of a running container `/proc/<pid>/root`, of one that does not run a read-only overlay that
-        is mounted nowhere (fsmount(2) gives a descriptor; the mount ends with it). Every path is resolved by
-        openat2(2) with RESOLVE_IN_ROOT, so symbolic links in the container point into the container.
-Source  fsopen(2), fsmount(2), openat2(2); overlayfs.rst.
+Owns    the ways in: of a running container `/proc/<pid>/root`, or its root mount alone; of one that does not run an
+        overlay that is mounted nowhere (fsmount(2) gives a descriptor; the mount ends with it). Every path is resolved
+        by openat2(2) with RESOLVE_IN_ROOT, so symbolic links in the container point into the container.
+Source  fsopen(2), fsmount(2), open_tree(2), openat2(2); overlayfs.rst.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from swarmpy.errors import Internal
+from swarmpy.errors import Conflict, Internal
 
-__all__ = ["directory_root", "mounted_overlay", "open_in_root", "read_text", "running_root", "writable_overlay"]
+__all__ = [
+    "bare_root", "directory_root", "mounted_overlay", "open_in_root", "read_text", "running_root", "writable_overlay",
+]  # fmt: skip
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 # asm-generic numbers, the same on every architecture since Linux 5.2
-_SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT, _SYS_OPENAT2 = 430, 431, 432, 437
+_SYS_OPEN_TREE, _SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT, _SYS_OPENAT2 = 428, 430, 431, 432, 437
+_OPEN_TREE_CLONE, _AT_FDCWD = 0x1, -100
+_CLONE_FS, _CLONE_NEWNS = 0x200, 0x20000
 _FSOPEN_CLOEXEC = 0x1
 _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 6
 _FSMOUNT_CLOEXEC = 0x1
@@ -37,7 +42,10 @@ class _OpenHow(ctypes.Structure):
 
 
 def _call(number: int, *arguments: object) -> int:
-    result = int(_libc.syscall(ctypes.c_long(number), *arguments))
+    return _checked(int(_libc.syscall(ctypes.c_long(number), *arguments)))
+
+
+def _checked(result: int) -> int:
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -113,12 +121,56 @@ def _overlay(options: Mapping[str, str], attributes: int) -> int:
 
 @contextmanager
 def running_root(pid: int) -> Iterator[int]:
-    """A descriptor of the root that process `pid` sees, with all its mounts."""
-    descriptor = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    """A descriptor of the root that process `pid` sees, with all its mounts; `Conflict` when it has ended."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise Conflict("the container has just ended") from error
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def bare_root(pid: int) -> Iterator[int]:
+    """A descriptor of the root file system of process `pid` without what is mounted into it; `Conflict` as above.
+
+    A mount can only be copied from within its namespace (open_tree(2)), and one thread can go there alone if it shares
+    its root directory with no other (setns(2)). It does not come back.
+    """
+    outcome: list[int | OSError] = []
+
+    def copy() -> None:
+        try:
+            outcome.append(_copy_of_root(pid))
+        except OSError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=copy, name=f"root of {pid}")
+    thread.start()
+    thread.join()
+    copied = outcome[0]
+    if isinstance(copied, FileNotFoundError | ProcessLookupError):
+        raise Conflict("the container has just ended") from copied
+    if isinstance(copied, OSError):
+        raise Internal(f"the root file system of process {pid} cannot be looked into: {copied}") from copied
+    try:
+        yield copied
+    finally:
+        os.close(copied)
+
+
+def _copy_of_root(pid: int) -> int:
+    namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _checked(_libc.unshare(_CLONE_FS))
+        _checked(_libc.setns(namespace, _CLONE_NEWNS))
+        return _call(
+            _SYS_OPEN_TREE, ctypes.c_int(_AT_FDCWD), b"/", ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC)
+        )
+    finally:
+        os.close(namespace)
 
 
 def open_in_root(root: int, path: str, flags: int = os.O_RDONLY, mode: int = 0) -> int:

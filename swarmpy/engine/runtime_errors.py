@@ -8,15 +8,21 @@ from swarmpy.runtime import FailureKind, RuntimeFailure
 __all__ = ["NotExecutable", "start_failure", "translated"]
 
 
+_CLIENT_WORDS = {
+    126: ("permission denied",),
+    127: ("executable file not found in $PATH", "no such file or directory"),
+}
+
+
 class NotExecutable(InvalidArgument):
     """The user's command cannot be executed; `exit_code` is what a shell would report, 126 or 127.
 
-    The text holds the words by which the docker client tells the two apart.
+    The docker client tells the two apart by words of the text, which must be in it.
     """
 
     def __init__(self, text: str, exit_code: int) -> None:
-        reason = "executable file not found in $PATH" if exit_code == 127 else "permission denied"
-        super().__init__(text if reason in text else f"{text}: {reason}")
+        words = _CLIENT_WORDS[exit_code]
+        super().__init__(text if any(word in text for word in words) else f"{text}: {words[0]}")
         self.exit_code = exit_code
 
 

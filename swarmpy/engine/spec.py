@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from swarmpy.engine.image_config import arguments, merge_env
-from swarmpy.engine.mounts import INIT_TARGET, default_mounts, init_mount, tmpfs_mounts, user_mounts
+from swarmpy.engine.mounts import INIT_TARGET, all_mounts
 from swarmpy.engine.privileges import MASKED_PATHS, READONLY_PATHS, capability_set, confinement
 from swarmpy.engine.record import ContainerRecord, VolumeMount
 from swarmpy.engine.resources import DeviceNumber, device_rules, oci_resources, oci_rlimits
@@ -42,6 +42,8 @@ class Facts:
     namespaces: Mapping[str, str]
     """Namespaces to join, by OCI name ("network"): path; an empty path is the host's (no namespace)."""
     available_capabilities: Sequence[str]
+    shared_memory: str
+    """The /dev/shm of the host or of another container that it shares; empty for one of its own."""
     volume_paths: Mapping[str, str]
     """Path on the host by mount target."""
     seccomp: Mapping[str, Any] | None
@@ -59,12 +61,6 @@ def bundle_config(record: ContainerRecord, facts: Facts, device_number: DeviceNu
     def source_of(mount: VolumeMount) -> str:
         return facts.volume_paths.get(mount.target, mount.source)
 
-    covered = {mount.target for mount in record.mounts}
-    made = [(target, path) for target, path in facts.files if target not in covered]
-    tmpfs = tmpfs_mounts(host)
-    taken = covered | {mount["destination"] for mount in tmpfs}
-    mounts = [mount for mount in default_mounts(host, made) if mount["destination"] not in taken]
-    mounts += [init_mount(facts.init)] if facts.init else []
     linux: dict[str, Any] = {
         "resources": resources,
         "namespaces": _namespaces(record, facts),
@@ -82,7 +78,9 @@ def bundle_config(record: ContainerRecord, facts: Facts, device_number: DeviceNu
         **_names(record, facts),
         "process": _process(record, facts),
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
-        "mounts": [*mounts, *tmpfs, *user_mounts(record.mounts, source_of)],
+        "mounts": all_mounts(
+            host, record.mounts, facts.files, source_of=source_of, shared_memory=facts.shared_memory, init=facts.init
+        ),
         "linux": linux,
         "annotations": {**host.annotations, "io.swarmpy.rootfs": json.dumps(layers)},
     }

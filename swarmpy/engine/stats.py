@@ -61,7 +61,8 @@ async def _take(parts: Parts, container: LiveContainer) -> Sample:
         usage = await handle.stats()
     except RuntimeFailure:
         return Sample()  # it ended meanwhile
-    networks, system = await asyncio.to_thread(lambda: (network_counters(handle.pid), _system_ns()))
+    own = container.record.host.network_mode != "host"  # whose traffic is not the container's alone
+    networks, system = await asyncio.to_thread(lambda: (network_counters(handle.pid) if own else {}, _system_ns()))
     return Sample(parts.clock(), usage, networks, system)
 
 

@@ -23,7 +23,7 @@ class Identity:
     uid: int
     gid: int
     groups: tuple[int, ...]
-    """Supplementary groups."""
+    """Supplementary groups, the primary one first: without it, giving it up would open what is closed to the group."""
     home: str
 
 
@@ -48,7 +48,7 @@ def resolve_user(user: str, passwd: str, group: str, extra_groups: Sequence[str]
     elif entry.name:
         supplementary = tuple(item.gid for item in groups if entry.name in item.members)
     added = tuple(_group_id(item, groups) for item in extra_groups)
-    return Identity(entry.uid, gid, tuple(dict.fromkeys((*supplementary, *added))), entry.home or "/")
+    return Identity(entry.uid, gid, tuple(dict.fromkeys((gid, *supplementary, *added))), entry.home or "/")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Source  Docker Engine API, paths under /volumes.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -38,6 +39,11 @@ class Volume:
     created_ns: int
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def anonymous(self) -> bool:
+        """Made for one container, without a name."""
+        return ANONYMOUS in self.labels
+
     def to_json(self) -> dict[str, Any]:
         """Volume, as the API shows it."""
         return {
@@ -64,9 +70,10 @@ def check_driver(driver: str, options: Mapping[str, str]) -> None:
 
 
 class Volumes:
-    """The volumes of this host. Methods touch the disk: call them off the event loop, one at a time for each name."""
+    """The volumes of this host. Methods touch the disk: call them off the event loop, and hold `turn` meanwhile."""
 
     def __init__(self, root: Path, clock: Callable[[], int]) -> None:
+        self.turn = asyncio.Lock()
         self._root = root
         self._clock = clock
         self._volumes: dict[str, Volume] = {}
@@ -74,7 +81,7 @@ class Volumes:
     def load(self) -> None:
         """Read what is on disk; what was never completely made is removed."""
         self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        for directory in self._root.iterdir():
+        for directory in filter(Path.is_dir, self._root.iterdir()):
             described = directory / "volume.json"
             if not described.exists():
                 shutil.rmtree(directory)
@@ -110,6 +117,9 @@ class Volumes:
         replace_file(directory / "volume.json", json.dumps(described).encode())
         self._volumes[name] = volume
         return volume
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._volumes
 
     def get(self, name: str) -> Volume:
         """`NotFound` when there is none."""
@@ -149,7 +159,7 @@ class Volumes:
         everything = filters.flag("all") or False
         removed, freed = [], 0
         for volume in list(self._volumes.values()):
-            if volume.name in in_use or not (everything or ANONYMOUS in volume.labels):
+            if volume.name in in_use or not (everything or volume.anonymous):
                 continue
             if not filters.labels_match("label", volume.labels):
                 continue
@@ -160,12 +170,15 @@ class Volumes:
 
 
 def tree_size(root: Path) -> int:
-    """Bytes of the regular files below `root`, each counted once."""
+    """Bytes of the regular files below `root`, each counted once. Files may come and go meanwhile."""
     seen: set[tuple[int, int]] = set()
     total = 0
     for directory, _, files in os.walk(root):
         for name in files:
-            status = os.lstat(os.path.join(directory, name))  # noqa: PTH118 (one call for each file)
+            try:
+                status = os.lstat(os.path.join(directory, name))  # noqa: PTH118 (one call for each file)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
             if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
                 total += status.st_size

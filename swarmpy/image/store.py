@@ -54,6 +54,7 @@ from swarmpy.image.unpack import UnpackLimits
 __all__ = ["ImageStore", "Loaded"]
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+IMPORTED = "Imported from -"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,8 @@ class ImageStore:
                 "created": created,
                 "config": container_config,
                 "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
-                "history": [{"created": created, "comment": message}],
+                "comment": message or IMPORTED,
+                "history": [{"created": created, "comment": message or IMPORTED}],
             } | ({"variant": here.variant} if here.variant else {})
             manifest = await asyncio.to_thread(self._put_manifest, config, [blob])
             return await self._add(manifest, [name] if name else [])
@@ -303,6 +305,10 @@ class ImageStore:
                 wanted = chosen.setdefault(image_id, [])
                 wanted += [name for name in names if name not in wanted]
         return self._archive(chosen)
+
+    def meant(self, references: builtins.list[str]) -> builtins.list[Digest]:
+        """Ids of the images that `save` of these writes."""
+        return list(dict.fromkeys(image_id for text in references for image_id in self._catalog.select(text)))
 
     async def _archive(self, chosen: Mapping[Digest, builtins.list[Reference]]) -> AsyncIterator[bytes]:
         async with self._bringing_in():

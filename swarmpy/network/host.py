@@ -308,7 +308,7 @@ class HostNetwork:
                 return links.VethEnd(interface, IPv4Interface(ip), None, 0)
         except ValueError as error:
             raise InvalidArgument(f"address {ip!r} for network {network} is no IPv4 address") from error
-        raise NotFound(f"network {network} not found on this host")
+        raise NotFound(f"network {network} not found")
 
     async def _unlink(self, record: EndpointRecord, endpoints: Sequence[EndpointInfo]) -> None:
         """The record without `endpoints`, in the kernel first."""

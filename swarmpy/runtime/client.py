@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swarmpy.runtime.connection import Control, Streams, lost, open_connection, read_json
-from swarmpy.runtime.failure import FailureKind, RuntimeFailure
+from swarmpy.runtime.connection import Control, Streams, ended, lost, open_connection, read_json
+from swarmpy.runtime.failure import FailureKind, RuntimeFailure, describe
 from swarmpy.runtime.recovery import Found, Leftovers, survey
 from swarmpy.runtime.shims import Shims
 from swarmpy.runtime.state import ExitStatus, StateDirectory
@@ -35,6 +35,7 @@ class ContainerIO:
     log_path: Path | None = None
     log_max_size: int | None = None  # bytes
     log_max_files: int = 1
+    log_attributes: Mapping[str, str] = field(default_factory=dict)  # of every entry
     console_size: tuple[int, int] | None = None  # height, width
 
 
@@ -175,6 +176,7 @@ class Container:
         self._control: Control | None = None
         self._status: ExitStatus | None = None
         self._end: asyncio.Future[ExitStatus] | None = None
+        self._settling: asyncio.Task[ExitStatus | None] | None = None
         self._exec_ends: dict[int, asyncio.Future[tuple[int, int]]] = {}
 
     @property
@@ -217,8 +219,14 @@ class Container:
 
     async def _request(self, op: str, **fields: object) -> dict[str, object]:
         if self._control is None or self._status is not None:
-            raise RuntimeFailure(f"container {self.id[:12]}: has ended already", FailureKind.CONFLICT)
-        return await self._control.request(op, **fields)
+            raise ended(self.id)
+        try:
+            return await self._control.request(op, **fields)
+        except RuntimeFailure as failure:
+            if failure.kind is not FailureKind.LOST:
+                raise
+        await self.wait()  # a shim goes when its container has ended, and no container goes on without one
+        raise ended(self.id)
 
     # -- the life of a container ---------------------------------------------------------------------------------
 
@@ -241,8 +249,11 @@ class Container:
             self._end = asyncio.get_running_loop().create_future()
         await _first(self._end, asyncio.create_task(self._control.closed.wait()))
         if self._status is None:
-            status = await asyncio.to_thread(self._leftovers.settle, self.id)
-            self._ended(status or _never_created())
+            if self._settling is None:
+                self._settling = asyncio.create_task(asyncio.to_thread(self._leftovers.settle, self.id))
+            status = await asyncio.shield(self._settling)
+            if self._status is None:
+                self._ended(status or _never_created())
         assert self._status is not None
         return self._status
 
@@ -285,9 +296,13 @@ class Container:
     async def resize(self, height: int, width: int) -> None:
         await self._request("resize", height=height, width=width)
 
-    async def attach(self) -> Streams:
-        """Live streams of init, from now on. Any number of peers may be attached."""
-        streams, _ = await self._stream("attach")
+    async def attach(self, *, patient: bool = False) -> Streams:
+        """Live streams of init, from now on. Any number of peers may be attached.
+
+        Who does not read makes the process wait, and is dropped when it takes nothing for half a minute; if `patient`,
+        the process waits for it however long that takes.
+        """
+        streams, _ = await self._stream("attach", patient=patient)
         return streams
 
     async def exec(self, process: ExecProcess) -> Exec:
@@ -298,11 +313,22 @@ class Container:
 
     async def _stream(self, op: str, **fields: object) -> tuple[Streams, dict[str, object]]:
         if self._status is not None:
-            raise RuntimeFailure(f"container {self.id[:12]}: has ended already", FailureKind.CONFLICT)
+            raise ended(self.id)
         try:
-            connection = self._state.connect()
-        except OSError:
+            return await self._open_stream(op, **fields)
+        except RuntimeFailure as failure:
+            if failure.kind is not FailureKind.LOST:
+                raise
+        await self.wait()
+        raise ended(self.id)
+
+    async def _open_stream(self, op: str, **fields: object) -> tuple[Streams, dict[str, object]]:
+        try:
+            connection = await asyncio.to_thread(self._state.connect)  # a shim that is behind lets it wait
+        except (FileNotFoundError, ConnectionError):
             raise lost(self.id) from None
+        except OSError as error:
+            raise RuntimeFailure(f"container {self.id[:12]}: connect to its shim: {describe(error)}") from error
         reader, writer = await open_connection(connection)
         try:
             await read_json(reader, self.id)  # the hello that every connection begins with

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from swarmpy.runtime.failure import FailureKind, RuntimeFailure
 from swarmpy.runtime.wire import HEADER, Kind, frame, json_frame
 
-__all__ = ["Control", "Streams", "open_connection", "read_frame"]
+__all__ = ["Control", "Streams", "ended", "lost", "open_connection", "read_frame", "read_json"]
 
 Reply = dict[str, object]
 
@@ -45,6 +45,10 @@ def lost(container_id: str) -> RuntimeFailure:
     return RuntimeFailure(f"container {container_id[:12]}: its shim is gone", FailureKind.LOST)
 
 
+def ended(container_id: str) -> RuntimeFailure:
+    return RuntimeFailure(f"container {container_id[:12]}: has ended already", FailureKind.CONFLICT)
+
+
 def named(container_id: str, value: Reply) -> RuntimeFailure:
     """The failure a shim reports, beginning with the container it is about."""
     failure = RuntimeFailure.from_json(value)
@@ -70,7 +74,7 @@ class Control:
     async def request(self, op: str, **fields: object) -> Reply:
         """The reply's result. Raises RuntimeFailure."""
         if self.closed.is_set():
-            raise RuntimeFailure(f"container {self._id[:12]}: has ended already", FailureKind.CONFLICT)
+            raise ended(self._id)
         number = next(self._numbers)
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer

@@ -46,6 +46,7 @@ class Request:
     log_path: str | None
     log_max_size: int | None
     log_max_files: int
+    log_attributes: dict[str, str]
     console_size: tuple[int, int] | None
 
     @classmethod
@@ -208,7 +209,7 @@ def _open_log(request: Request) -> JsonLog | None:
     if request.log_path is None:
         return None
     try:
-        return JsonLog(request.log_path, request.log_max_size, request.log_max_files)
+        return JsonLog(request.log_path, request.log_max_size, request.log_max_files, request.log_attributes)
     except OSError as error:
         raise RuntimeFailure(f"log {describe(error)}") from None
 

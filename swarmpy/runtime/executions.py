@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from swarmpy.runtime.bundle import parse_process
 from swarmpy.runtime.creation import Created
 from swarmpy.runtime.entering import enter
-from swarmpy.runtime.failure import FailureKind, RuntimeFailure
+from swarmpy.runtime.failure import FailureKind, RuntimeFailure, describe
 from swarmpy.runtime.kernel import LinuxKernel
 from swarmpy.runtime.loop import READ, Loop
 from swarmpy.runtime.peer import Peer
@@ -44,13 +44,14 @@ class Executions:
     """Calls `announce` with an event for every process that ends."""
 
     def __init__(
-        self, kernel: LinuxKernel, loop: Loop, created: Created, last_capability: int,
-        announce: Callable[[dict[str, object]], None], complain: Callable[[str], None],
+        self, kernel: LinuxKernel, loop: Loop, created: Created, last_capability: int, *,
+        init_ended: Callable[[], bool], announce: Callable[[dict[str, object]], None], complain: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._kernel = kernel
         self._loop = loop
         self._created = created
         self._last_capability = last_capability
+        self._init_ended = init_ended
         self._announce = announce
         self._complain = complain
         self._running: dict[int, _Execution] = {}  # by number
@@ -65,11 +66,11 @@ class Executions:
                 self._kernel, self._created.bundle, self._created.pid, self._created.cgroup, process, child,
                 self._created.seccomp, self._last_capability,
             )  # fmt: skip
-        except OSError:
+        except OSError as error:
             for descriptor in ours or ():
                 if descriptor >= 0:
                     os.close(descriptor)
-            raise
+            raise self._explained(RuntimeFailure(describe(error))) from None
         finally:
             for descriptor in child or ():
                 os.close(descriptor)
@@ -112,7 +113,7 @@ class Executions:
             execution.streams.process_ended()
             del self._running[execution.number]
             if execution.failure is not None:
-                execution.reply(execution.failure.to_json())
+                execution.reply(self._explained(execution.failure).to_json())
                 execution.peer.close_when_sent()
                 continue
             code, number = exit_numbers(status)
@@ -124,6 +125,12 @@ class Executions:
 
     def kill(self, number: int, signal: int) -> None:
         os.kill(self._find(number).pid, signal)
+
+    def _explained(self, failure: RuntimeFailure) -> RuntimeFailure:
+        """Namespaces and cgroups of an init that has just ended refuse whoever wants in, each in its own way."""
+        if failure.kind is FailureKind.SYSTEM and self._init_ended():
+            return RuntimeFailure("has ended already", FailureKind.CONFLICT)
+        return failure
 
     def _find(self, number: int) -> _Execution:
         if number not in self._running:

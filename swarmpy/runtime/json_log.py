@@ -4,13 +4,16 @@ Owns    a container's log file and its older ones (`log.1` is the newest of them
         writes.
 Laws    A line of output is one entry with its newline; a longer one than 16 KiB is several, of which only the last
         has the newline. Bytes that are not UTF-8 become U+FFFD, never an error. A character is not cut in two.
-Source  Docker's "JSON File logging driver": {"log", "stream", "time"}; options max-size and max-file.
+Source  Docker's "JSON File logging driver": {"log", "stream", "attrs", "time"}; options max-size and max-file.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections.abc import Mapping
+from itertools import pairwise
 from json.encoder import encode_basestring
 
 __all__ = ["MAX_ENTRY", "JsonLog", "LineSplitter"]
@@ -59,12 +62,18 @@ def _cut(line: bytes) -> tuple[list[bytes], bytes]:
 
 
 class JsonLog:
-    """Appends entries to `path`. With `max_size` bytes reached the file is rotated; `max_files` counts the live one."""
+    """Appends entries to `path`. With `max_size` bytes reached the file is rotated; `max_files` counts the live one.
 
-    def __init__(self, path: str, max_size: int | None, max_files: int) -> None:
+    Every entry carries `attributes`.
+    """
+
+    def __init__(
+        self, path: str, max_size: int | None, max_files: int, attributes: Mapping[str, str] | None = None
+    ) -> None:
         self._path = path
         self._max_size = max_size
         self._max_files = max(max_files, 1)
+        self._attributes = f',"attrs":{json.dumps(dict(attributes))}' if attributes else ""
         self._splitters = {"stdout": LineSplitter(), "stderr": LineSplitter()}
         self._second = -1
         self._second_text = ""
@@ -87,7 +96,7 @@ class JsonLog:
     def _append(self, stream: str, entries: list[bytes], now_ns: int) -> None:
         if not entries:
             return
-        tail = f',"stream":"{stream}","time":"{self._timestamp(now_ns)}"}}\n'
+        tail = f',"stream":"{stream}"{self._attributes},"time":"{self._timestamp(now_ns)}"}}\n'
         batch: list[str] = []
         size = 0
         for entry in entries:
@@ -107,16 +116,18 @@ class JsonLog:
             data = data[os.write(self._descriptor, data) :]
 
     def _rotate(self) -> None:
+        """A file that is full is never written again: who follows it reads it to its end and finds the next."""
         os.close(self._descriptor)
-        if self._max_files == 1:
-            os.truncate(self._path, 0)
-        else:
-            for number in range(self._max_files - 1, 0, -1):
-                older = self._path if number == 1 else f"{self._path}.{number - 1}"
-                try:
-                    os.replace(older, f"{self._path}.{number}")
-                except FileNotFoundError:
-                    continue
+        names = [self._path, *(f"{self._path}.{number}" for number in range(1, self._max_files))]
+        try:
+            os.unlink(names[-1])
+        except FileNotFoundError:
+            pass  # there are not so many yet
+        for newer, older in reversed(list(pairwise(names))):
+            try:
+                os.replace(newer, older)
+            except FileNotFoundError:
+                continue
         self._open()
 
     def _timestamp(self, now_ns: int) -> str:

@@ -80,7 +80,8 @@ def enter_directory(cwd: str, *, create: bool) -> None:
             os.makedirs(cwd, 0o755, exist_ok=True)
         os.chdir(cwd)
     except OSError as error:
-        raise RuntimeFailure(f"process.cwd: {describe(error)}", FailureKind.INVALID, 126) from None
+        reason = (error.strerror or "").lower()
+        raise RuntimeFailure(f'chdir to cwd ("{cwd}") failed: {reason}', FailureKind.INVALID) from None
 
 
 def become_user(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Sequence
 
@@ -22,6 +23,7 @@ from swarmpy.runtime.ready_mounts import ReadyMounts, take_ready
 
 __all__ = ["Builder", "open_sources"]
 
+FOREIGN_ROOT = re.compile(r"/proc/(\d+)/root(/.*)")
 NO_OPTIONS = MountOptions(0, 0, 0, 0, (), False, ())
 
 
@@ -34,12 +36,32 @@ def open_sources(kernel: Kernel, sources: Sequence[plan.Source]) -> list[int]:
             opened.append(kernel.new_filesystem("overlay", "overlay", options, 0))
             continue
         try:
-            opened.append(kernel.open_tree(uapi.AT_FDCWD, source.path, recursive=source.recursive))
-        except KernelError as error:
+            opened.append(_open_tree(kernel, source))
+        except OSError as error:
             if error.errno == errno.ENOENT:
                 raise RuntimeFailure(f"bind source {source.path} does not exist", FailureKind.INVALID) from None
             raise
     return opened
+
+
+def _open_tree(kernel: Kernel, source: plan.TreeSource) -> int:
+    """A mount can only be copied within its own namespace (open_tree(2)): for one of another process we go there.
+
+    So containers share their /dev/shm. The shim has one thread, so setns(2) is free to change its root directory.
+    """
+    elsewhere = FOREIGN_ROOT.fullmatch(source.path)
+    if elsewhere is None:
+        return kernel.open_tree(uapi.AT_FDCWD, source.path, recursive=source.recursive)
+    own, theirs = (os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC) for pid in ("self", elsewhere[1]))
+    try:
+        kernel.set_namespace(theirs, uapi.CLONE_NEWNS)
+        try:
+            return kernel.open_tree(uapi.AT_FDCWD, elsewhere[2], recursive=source.recursive)
+        finally:
+            kernel.set_namespace(own, uapi.CLONE_NEWNS)
+    finally:
+        os.close(own)
+        os.close(theirs)
 
 
 def _overlay_options(

@@ -31,7 +31,7 @@ from swarmpy.runtime.loop import READ, Loop
 from swarmpy.runtime.peer import Peer
 from swarmpy.runtime.reader import Fields
 from swarmpy.runtime.ready_mounts import make_ready
-from swarmpy.runtime.state import ExitStatus
+from swarmpy.runtime.state import ExitStatus, process_ends
 from swarmpy.runtime.stdio import ProcessStreams
 from swarmpy.runtime.warm_pages import warm
 from swarmpy.runtime.wire import FrameParser, Kind, json_frame
@@ -125,8 +125,9 @@ class Shim:
         self._paused = False
         self._killed_by_request = False
         self._executions = Executions(
-            kernel, self._loop, created, host.last_capability, self._announce, self._complain
-        )
+            kernel, self._loop, created, host.last_capability,
+            init_ended=self._init_ended, announce=self._announce, complain=self._complain,
+        )  # fmt: skip
         self._listener = self._listen()
         self._open_streams()
         self._watch_children()
@@ -213,6 +214,7 @@ class Shim:
                 self._do_start(reply)
             case "attach":
                 self._controllers.discard(peer)
+                peer.droppable = not request.flag("patient")
                 reply({"result": {}})
                 self._streams.attach(peer)
             case "exec":
@@ -257,6 +259,10 @@ class Shim:
             raise RuntimeFailure(f"is not running, which {what} needs", FailureKind.CONFLICT)
         if self._paused:
             raise RuntimeFailure(f"is paused; resume it before {what}", FailureKind.CONFLICT)
+
+    def _init_ended(self) -> bool:
+        """Also when its end has not been heard of yet, or has only begun."""
+        return self._exit is not None or process_ends(self._created.pid)
 
     def _do_start(self, reply: Reply) -> None:
         if self._exit is not None or (self._created.channel.fileno() < 0 and not self._started_ns):

@@ -17,7 +17,9 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["ExitStatus", "StateDirectory", "process_start"]
+__all__ = ["ExitStatus", "StateDirectory", "process_ends", "process_start"]
+
+PF_EXITING = 0x4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,26 @@ class ExitStatus:
 
 def process_start(pid: int) -> int:
     """Clock ticks since boot at which `pid` started; 0 when there is no such process. proc_pid_stat(5), field 22."""
+    fields = _fields_after_name(pid)
+    return int(fields[19]) if fields else 0
+
+
+def process_ends(pid: int) -> bool:
+    """Whether `pid` is on its way out, is a zombie, or is gone. proc_pid_stat(5), field 9; PF_EXITING, linux/sched.h.
+
+    A process has given up its namespaces before it can be waited for.
+    """
+    fields = _fields_after_name(pid)
+    return not fields or bool(int(fields[6]) & PF_EXITING)
+
+
+def _fields_after_name(pid: int) -> list[bytes]:
+    """/proc/<pid>/stat from field 3 on; empty when there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+            return file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
+        return []
 
 
 class StateDirectory:
@@ -97,7 +114,7 @@ class StateDirectory:
         return directory, f"/proc/self/fd/{directory}/shim.sock"
 
     def connect(self) -> socket.socket:
-        """A connection to the shim. Raises OSError when none listens. Does not wait: the backlog takes it."""
+        """A connection to the shim. Raises OSError when none listens. Waits while its backlog is full (listen(2))."""
         directory, address = self.socket_address()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

@@ -26,6 +26,7 @@ __all__ = ["ProcessStreams", "make_pipes"]
 CHUNK = 65536
 STDIN_HIGH_WATER = 256 * 1024
 DRAIN_S = 1.0
+TERMINAL_HOLDS = 1024 * 1024  # more than a pty's buffers ever do: TTYB_DEFAULT_MEM_LIMIT, drivers/tty/tty_buffer.c
 
 
 def make_pipes(stdin: bool, owner: tuple[int, int] | None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
@@ -97,21 +98,21 @@ class ProcessStreams:
 
     # -- output --------------------------------------------------------------------------------------------------
 
-    def _read(self, descriptor: int) -> bool:
-        """Pass on one chunk. False when there is none now."""
+    def _read(self, descriptor: int) -> int:
+        """Pass on one chunk, and say how long it is: 0 when there is none now."""
         try:
             data = os.read(descriptor, CHUNK)
         except BlockingIOError:
-            return False
+            return 0
         except OSError as error:
             if error.errno != errno.EIO:  # pty(7): the last slave was closed
                 raise
             data = b""
         if not data:
             self._close_output(descriptor)
-            return False
+            return 0
         self._pass_on(self._outputs[descriptor], data)
-        return True
+        return len(data)
 
     def _pass_on(self, kind: Kind, data: bytes) -> None:
         if self._log is not None:
@@ -149,10 +150,14 @@ class ProcessStreams:
             self._finish()
 
     def process_ended(self) -> None:
-        """The process is gone. What it wrote is read; what others still hold open is waited for DRAIN_S, no longer."""
+        """The process is gone. What it wrote is read; what others still hold open is waited for DRAIN_S, no longer.
+
+        No more of it can be on its way than a pipe holds, so that one who goes on writing cannot keep us here.
+        """
         for descriptor in list(self._outputs):
-            while descriptor in self._outputs and self._read(descriptor):
-                pass
+            left = TERMINAL_HOLDS if descriptor == self._master else fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
+            while left > 0 and descriptor in self._outputs and (read := self._read(descriptor)):
+                left -= read
         if not self.finished:
             self._loop.after(DRAIN_S, self._finish)
 

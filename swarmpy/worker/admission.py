@@ -22,10 +22,10 @@ from swarmpy.engine.checks import (
     check_sysctls,
     check_ulimits,
     check_working_dir,
-    log_limits,
 )
 from swarmpy.engine.config import ContainerConfig, HostConfig
 from swarmpy.engine.hosts import check_extra_hosts
+from swarmpy.engine.log_options import check_log_options
 from swarmpy.engine.mounts import parse_mounts, wanted_mounts
 from swarmpy.engine.privileges import capability_set, seccomp_option
 from swarmpy.engine.signals import parse_signal
@@ -90,7 +90,7 @@ _MADE: Mapping[str, Callable[[ContainerConfig, HostConfig], object]] = {
     "ContainerSpec.Sysctls": lambda _, host: check_sysctls(host.sysctls),
     "ContainerSpec.Ulimits": lambda _, host: check_ulimits(host.ulimits),
     "ContainerSpec.Mounts": lambda _, host: parse_mounts(host.mounts),
-    "LogDriver": lambda _, host: log_limits(host.log_config),
+    "LogDriver": lambda _, host: check_log_options(host.log_config),
     "Resources": lambda _, host: check_resources(host, _MOST_CPUS),
 }
 """Of the container, by the field of the spec that asks for it."""

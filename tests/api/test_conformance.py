@@ -83,7 +83,7 @@ def test_statuses(host: Host, container: str) -> None:
         ("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"Links": ["a"]}}, 501, "HostConfig.Links"),
         ("POST", "/containers/create?name=conform", {"Image": "busybox"}, 409, "already in use"),
         ("POST", "/containers/create?name=-", {"Image": "busybox"}, 400, "Invalid container name"),
-        ("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"NetworkMode": "odd"}}, 404, "network odd"),
+        ("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"VolumesFrom": ["odd"]}}, 400, "odd"),
         ("DELETE", f"/containers/{container}", None, 409, "force remove"),
         ("POST", f"/containers/{container}/kill?signal=NOPE", None, 400, "invalid signal"),
         ("POST", f"/containers/{container}/wait?condition=odd", None, 400, "condition"),
@@ -185,6 +185,35 @@ def test_a_hijacked_stream_ends_half_by_half(host: Host, container: str) -> None
     status, shown = host.request("GET", f"/exec/{made}/json")
     assert (status, shown["ExitCode"], shown["Running"]) == (200, 0, False)
     assert host.request("POST", f"/exec/{made}/start", {})[0] == 409
+
+
+def test_keys_let_a_client_go_and_the_process_go_on(host: Host) -> None:
+    """Clients that watch for no keys themselves, as docker-py and browsers, leave it to the daemon."""
+    host.docker("run", "-dit", "--name", "prompt", "busybox", "sh")
+    since = str(host.request("GET", "/info")[1]["SystemTime"])
+    with Raw(host, "/containers/prompt/attach?stream=1&stdin=1&stdout=1", None) as raw:
+        raw.socket.sendall(b"echo $((6*7))\n")
+        seen = b""
+        while b"42" not in seen:
+            seen += raw.file.read1(4096)
+        raw.socket.sendall(b"ignored\x10")
+        raw.socket.sendall(b"\x11lost")
+        assert b"lost" not in raw.file.read()
+    with Raw(host, "/containers/prompt/attach?stream=1&stdin=1&detachKeys=ctrl-a,q", None) as raw:
+        raw.socket.sendall(b"\x10\x11\x01q")
+        raw.file.read()
+    made = exec_id(host, "prompt", Cmd=["sh"], AttachStdin=True, Tty=True, DetachKeys="x")
+    with Raw(host, f"/exec/{made}/start", {"Tty": True}) as raw:
+        raw.socket.sendall(b"x")
+        raw.file.read()
+    assert host.request("GET", f"/exec/{made}/json")[1]["Running"]
+    assert host.request("POST", "/containers/prompt/attach?detachKeys=odd")[0] == 400
+    assert host.request("POST", "/containers/prompt/exec", {"Cmd": ["sh"], "DetachKeys": "odd"})[0] == 400
+    now = str(host.request("GET", "/info")[1]["SystemTime"])
+    filters = ("--filter", "container=prompt", "--format", "{{.Action}}")
+    told = host.out("events", "--since", since, "--until", now, *filters).split()
+    assert (told.count("detach"), told.count("exec_detach")) == (2, 1)
+    host.docker("rm", "-f", "prompt")
 
 
 def test_without_an_upgrade_the_stream_is_raw_too(host: Host, container: str) -> None:

@@ -46,7 +46,7 @@ NOT_THERE = [
     ("TaskTemplate.Runtime", "plugin", "TaskTemplate.Runtime"),
     ("TaskTemplate.Networks", [{"Target": "n"}], "TaskTemplate.Networks"),
     ("TaskTemplate.LogDriver", {"Name": "syslog"}, "TaskTemplate.LogDriver: the log driver 'syslog'"),
-    ("TaskTemplate.LogDriver", {"Name": "json-file", "Options": {"tag": "x"}}, "TaskTemplate.LogDriver: the log"),
+    ("TaskTemplate.LogDriver", {"Name": "json-file", "Options": {"mode": "x"}}, "TaskTemplate.LogDriver: the log"),
     ("TaskTemplate.Resources.Reservations", {"GenericResources": [{"DiscreteResourceSpec": {"Kind": "gpu"}}]},
      "TaskTemplate.Resources.Reservations.GenericResources"),
     ("TaskTemplate.Resources.Reservations", {"Pids": 1}, "TaskTemplate.Resources.Reservations.Pids"),

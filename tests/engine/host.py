@@ -17,6 +17,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent.parent
 DEADLINE_S = 10
+START_S = 60  # on a busy machine the imports alone take their time
 
 
 def until(what: str, condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
@@ -49,7 +50,7 @@ class Host:
             self._process = subprocess.Popen(
                 [sys.executable, str(script), str(self.root), self.prefix], env=environment, stderr=log, stdout=log
             )
-        until("the daemon answers", self._answers)
+        until("the daemon answers", self._answers, START_S)
 
     def _answers(self) -> bool:
         assert self._process is not None

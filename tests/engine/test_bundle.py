@@ -23,7 +23,8 @@ from swarmpy.errors import InvalidArgument, NotSupported
 ROOT = Identity(0, 0, (), "/root")
 FACTS = Facts(
     lower=[Path("/l2"), Path("/l1")], upper=Path("/u"), work=Path("/w"), identity=ROOT, hostname="box", files=(),
-    devices=(), namespaces={}, available_capabilities=ALL_CAPABILITIES, volume_paths={}, seccomp=None,
+    devices=(), namespaces={}, available_capabilities=ALL_CAPABILITIES, shared_memory="",
+    volume_paths={}, seccomp=None,
 )  # fmt: skip
 
 
@@ -32,8 +33,12 @@ def record(config: ContainerConfig | None = None, host: HostConfig | None = None
     return ContainerRecord("c" * 64, "name", 1, "sha256:0", "image", config, host or HostConfig(), NetworkingConfig())
 
 
+def number(path: str) -> tuple[str, int, int]:
+    return "b", 8, 0
+
+
 def spec(config: ContainerConfig | None = None, host: HostConfig | None = None, facts: Facts = FACTS) -> dict[str, Any]:
-    return bundle_config(record(config, host), facts, lambda path: ("b", 8, 0))
+    return bundle_config(record(config, host), facts, number)
 
 
 def test_the_smallest_bundle() -> None:
@@ -94,6 +99,30 @@ def test_a_users_mount_takes_the_place_of_ours() -> None:
     assert "size=1024" in shm[0]["options"]
 
 
+def order_of(mount: VolumeMount, facts: Facts) -> list[str]:
+    made = bundle_config(replace(record(), mounts=(mount,)), facts, number)["mounts"]
+    return [str(item["destination"]) for item in made]
+
+
+def test_what_lies_below_another_mount_comes_after_it() -> None:
+    """A volume at /etc does not hide the container's own /etc/hosts; one at /dev takes all of /dev."""
+    volume = VolumeMount("volume", "/v", "/etc", name="v")
+    facts = replace(FACTS, files=(("/etc/hosts", Path("/h")),))
+    order = order_of(volume, facts)
+    assert order.index("/etc") < order.index("/etc/hosts")
+    dev = VolumeMount("bind", "/dev", "/dev")
+    assert [path for path in order_of(dev, FACTS) if path.startswith("/dev")] == ["/dev"]
+
+
+def test_the_containers_own_files_are_read_only_with_its_root() -> None:
+    made = spec(host=HostConfig(readonly_rootfs=True), facts=replace(FACTS, files=(("/etc/hosts", Path("/h")),)))
+    assert "ro" in next(mount for mount in made["mounts"] if mount["destination"] == "/etc/hosts")["options"]
+
+
+def test_with_the_hosts_names_it_has_none_of_its_own() -> None:
+    assert "hostname" not in spec(host=HostConfig(uts_mode="host"), facts=replace(FACTS, namespaces={"uts": ""}))
+
+
 def test_binds() -> None:
     bind, volume, anonymous = parse_binds(("/a/../b:/x:ro,z", "data:/y", "/z"))
     assert (bind.type, bind.source, bind.target, bind.read_only) == ("bind", "/b", "/x", True)
@@ -124,12 +153,12 @@ GROUP = "root:x:0:\nweb:x:34:\naudio:x:63:web,other\nvideo:x:44:web\n"
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        ("", Identity(0, 0, (), "/root")),
-        ("web", Identity(33, 34, (63, 44), "/var/www")),
-        ("33", Identity(33, 34, (63, 44), "/var/www")),
-        ("web:audio", Identity(33, 63, (), "/var/www")),
-        ("1234", Identity(1234, 0, (), "/")),
-        ("1234:5678", Identity(1234, 5678, (), "/")),
+        ("", Identity(0, 0, (0,), "/root")),
+        ("web", Identity(33, 34, (34, 63, 44), "/var/www")),
+        ("33", Identity(33, 34, (34, 63, 44), "/var/www")),
+        ("web:audio", Identity(33, 63, (63,), "/var/www")),
+        ("1234", Identity(1234, 0, (0,), "/")),
+        ("1234:5678", Identity(1234, 5678, (5678,), "/")),
     ],
 )
 def test_users(user: str, expected: Identity) -> None:
@@ -140,7 +169,7 @@ def test_users_that_do_not_exist() -> None:
     for user in ("nobody", "web:nogroup", "4294967295"):
         with pytest.raises(InvalidArgument):
             resolve_user(user, PASSWD, GROUP)
-    assert resolve_user("web:0", PASSWD, GROUP, ["video", "7"]).groups == (44, 7)
+    assert resolve_user("web:0", PASSWD, GROUP, ["video", "7"]).groups == (0, 44, 7)
 
 
 def test_the_default_seccomp_profile_follows_the_capabilities() -> None:

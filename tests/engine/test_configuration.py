@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from swarmpy.engine.checks import check_container, log_limits, parse_port, parse_size
+from swarmpy.engine.checks import check_container, parse_port
 from swarmpy.engine.config import (
     BindOptions,
     ContainerConfig,
@@ -25,7 +25,9 @@ from swarmpy.engine.config import (
     VolumeOptions,
 )
 from swarmpy.engine.image_config import arguments, merge
+from swarmpy.engine.log_options import check_log_options, log_attributes, log_limits, parse_size
 from swarmpy.engine.mounts import wanted_mounts
+from swarmpy.engine.record import ContainerRecord
 from swarmpy.engine.schema import read, write
 from swarmpy.engine.updates import read_update
 from swarmpy.errors import InvalidArgument, NotSupported
@@ -153,7 +155,7 @@ def test_what_cannot_be_is_refused_before_anything_is_made(host: HostConfig, wor
     [
         (HostConfig(isolation="hyperv"), "HostConfig.Isolation: 'hyperv'"),
         (HostConfig(log_config=LogConfig("syslog")), "HostConfig.LogConfig: the log driver 'syslog'"),
-        (HostConfig(log_config=LogConfig("json-file", {"tag": "x"})), "LogConfig: the log option 'tag=x'"),
+        (HostConfig(log_config=LogConfig("json-file", {"compress": "true"})), "LogConfig: the log option 'compress=true'"),
         (HostConfig(security_opt=("apparmor=strict",)), "HostConfig.SecurityOpt 'apparmor=strict'"),
         (HostConfig(security_opt=("systempaths=unconfined",)), "HostConfig.SecurityOpt 'systempaths=unconfined'"),
         (HostConfig(port_bindings={"80/sctp": ()}), "sctp"),
@@ -191,10 +193,28 @@ def test_log_options() -> None:
     rotated = LogConfig("json-file", {"max-size": "10m", "max-file": "3"})
     assert log_limits(rotated) == (10 << 20, 3)
     assert log_limits(LogConfig()) == (None, 1)
-    with pytest.raises(NotSupported, match="syslog"):
-        log_limits(LogConfig("syslog"))
-    with pytest.raises(NotSupported, match="tag"):
-        log_limits(LogConfig("json-file", {"tag": "x"}))
+    assert log_limits(LogConfig("json-file", {"max-file": "3"})) == (None, 3)
+    for log, error, words in (
+        (LogConfig("syslog"), NotSupported, "syslog"),
+        (LogConfig("json-file", {"compress": "true"}), NotSupported, "compress"),
+        (LogConfig("json-file", {"odd": "1"}), InvalidArgument, "unknown log option 'odd'"),
+        (LogConfig("json-file", {"max-size": "1x"}), InvalidArgument, "max-size"),
+        (LogConfig("json-file", {"max-file": "0"}), InvalidArgument, "max-file"),
+        (LogConfig("json-file", {"tag": "{{.Nope}}"}), InvalidArgument, "{{.Name}}"),
+        (LogConfig("json-file", {"env-regex": "("}), InvalidArgument, "env-regex"),
+    ):
+        with pytest.raises(error, match=words):
+            check_log_options(log)
+
+
+def test_what_each_entry_of_a_log_tells() -> None:
+    options = {"labels": "a,none", "env-regex": "^X", "tag": "{{.Name}}/{{.ID}} {{ .ImageName }}"}
+    record = ContainerRecord(
+        "c" * 64, "name", 1, "sha256:0", "image:1",
+        ContainerConfig(labels={"a": "1", "b": "2"}, env=("X1=x", "Y=y", "X2=")),
+        HostConfig(log_config=LogConfig("json-file", options)), NetworkingConfig(),
+    )  # fmt: skip
+    assert log_attributes(record) == {"a": "1", "X1": "x", "X2": "", "tag": f"name/{'c' * 12} image:1"}
 
 
 def test_sizes_and_ports() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmpy.engine.config import ContainerConfig, HealthConfig, HostConfig, NetworkingConfig, RestartPolicy
+from swarmpy.engine.detach_keys import DetachKeys, parse_detach_keys
 from swarmpy.engine.events import Event, EventBus
 from swarmpy.engine.filters import Filters
 from swarmpy.engine.health import after_probe
@@ -31,6 +32,27 @@ def test_a_state_only_goes_where_the_table_says() -> None:
     for wrong in (Status.CREATED, Status.REMOVING, Status.DEAD):
         with pytest.raises(Internal, match=f"running to {wrong.value}"):
             move(running, wrong)
+
+
+def test_keys_that_detach() -> None:
+    assert parse_detach_keys("") == b"\x10\x11"
+    assert parse_detach_keys("ctrl-a,x,ctrl-@,ctrl-_") == b"\x01x\x00\x1f"
+    for wrong in ("foo", "ctrl-", "ctrl-1", "a,,b", "ctrl-A", "ü"):
+        with pytest.raises(InvalidArgument, match="Invalid escape keys"):
+            parse_detach_keys(wrong)
+
+
+@given(st.lists(st.binary(max_size=4)), st.binary(min_size=1, max_size=3))
+def test_what_is_typed_before_the_keys_reaches_the_process(pieces: list[bytes], keys: bytes) -> None:
+    typed = b"".join(pieces)
+    escape = DetachKeys(keys)
+    passed = b"".join([escape.feed(piece) for piece in pieces if not escape.pressed])
+    before, pressed, _ = typed.partition(keys)
+    assert escape.pressed == bool(pressed)
+    if pressed:
+        assert passed == before
+    else:
+        assert typed.startswith(passed) and keys.startswith(typed[len(passed) :])
 
 
 def wait_after(policy: RestartPolicy, code: int = 1, ran_s: float = 0, backoff: int = 0, **state: object) -> int | None:

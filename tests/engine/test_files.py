@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -9,11 +10,17 @@ import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from swarmpy.engine import archive
+from swarmpy.engine.events import EventBus
 from swarmpy.engine.filters import Filters
+from swarmpy.engine.new_volumes import NewVolumes
+from swarmpy.engine.parts import Parts
+from swarmpy.engine.record import VolumeMount
 from swarmpy.engine.rootfs import directory_root, mounted_overlay, open_in_root, read_text, writable_overlay
 from swarmpy.engine.volumes import Volumes, copy_tree
 from swarmpy.errors import Conflict, InvalidArgument, NotFound, NotSupported
@@ -72,6 +79,22 @@ def test_what_comes_out(root: int) -> None:
     assert set(packed(root, "/absolute/")) == {"absolute", "absolute/passwd", "absolute/link"}
     with pytest.raises(NotFound):
         packed(root, "/nothing")
+
+
+def test_the_contents_of_a_directory_come_without_its_name(root: int) -> None:
+    """`docker cp c:/etc/. there` into a directory that exists."""
+    assert set(packed(root, "/etc/.")) == {".", "./passwd", "./link"}
+    assert packed(root, "/.")["./etc/passwd"].isreg()
+
+
+def test_capabilities_of_files_go_out_and_in(root: int, tmp_path: Path) -> None:
+    program, capability = tmp_path / "root/ping", bytes.fromhex("0100000200200000000000000000000000000000")
+    program.write_bytes(b"\x7fELF")
+    os.setxattr(program, "security.capability", capability)
+    pieces: list[bytes] = []
+    archive.pack(root, "/ping", pieces.append)
+    archive.extract(root, "/etc", io.BytesIO(b"".join(pieces)), keep_owners=True)
+    assert os.getxattr(tmp_path / "root/etc/ping", "security.capability") == capability
 
 
 def test_what_lies_at_a_path(root: int) -> None:
@@ -144,6 +167,28 @@ def test_copying_a_tree_keeps_what_matters(tmp_path: Path) -> None:
     assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (7, 8, 0o4711)
     assert (target / "link").readlink() == Path("sub/file")
     assert target.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_a_volume_is_in_use_while_its_container_is_made(tmp_path: Path) -> None:
+    volumes, events = Volumes(tmp_path / "volumes", lambda: 5), EventBus(lambda: 5)
+    volumes.load()
+    (tmp_path / "image/etc").mkdir(parents=True)
+    (tmp_path / "image/etc/passwd").write_text("root")
+    mounts = [
+        VolumeMount("volume", "", "/etc", name="named"), VolumeMount("volume", "", "/scratch", anonymous=True),
+    ]  # fmt: skip
+
+    async def scenario() -> None:
+        making = NewVolumes(cast(Parts, SimpleNamespace(volumes=volumes, events=events)))
+        first, second = await asyncio.gather(*(making.make(name, mounts, [tmp_path / "image"]) for name in "ab"))
+        assert (volumes.get("named").mountpoint / "passwd").read_text() == "root"
+        assert first[0] == second[0] and first[1].name != second[1].name
+        assert making.wanted() == {"a": {"named", first[1].name}, "b": {"named", second[1].name}}
+        making.settle("a")
+        await making.abandon("b")
+        assert "named" in volumes and first[1].name in volumes and second[1].name not in volumes
+
+    asyncio.run(scenario())
 
 
 def test_volumes_outlive_the_daemon(tmp_path: Path) -> None:

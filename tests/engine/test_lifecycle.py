@@ -7,14 +7,17 @@ import json
 import os
 import pty
 import select
+import socket
 import struct
 import subprocess
 import tarfile
 import termios
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.engine.conftest import docker_clients
 from tests.engine.host import Host, until
 
 pytestmark = [pytest.mark.root, pytest.mark.cluster]
@@ -156,6 +159,25 @@ def test_following_logs_ends_with_the_container(host: Host) -> None:
     host.docker("rm", "slow")
 
 
+def test_logs_tell_more_when_asked(host: Host) -> None:
+    log = [word for option in ("labels=a", "env=X", "tag={{.Name}}") for word in ("--log-opt", option)]
+    options = ("--label", "a=b c", "-e", "X=1", *log)
+    host.docker("run", "--name", "told", *options, "busybox", "sh", "-c", "echo one; printf two")
+    assert host.out("logs", "--details", "told").splitlines() == ["X=1,a=b+c,tag=told one", "X=1,a=b+c,tag=told two"]
+    stamp, details, line = host.out("logs", "--details", "-t", "--tail", "1", "told").split(" ")
+    assert (len(stamp), details, line) == (30, "X=1,a=b+c,tag=told", "two")
+    assert host.out("logs", "told") == "one\ntwo"
+    host.docker("rm", "told")
+
+
+def test_a_container_without_a_log(host: Host) -> None:
+    assert host.out("run", "--name", "mute", "--log-driver", "none", "busybox", "echo", "seen") == "seen"
+    refused = host.docker("logs", "mute", check=False)
+    assert (refused.returncode, "does not support reading" in refused.stderr) == (1, True)
+    assert host.request("GET", "/containers/mute/logs?stdout=1")[0] == 501
+    host.docker("rm", "mute")
+
+
 def test_pause(host: Host) -> None:
     host.docker("run", "-d", "--name", "frozen", "busybox", "sleep", "99")
     host.docker("pause", "frozen")
@@ -195,7 +217,7 @@ def test_out_of_memory_is_told_apart(host: Host) -> None:
 
 def test_who_runs_and_where(host: Host) -> None:
     status = host.out("run", "--rm", "-u", "web", "busybox", "grep", "-E", "^(Uid|Gid|Groups)", "/proc/self/status")
-    assert [line.split()[1] for line in status.splitlines()] == ["33", "34", "63"]
+    assert [line.split()[1] for line in status.splitlines()] == ["33", "34", "34"]
     where = host.out("run", "--rm", "-u", "web", "-w", "/var", "busybox", "sh", "-c", "echo $HOME; pwd")
     assert where == "/var/www\n/var"
     assert host.out("run", "--rm", "-h", "box", "busybox", "hostname") == "box"
@@ -302,6 +324,36 @@ def test_copying(host: Host, tmp_path: Path) -> None:
     host.docker("rm", "box")
 
 
+def test_copying_what_is_in_a_directory(host: Host, tmp_path: Path) -> None:
+    host.docker("run", "-d", "--name", "box", "busybox", "sh", "-c", "mkdir /d; echo 1 > /d/f; sleep 99")
+    until("it has written", lambda: host.docker("exec", "box", "test", "-s", "/d/f", check=False).returncode == 0)
+    (tmp_path / "there").mkdir()
+    host.docker("cp", "box:/d/.", str(tmp_path / "there"))
+    assert (tmp_path / "there/f").read_text() == "1\n"
+    host.docker("cp", "box:/d", str(tmp_path / "there"))
+    assert (tmp_path / "there/d/f").read_text() == "1\n"
+    host.docker("rm", "-f", "box")
+
+
+def test_exporting_what_runs(host: Host, tmp_path: Path) -> None:
+    """The root file system as it is, without /proc, /sys and the volumes that are mounted in it."""
+    script = "echo x > /vol/f; echo y > /f; sleep 99"
+    host.docker("run", "-d", "--name", "box", "-v", "/vol", "busybox", "sh", "-c", script)
+    until("it has written", lambda: host.docker("exec", "box", "test", "-s", "/f", check=False).returncode == 0)
+    host.docker("export", "-o", str(tmp_path / "all.tar"), "box")
+    with tarfile.open(tmp_path / "all.tar") as exported:
+        names = set(exported.getnames())
+    assert {"f", "proc", "vol", "etc/hosts", ".dockerenv"} <= names
+    assert not {name for name in names if name.startswith(("proc/", "sys/", "vol/"))}
+    host.docker("rm", "-fv", "box")
+
+
+def test_a_container_that_did_nothing_changed_nothing(host: Host) -> None:
+    host.docker("run", "--name", "idle", "busybox", "test", "-f", "/.dockerenv")
+    assert host.out("diff", "idle") == ""
+    host.docker("rm", "idle")
+
+
 def test_what_a_container_changed(host: Host) -> None:
     script = "echo x > /new; rm /etc/group; rm -r /var/www; mkdir /var/www; echo y >> /etc/passwd"
     host.docker("run", "--name", "diff", "busybox", "sh", "-c", script)
@@ -311,6 +363,71 @@ def test_what_a_container_changed(host: Host) -> None:
     host.docker("rm", "diff")
 
 
+def test_sharing_memory_names_and_mounts(host: Host) -> None:
+    host.docker(
+        "run", "-d", "--name", "owner", "--hostname", "shown", "--ipc", "shareable", "busybox",
+        "sh", "-c", "echo text > /dev/shm/file; sleep 99",
+    )  # fmt: skip
+    written = ("exec", "owner", "test", "-s", "/dev/shm/file")
+    until("it has written", lambda: host.docker(*written, check=False).returncode == 0)
+    joined = ("--ipc", "container:owner", "--network", "container:owner")
+    assert host.out("run", "--rm", *joined, "busybox", "cat", "/dev/shm/file", "/etc/hostname") == "text\nshown"
+    assert host.out("run", "--rm", *joined, "busybox", "hostname") == "shown"
+    host.docker("run", "-d", "--name", "private", "busybox", "sleep", "99")
+    refused = host.docker("run", "--rm", "--ipc", "container:private", "busybox", "true", check=False)
+    assert (refused.returncode, "non-shareable IPC" in refused.stderr) == (125, True)
+    host.docker("rm", "-f", "owner", "private")
+    assert host.out("run", "--rm", "--uts", "host", "busybox", "hostname") == socket.gethostname()
+    assert host.out("run", "--rm", "--ipc", "host", "busybox", "ls", "-d", "/dev/shm", "/dev/mqueue")
+    volume = ("-v", "/etc", "--dns", "9.9.9.9")
+    assert "nameserver 9.9.9.9" in host.out("run", "--rm", *volume, "busybox", "cat", "/etc/resolv.conf")
+    sealed = host.docker("run", "--rm", "--read-only", "busybox", "touch", "/etc/hosts", check=False)
+    assert "Read-only file system" in sealed.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--network", "nowhere"), "network nowhere not found"),
+        (("--network", "container:nobody"), "No such container: nobody"),
+        (("--pid", "container:nobody"), "No such container: nobody"),
+        (("--ipc", "container:nobody"), "No such container: nobody"),
+        (("--volumes-from", "nobody"), "No such container: nobody"),
+        (("--cpuset-cpus", "77"), "Requested CPUs are not available"),
+        (("--user", "stranger"), "unable to find user stranger"),
+    ],
+)
+def test_what_is_missing_is_not_taken_for_the_image(host: Host, options: tuple[str, ...], message: str) -> None:
+    """An answer of 404 to a creation makes the docker client pull."""
+    refused = host.docker("run", "--rm", *options, "busybox", "true", check=False)
+    assert refused.returncode == 125
+    assert message in refused.stderr
+    assert "Unable to find image" not in refused.stderr
+    assert host.out("ps", "-aq") == ""
+
+
+@pytest.mark.parametrize("client", docker_clients())
+def test_execs_that_cannot_run(host: Host, client: str) -> None:
+    host.docker("run", "-d", "--name", "busy", "busybox", "sleep", "99")
+    host.docker_binary = client
+    try:
+        for options, code, message in (
+            (("-u", "stranger", "busy", "true"), 126, "unable to find user stranger: no matching entries in passwd"),
+            (("-u", "root:none", "busy", "true"), 126, "unable to find group none: no matching entries in group"),
+            (("-w", "/nowhere", "busy", "true"), 126, 'chdir to cwd ("/nowhere") failed: no such file or directory'),
+            (("busy", "/nowhere"), 127, "no such file or directory"),
+            (("busy", "nowhere"), 127, "executable file not found in $PATH"),
+            (("busy", "/etc/passwd"), 126, "permission denied"),
+            (("busy", "sh", "-c", "exit 7"), 7, ""),
+            (("busy", "sh", "-c", "kill -9 $$"), 137, ""),
+        ):
+            done = host.docker("exec", *options, check=False)
+            assert (done.returncode, message in done.stdout + done.stderr) == (code, True), (options, done)
+    finally:
+        host.docker_binary = "docker"
+        host.docker("rm", "-f", "busy")
+
+
 def test_events_tell_a_life(host: Host) -> None:
     since = host.request("GET", "/info")[1]["SystemTime"]
     host.docker("run", "--rm", "--name", "seen", "--label", "k=v", "busybox", "true")
@@ -318,6 +435,49 @@ def test_events_tell_a_life(host: Host) -> None:
     now = host.request("GET", "/info")[1]["SystemTime"]
     out = host.out("events", "--since", since, "--until", now, "--filter", "container=seen", "--format", "{{.Action}}")
     assert out.split() == ["create", "attach", "start", "die", "destroy"]
+
+
+def test_a_new_volume_that_many_use_at_once(host: Host) -> None:
+    """One of them fills it from the image, and it stays while any of them is being made."""
+    commands = [["run", "--rm", "-v", "fresh:/etc", "busybox", "cat", "/etc/passwd"] for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        printed = list(pool.map(lambda words: host.out(*words), commands))
+    assert len(set(printed)) == 1 and "root" in printed[0]
+    host.docker("volume", "rm", "fresh")
+
+
+def test_volumes_and_networks_are_told_of(host: Host) -> None:
+    since = host.request("GET", "/info")[1]["SystemTime"]
+    mount = "type=volume,src=labelled,dst=/data,volume-label=a=b"
+    host.docker("run", "--name", "told", "--mount", mount, "-v", "/anonymous", "busybox", "true")
+    host.docker("rm", "-v", "told")
+    assert host.inspect("labelled")["Labels"] == {"a": "b"}
+    host.docker("volume", "rm", "labelled")
+    now = host.request("GET", "/info")[1]["SystemTime"]
+    out = host.out("events", "--since", since, "--until", now, "--format", "{{.Type}} {{.Action}}").splitlines()
+    assert [line for line in out if not line.startswith("container")] == [
+        "volume create", "volume create", "volume mount", "volume mount", "network connect",
+        "network disconnect", "volume unmount", "volume unmount", "volume destroy", "volume destroy",
+    ]  # fmt: skip
+    refused = host.docker("run", "--rm", "--mount", f"{mount},volume-opt=type=nfs", "busybox", "true", check=False)
+    assert (refused.returncode, "type" in refused.stderr) == (125, True)
+
+
+def test_old_clients_prune_named_volumes_too(host: Host) -> None:
+    host.docker("volume", "create", "named")
+    assert host.request("POST", "/v1.42/volumes/prune")[1]["VolumesDeleted"] is None
+    assert host.request("POST", "/v1.41/volumes/prune")[1]["VolumesDeleted"] == ["named"]
+
+
+def test_lists_by_port(host: Host) -> None:
+    host.docker("run", "-d", "--name", "srv", "-p", "127.0.0.1:0:80", "--expose", "99/udp", "busybox", "sleep", "99")
+    port = host.inspect("srv")["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
+    for wanted, found in (
+        (f"publish={port}", "srv"), (f"publish={port}/udp", ""), ("publish=80", ""), ("expose=80", "srv"),
+        ("expose=99/udp", "srv"), ("expose=99", ""),
+    ):  # fmt: skip
+        assert host.out("ps", "--filter", wanted, "--format", "{{.Names}}") == found, wanted
+    host.docker("rm", "-f", "srv")
 
 
 def test_prune(host: Host) -> None:

@@ -60,6 +60,34 @@ def test_a_line_that_a_crash_cut_short_is_left_out(tmp_path: Path) -> None:
     assert read_all(path, LogOptions(tail=2)) == ["line 1", "line 3"]
 
 
+def test_a_log_that_is_emptied_begins_anew(tmp_path: Path) -> None:
+    """By truncate(1), as people do it to logs that have grown."""
+    path = tmp_path / "log"
+    path.write_bytes(entry(1) + entry(2))
+    emptied = False
+
+    async def changed() -> None:
+        nonlocal emptied
+        path.write_bytes(entry(3))
+        emptied = True
+
+    async def scenario() -> list[str]:
+        batches = follow(path, LogOptions(follow=True), changed, lambda: emptied)
+        return [line.data.decode().strip() async for batch in batches for line in batch]
+
+    assert asyncio.run(scenario()) == ["line 1", "line 2", "line 3"]
+
+
+def test_times_of_other_forms_are_shown_in_ours(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b'{"log":"x\\n","stream":"stderr","attrs":{"a":"1"},"time":"2024-01-01T00:00:00.5Z"}\n')
+
+    async def first() -> LogLine:
+        return (await anext(follow(path, LogOptions(), nothing_more, lambda: True)))[0]
+
+    assert asyncio.run(first()) == ("stderr", "2024-01-01T00:00:00.500000000Z", b"x\n", {"a": "1"})
+
+
 def test_no_log_is_an_empty_log(tmp_path: Path) -> None:
     assert read_all(tmp_path / "log", LogOptions()) == []
 

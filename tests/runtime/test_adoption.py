@@ -153,6 +153,32 @@ def test_the_shim_is_killed(with_host: WithHost) -> None:
     with_host(test)
 
 
+def test_requests_that_the_shim_takes_with_it(with_host: WithHost) -> None:
+    """Whoever asks while a container goes hears that it has ended, and not how it is made."""
+
+    async def test(host: Host) -> None:
+        container = await host.create(host.config("sleep", "1000"))
+        await container.start()
+        shim = shim_of(host, container)
+        os.kill(shim, signal.SIGSTOP)  # it answers nobody any more
+        asked = [
+            asyncio.create_task(operation)
+            for operation in (
+                container.stats(), container.kill(15), container.attach(), container.exec(ExecProcess(["true"])),
+            )
+        ]  # fmt: skip
+        done, _ = await asyncio.wait(asked, timeout=0.2)
+        assert not done
+        os.kill(shim, signal.SIGKILL)
+        for request in asked:
+            with pytest.raises(RuntimeFailure, match="has ended already") as refused:
+                await request
+            assert refused.value.kind is FailureKind.CONFLICT
+        assert container.status is not None
+
+    with_host(test)
+
+
 def test_the_shim_is_killed_while_no_daemon_is_there(with_host: WithHost) -> None:
     async def test(host: Host) -> None:
         container = await host.create(host.config("sleep", "1000"))

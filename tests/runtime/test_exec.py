@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -111,6 +112,27 @@ def test_it_ends_with_the_container(with_host: WithHost) -> None:
         assert (await container.wait()).exit_code == 137
         assert await process.wait() == 137
         assert not Path(f"/proc/{process.pid}").exists()
+
+    with_host(test)
+
+
+def test_it_comes_as_the_container_goes(with_host: WithHost) -> None:
+    """Whatever of the container is gone by then: the reason is that it has ended."""
+
+    async def test(host: Host) -> None:
+        for round_ in range(10):
+            container = await running(host)
+            shim = int(Path(f"/proc/{container.pid}/stat").read_text().rpartition(")")[2].split()[1])
+            os.kill(shim, signal.SIGSTOP)
+            os.kill(container.pid, signal.SIGKILL)  # of which the shim does not hear before it reads these
+            asked = [asyncio.create_task(container.exec(ExecProcess(["true"], env=ENV))) for _ in range(5)]
+            await asyncio.wait(asked, timeout=0.02 * (round_ % 2))
+            os.kill(shim, signal.SIGCONT)
+            for refused in await asyncio.gather(*asked, return_exceptions=True):
+                assert isinstance(refused, RuntimeFailure), refused
+                assert (refused.kind, "ended" in str(refused) or "is not running" in str(refused)) == (
+                    FailureKind.CONFLICT, True,
+                ), refused  # fmt: skip
 
     with_host(test)
 

@@ -61,10 +61,22 @@ def test_rotation_keeps_what_it_is_told_to(tmp_path: Path) -> None:
 def test_one_file_starts_again(tmp_path: Path) -> None:
     path = tmp_path / "log"
     log = JsonLog(str(path), 150, 1)
+    follower = path.open("rb")
     for number in range(5):
         log.write("stdout", b"line %d\n" % number, NOW)
     log.finish(NOW)
     assert [entry["log"] for entry in entries(path)] == ["line 4\n"]
+    assert len(follower.readlines()) == 2, "who reads the old file finds it as it was"
+    follower.close()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_every_entry_carries_the_attributes(tmp_path: Path) -> None:
+    log = JsonLog(str(tmp_path / "log"), None, 1, {"tag": 'a "name"'})
+    log.write("stdout", b"1\n2\n", NOW)
+    log.finish(NOW)
+    written = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [entry["attrs"] for entry in written] == [{"tag": 'a "name"'}] * 2
 
 
 def test_an_old_log_goes_on(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from swarmpy.runtime import ContainerIO, RuntimeFailure, Streams
+from swarmpy.runtime import ContainerIO, ExecProcess, RuntimeFailure, Streams
+from swarmpy.runtime.loop import Loop
+from swarmpy.runtime.peer import Peer
 from tests.runtime.conftest import Host, log_of
 
 pytestmark = pytest.mark.root
@@ -148,5 +151,47 @@ def test_output_can_be_opened_by_path_as_a_user(with_host: WithHost) -> None:
         script = "id -u; echo a > /dev/stdout; echo b > /proc/self/fd/2"
         status, output = await host.sh(script, user={"uid": 1000, "gid": 1000})
         assert (status.exit_code, sorted(output.split())) == (0, ["1000", "a", "b"])
+
+    with_host(test)
+
+
+class Minutes(Loop):
+    """A loop whose timers the test runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.due: list[Callable[[], object]] = []
+
+    def after(self, delay_s: float, callback: Callable[[], object]) -> None:
+        self.due.append(callback)
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_peer_that_takes_nothing_is_dropped_unless_it_is_waited_for(patient: bool) -> None:
+    loop = Minutes()
+    ours, theirs = socket.socketpair()
+    peer = Peer(loop, ours, lambda kind, data: None, lambda: None)
+    peer.droppable = not patient
+    while not peer.full:
+        peer.send(b"x" * 65536)
+    for check in loop.due:
+        check()
+    assert peer.closed is not patient
+    peer.close()
+    theirs.close()
+    loop.close()
+
+
+def test_a_writer_that_outlives_the_process_does_not_keep_the_shim(with_host: WithHost) -> None:
+    """What the process wrote is delivered; one that it left behind may write on for ever and is not listened to."""
+
+    async def test(host: Host) -> None:
+        container = await host.create(host.config("sleep", "1000"))
+        await container.start()
+        process = await container.exec(ExecProcess(["sh", "-c", "echo first; yes & exit 3"], env=["PATH=/bin"]))
+        output = b"".join([data async for _, data in process.streams()])
+        assert b"first\n" in output
+        assert await process.wait() == 3
+        assert await container.stats()
 
     with_host(test)
