@@ -155,7 +155,7 @@ def test_what_cannot_be_is_refused_before_anything_is_made(host: HostConfig, wor
     [
         (HostConfig(isolation="hyperv"), "HostConfig.Isolation: 'hyperv'"),
         (HostConfig(log_config=LogConfig("syslog")), "HostConfig.LogConfig: the log driver 'syslog'"),
-        (HostConfig(log_config=LogConfig("json-file", {"compress": "true"})), "LogConfig: the log option 'compress=true'"),
+        (HostConfig(log_config=LogConfig("json-file", {"compress": "true"})), "log option 'compress=true'"),
         (HostConfig(security_opt=("apparmor=strict",)), "HostConfig.SecurityOpt 'apparmor=strict'"),
         (HostConfig(security_opt=("systempaths=unconfined",)), "HostConfig.SecurityOpt 'systempaths=unconfined'"),
         (HostConfig(port_bindings={"80/sctp": ()}), "sctp"),

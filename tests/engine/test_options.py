@@ -139,7 +139,7 @@ NOT_THERE = [
     ({"VolumeDriver": "nfs"}, "HostConfig.VolumeDriver"),
     ({"Isolation": "hyperv"}, "HostConfig.Isolation"),
     ({"LogConfig": {"Type": "syslog"}}, "HostConfig.LogConfig: the log driver 'syslog'"),
-    ({"LogConfig": {"Type": "json-file", "Config": {"compress": "true"}}}, "HostConfig.LogConfig: the log option 'compress=true'"),
+    ({"LogConfig": {"Type": "json-file", "Config": {"compress": "true"}}}, "log option 'compress=true'"),
     ({"SecurityOpt": ["apparmor=strict"]}, "HostConfig.SecurityOpt 'apparmor=strict'"),
     ({"Mounts": [{"Type": "image", "Source": "web", "Target": "/x"}]}, "HostConfig.Mounts: mounts of type 'image'"),
     ({"Mounts": [{"Type": "volume", "Target": "/x", "VolumeOptions": {"DriverConfig": {"Options": {"o": "bind"}}}}]},
