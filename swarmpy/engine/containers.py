@@ -345,7 +345,7 @@ class Containers:
         """Namespace paths of the containers whose namespaces `record` shares."""
         out = {}
         host = record.host
-        modes = (("network", "net", host.network_mode), ("pid", "pid", host.pid_mode))
+        modes = (("network", "net", host.network_mode), ("pid", "pid", host.pid_mode), ("ipc", "ipc", host.ipc_mode))
         for kind, file, mode in modes:
             if mode.startswith("container:"):
                 owner = self.live(mode.removeprefix("container:"))

@@ -393,7 +393,7 @@ def test_sharing_memory_names_and_mounts(host: Host) -> None:
         (("--pid", "container:nobody"), "No such container: nobody"),
         (("--ipc", "container:nobody"), "No such container: nobody"),
         (("--volumes-from", "nobody"), "No such container: nobody"),
-        (("--cpuset-cpus", "77"), "Requested CPUs are not available"),
+        (("--cpuset-cpus", "77"), "'77' is not available"),
         (("--user", "stranger"), "unable to find user stranger"),
     ],
 )
