@@ -173,7 +173,10 @@ class Lab:
         host = self.host(name)
         if host.pid() is None:
             return "down"
-        status = host.status()
+        try:
+            status = host.status()
+        except Unavailable:    # one host that stands still does not hide the others
+            return "does not answer" if host.pid() is not None else "down"
         daemon = status["services"].get(SERVICE)
         if daemon is None:
             return "daemon not started"
