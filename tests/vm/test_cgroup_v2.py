@@ -14,7 +14,7 @@ from tests.vm.door import Door, Keys
 from tests.vm.machine import Machine
 from tests.vm.site import NETWORK, Site
 
-pytestmark = [pytest.mark.root, pytest.mark.cluster]
+pytestmark = [pytest.mark.root, pytest.mark.cluster, pytest.mark.vm]
 
 MIB = 1 << 20
 FILES = (
