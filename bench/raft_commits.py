@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -42,11 +42,15 @@ class Count:
         self.entries += 1
         return index
 
-    def snapshot(self) -> bytes:
-        return b"%d" % self.entries
+    def snapshot(self) -> Callable[[], bytes]:
+        entries = self.entries
+        return lambda: b"%d" % entries
 
-    def restore(self, index: int, data: bytes) -> None:
-        self.entries = int(data)
+    def load(self, index: int, data: bytes) -> Callable[[], None]:
+        def replace() -> None:
+            self.entries = int(data)
+
+        return replace
 
 
 async def member(directory: Path, raft_id: int, addrs: list[str]) -> None:

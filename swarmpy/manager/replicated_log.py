@@ -53,7 +53,8 @@ class Leadership:
 
 
 class StateMachine(Protocol):
-    """What the log drives. Called on the event loop's thread, one at a time, in index order."""
+    """What the log drives. Called on the event loop's thread, one at a time, in index order; `load` alone, and what
+    `snapshot` returns, are called on another, so that a large state holds nobody up."""
 
     def apply(self, index: int, data: bytes) -> object:
         """Apply one committed entry. The return value, or the SwarmpyError it returns, is the proposer's answer.
@@ -61,11 +62,18 @@ class StateMachine(Protocol):
         It never raises for bad content: a refused transaction is *returned* as a SwarmpyError, which `propose` raises.
         """
 
-    def snapshot(self) -> bytes:
-        """The whole state, consistent with the last applied index. May be called often; must not change state."""
+    def snapshot(self) -> Callable[[], bytes]:
+        """Hold on to the whole state as it is after the last applied index, at little cost.
 
-    def restore(self, index: int, data: bytes) -> None:
-        """Replace the whole state by a snapshot taken at `index`."""
+        What is returned gives it as bytes. It is called once, on any thread, while further entries are applied.
+        """
+
+    def load(self, index: int, data: bytes) -> Callable[[], None]:
+        """Read a snapshot that was taken at `index`, on any thread; the state is as it was.
+
+        What is returned replaces the whole state. It is called on the event loop's thread, and nothing is applied
+        between the two.
+        """
 
 
 class ReplicatedLog(Protocol):

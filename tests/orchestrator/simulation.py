@@ -124,11 +124,11 @@ class Laws:
             watcher()
         return result
 
-    def snapshot(self) -> bytes:
+    def snapshot(self) -> Callable[[], bytes]:
         return self.store.snapshot()
 
-    def restore(self, index: int, data: bytes) -> None:
-        self.store.restore(index, data)
+    def load(self, index: int, data: bytes) -> Callable[[], None]:
+        return self.store.load(index, data)
 
     def check(self) -> None:
         store = self.store

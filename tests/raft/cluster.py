@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,38 @@ KEY = bytes(range(32))
 FAST = Options(tick_s=0.02, snapshot_interval=1_000_000, read_timeout_s=5, change_timeout_s=20)
 
 
+PATIENCE_S = 20.0
+
+
+class Gate:
+    """Work on another thread that stops here until it is let through."""
+
+    def __init__(self) -> None:
+        self._reached = threading.Event()
+        self._open = threading.Event()
+
+    def __call__(self) -> None:
+        self._reached.set()
+        assert self._open.wait(PATIENCE_S), "nobody opened the gate"
+
+    async def reached(self) -> None:
+        """Return once somebody stands before it."""
+        assert await asyncio.to_thread(self._reached.wait, PATIENCE_S), "nobody came to the gate"
+        self._reached.clear()
+
+    def open(self) -> None:
+        """Whoever stands here, or comes, goes through."""
+        self._open.set()
+
+
 class Journal:
     """A state machine that keeps every entry, and refuses those that begin with `no`."""
 
     def __init__(self) -> None:
         self.entries: list[bytes] = []
         self.restored = 0
+        self.before_write: Callable[[], None] = lambda: None      # on their threads
+        self.before_load: Callable[[], None] = lambda: None
 
     def apply(self, index: int, data: bytes) -> object:
         if data.startswith(b"no"):
@@ -30,17 +57,29 @@ class Journal:
         self.entries.append(data)
         return len(self.entries)
 
-    def snapshot(self) -> bytes:
-        return b"".join(struct.pack("<I", len(entry)) + entry for entry in self.entries)
+    def snapshot(self) -> Callable[[], bytes]:
+        entries = list(self.entries)
 
-    def restore(self, index: int, data: bytes) -> None:
-        self.restored += 1
-        self.entries.clear()
+        def write() -> bytes:
+            self.before_write()
+            return b"".join(struct.pack("<I", len(entry)) + entry for entry in entries)
+
+        return write
+
+    def load(self, index: int, data: bytes) -> Callable[[], None]:
+        self.before_load()
+        entries = []
         position = 0
         while position < len(data):
             (length,) = struct.unpack_from("<I", data, position)
-            self.entries.append(data[position + 4 : position + 4 + length])
+            entries.append(data[position + 4 : position + 4 + length])
             position += 4 + length
+
+        def replace() -> None:
+            self.restored += 1
+            self.entries = entries
+
+        return replace
 
 
 @dataclass

@@ -15,7 +15,7 @@ from swarmpy.manager.raft import Corrupt, Options
 from swarmpy.manager.raft.progress import Window
 from swarmpy.manager.raft.storage import Storage
 from swarmpy.manager.replicated_log import Leadership, NotLeader
-from tests.raft.cluster import FAST, Cluster, until
+from tests.raft.cluster import FAST, Cluster, Gate, until
 
 
 def run(scenario: Coroutine[None, None, None]) -> None:
@@ -99,6 +99,49 @@ def test_snapshots_bring_in_a_newcomer_and_shorten_a_restart(tmp_path: Path) -> 
             await newcomer.restart()
             await until(lambda: newcomer.journal.entries == leader.journal.entries, "the restarted member")
             assert newcomer.journal.restored == 1
+
+    run(scenario())
+
+
+def test_a_snapshot_that_takes_long_holds_up_no_entry(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        options = replace(FAST, snapshot_interval=10, log_entries_for_slow_followers=0)
+        async with Cluster(tmp_path, options) as cluster:
+            leader = await cluster.grow(1)
+            gate = leader.journal.before_write = Gate()
+            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(20)))
+            await gate.reached()
+            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(20, 40)))
+            await leader.log.read_barrier()
+            gate.open()
+            await leader.log.propose(b"40")
+            await leader.stop()
+            await leader.restart()
+            assert leader.journal.restored == 1
+            await until(lambda: leader.journal.entries == [b"%d" % number for number in range(41)], "all is there")
+
+    run(scenario())
+
+
+def test_a_follower_that_reads_a_snapshot_goes_on_following(tmp_path: Path) -> None:
+    """It answers heartbeats, stores and acknowledges; it applies once the snapshot is in."""
+
+    async def scenario() -> None:
+        options = replace(FAST, snapshot_interval=100, log_entries_for_slow_followers=0)
+        async with Cluster(tmp_path, options) as cluster:
+            leader = await cluster.grow(1)
+            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(200)))
+            await until(lambda: leader.log._core.log.snapshot is not None, "a snapshot")
+            newcomer = cluster.new(2)
+            gate = newcomer.journal.before_load = Gate()
+            await newcomer.join()
+            await leader.log.add_member(2, newcomer.node_id, newcomer.addr)
+            await gate.reached()
+            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(200, 250)))
+            assert newcomer.log.applied_index == 0, "the leader needed its vote for these, and had it"
+            gate.open()
+            await newcomer.log.read_barrier()
+            assert newcomer.journal.entries == leader.journal.entries
 
     run(scenario())
 

@@ -16,6 +16,7 @@ from swarmpy.manager.raft.messages import (
     HeartbeatResponse,
     Message,
     ReadResponse,
+    Snapshot,
     SnapshotChunk,
     TimeoutNow,
     VoteRequest,
@@ -229,7 +230,7 @@ class TestLogCompaction:
         leader = cores.elect(1, unless=without(3))
         leader.propose([b"a", b"b"])
         cores.deliver(unless=without(3))
-        leader.snapshot_taken(b"state of thirty-two bytes length", keep=0)
+        leader.snapshot_taken(leader.log.applied, leader.membership, b"state of thirty-two bytes length", keep=0)
         cores.tick(1)
         lost: list[SnapshotChunk] = []
 
@@ -255,12 +256,42 @@ class TestLogCompaction:
         leader = cores.elect(1, unless=without(3))
         leader.propose([b"a"])
         cores.deliver(unless=without(3))
-        leader.snapshot_taken(b"state", keep=10)
+        leader.snapshot_taken(leader.log.applied, leader.membership, b"state", keep=10)
         cores.tick(1)
         for _ in range(3):
             cores.deliver(unless=lambda m: isinstance(m, SnapshotChunk))
             cores.tick(1)
         assert b"a" in [entry.data for entry in cores.applied[3]]
+
+    def test_a_snapshot_may_come_while_the_log_goes_on_and_keeps_the_members_of_its_index(self) -> None:
+        cores = Cores.of(3)
+        leader = cores.elect(1)
+        leader.propose([b"a"])
+        cores.deliver()
+        index, membership = leader.log.applied, leader.membership
+        leader.propose_change(Change(ChangeKind.REMOVE, 3))
+        cores.deliver()
+        assert leader.log.applied > index
+        leader.snapshot_taken(index, membership, b"as of then", keep=0)
+        assert leader.log.snapshot == Snapshot(index, leader.term, membership.encode(), b"as of then")
+        assert leader.log.first_index == index + 1
+        assert leader.membership.voters == {1, 2}
+
+    def test_a_snapshot_that_comes_after_a_newer_one_is_forgotten(self) -> None:
+        cores = Cores.of(1)
+        leader = cores.elect(1)
+        leader.propose([b"a", b"b"])
+        cores.deliver()
+        index = leader.log.applied
+        leader.snapshot_taken(index, leader.membership, b"new", keep=0)
+        leader.snapshot_taken(index - 1, leader.membership, b"old", keep=0)
+        assert leader.log.snapshot is not None
+        assert leader.log.snapshot.data == b"new"
+
+    def test_no_snapshot_of_what_is_not_applied(self) -> None:
+        leader = Cores.of(1).elect(1)
+        with pytest.raises(AssertionError, match="no snapshot can be taken"):
+            leader.snapshot_taken(leader.log.applied + 1, leader.membership, b"", keep=0)
 
 
 class TestReads:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 import pytest
@@ -114,7 +115,7 @@ def test_a_stale_write_is_refused_and_changes_nothing() -> None:
         await put(store, Node(id="n1"), Node(id="n2"))
         first = store.nodes["n1"]
         await put(store, first)
-        before = store.snapshot()
+        before = store.snapshot()()
         with pytest.raises(Conflict, match="update out of sequence: node n1 is at version 2, not 1"):
             await put(store, store.nodes["n2"], first)
         with pytest.raises(Conflict, match="exists already"):
@@ -123,7 +124,7 @@ def test_a_stale_write_is_refused_and_changes_nothing() -> None:
             ghost = Node(id="ghost")
             ghost.meta.version = 1
             await put(store, ghost)
-        assert StoreSnapshot.FromString(store.snapshot()).objects == StoreSnapshot.FromString(before).objects
+        assert StoreSnapshot.FromString(store.snapshot()()).objects == StoreSnapshot.FromString(before).objects
         with pytest.raises(NotFound, match="no such node: ghost"):
             store.nodes["ghost"]
 
@@ -334,18 +335,42 @@ def test_replay_snapshot_and_watches_agree_with_the_store(seed: int) -> None:
                 follow(mirror, watch.take())
                 assert mirror == contents(store)
             if rng.random() < 0.05:
-                follower.restore(store.index, store.snapshot())
+                follower.load(store.index, store.snapshot()())()
                 follow(follower_mirror, follower_watch.take())
                 assert follower_mirror == contents(store) == contents(follower)
                 check_indexes(follower)
         for index, data in enumerate(log.entries, 1):
             replica.apply(index, data)
         assert contents(replica) == contents(store)
-        parsed = StoreSnapshot.FromString(store.snapshot())
+        parsed = StoreSnapshot.FromString(store.snapshot()())
         assert parsed.index == store.index
         assert len(parsed.objects) == len(contents(store))
 
     run(story())
+
+
+def test_a_snapshot_is_of_its_moment_whatever_is_applied_before_it_is_written() -> None:
+    async def story(seed: int) -> None:
+        rng = random.Random(seed)
+        store, _ = make_store()
+        taken: list[tuple[int, dict[tuple[str, str], StoreObject], Callable[[], bytes]]] = []
+        for _ in range(60):
+            with contextlib.suppress(Conflict, InvalidArgument):
+                await store.commit(random_actions(rng, store))
+            if rng.random() < 0.2:
+                taken.append((store.index, contents(store), store.snapshot()))
+        for index, then, write in taken:
+            data = write()
+            assert StoreSnapshot.FromString(data).index == index
+            copy = Store(lambda: 0)
+            replace = copy.load(index, data)
+            assert (copy.index, contents(copy)) == (0, {}), "nothing has changed yet"
+            replace()
+            assert (copy.index, contents(copy)) == (index, then)
+            check_indexes(copy)
+
+    for seed in range(5):
+        run(story(seed))
 
 
 def follow(mirror: dict[tuple[str, str], StoreObject], events: tuple[Event, ...]) -> None:
@@ -389,7 +414,7 @@ def test_bad_content_is_answered_not_raised() -> None:
     assert isinstance(store.apply(3, unknown.SerializeToString()), InvalidArgument)
     assert store.index == 3
     with pytest.raises(Internal):
-        store.restore(4, b"\x12\x7f\x00")
+        store.load(4, b"\x12\x7f\x00")
 
 
 def test_ids_are_25_digits_of_base_36() -> None:

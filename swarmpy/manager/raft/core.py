@@ -152,17 +152,20 @@ class Raft:
         if isinstance(self.role, Leader) and member in self.role.progress:
             self.role.progress[member].unreachable()
 
-    def snapshot_taken(self, data: bytes, keep: int) -> None:
-        """The state machine's state as of the last applied entry: store it, and drop all but `keep` entries before.
+    def snapshot_taken(self, index: int, membership: Membership, data: bytes, keep: int) -> None:
+        """The state machine's state as of the applied entry at `index`, and the membership in force there: store it,
+        and drop all but `keep` entries before.
 
-        Only when all that is committed is applied, so that the membership in force is that of the snapshot.
+        One that comes late, after a newer one was restored, is forgotten.
         """
-        index = self.log.applied
-        term = self.log.term(index)
-        if term is None or index != self.log.committed:
-            raise AssertionError(f"no snapshot can be taken at {index} while {self.log.committed} is committed")
-        self._snapshot_to_store = Snapshot(index, term, self.membership.encode(), data)
-        self._compact = self.log.compact(self._snapshot_to_store, keep)
+        log = self.log
+        if log.snapshot is not None and index <= log.snapshot.index:
+            return
+        term = log.term(index)
+        if term is None or index > log.applied:
+            raise AssertionError(f"no snapshot can be taken at {index} while {log.applied} is applied")
+        self._snapshot_to_store = Snapshot(index, term, membership.encode(), data)
+        self._compact = log.compact(self._snapshot_to_store, keep)
 
     def _leading(self) -> Leader:
         if not isinstance(self.role, Leader):

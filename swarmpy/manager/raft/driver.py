@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,12 +20,13 @@ from random import Random, SystemRandom
 import grpc.aio
 
 from swarmpy.errors import Conflict, SwarmpyError, Unavailable
+from swarmpy.manager.raft.application import Application
 from swarmpy.manager.raft.codec import Codec, Malformed
 from swarmpy.manager.raft.core import Config, Durable, Raft, Refused
 from swarmpy.manager.raft.disk import Disk
 from swarmpy.manager.raft.leader import Leader
 from swarmpy.manager.raft.membership import Change, ChangeKind, Peer
-from swarmpy.manager.raft.messages import Entry, EntryKind, Message, ReadState, Ready, SnapshotChunk
+from swarmpy.manager.raft.messages import Entry, Message, ReadState, Ready, SnapshotChunk
 from swarmpy.manager.raft.progress import Window
 from swarmpy.manager.raft.recovery import first_write, take_over
 from swarmpy.manager.raft.role import Campaign
@@ -104,7 +104,7 @@ class RaftLog:
             storage.write([first_write(raft_id, Peer(node_id, addr))])
             return storage, storage.load()
 
-        return cls(*await asyncio.to_thread(create), identity, machine, network, options)
+        return cls(*await asyncio.to_thread(create), None, identity, machine, network, options)
 
     @classmethod
     async def join(
@@ -125,7 +125,7 @@ class RaftLog:
         """
         identity = Identity("", raft_id, node_id, addr)
         storage = await asyncio.to_thread(_create, directory, key, identity)
-        return cls(storage, Durable(), identity, machine, network, options)
+        return cls(storage, Durable(), None, identity, machine, network, options)
 
     @classmethod
     async def open(
@@ -143,7 +143,7 @@ class RaftLog:
         With `force_new_cluster`, this member's address, it goes on as a cluster of one with all its data.
         """
 
-        def read() -> tuple[Storage, Durable, Identity]:
+        def read() -> tuple[Storage, Durable, Callable[[], None] | None, Identity]:
             storage = Storage(directory, key)
             try:
                 identity = storage.identity()
@@ -156,29 +156,31 @@ class RaftLog:
                     storage.write([take_over(durable, identity.raft_id, peer)])
                     storage.set_identity(identity)
                     durable = storage.load()
+                snapshot = durable.snapshot
+                replace_state = machine.load(snapshot.index, snapshot.data) if snapshot is not None else None
             except BaseException:
                 storage.close()
                 raise
-            return storage, durable, identity
+            return storage, durable, replace_state, identity
 
-        storage, durable, identity = await asyncio.to_thread(read)
-        return cls(storage, durable, identity, machine, network, options)
+        return cls(*await asyncio.to_thread(read), machine, network, options)
 
     def __init__(
         self,
         storage: Storage,
         durable: Durable,
+        replace_state: Callable[[], None] | None,
         identity: Identity,
         machine: StateMachine,
         network: Network,
         options: Options,
         random: Random | None = None,
     ) -> None:
-        """Start at once; needs a running loop. Called by the three above."""
+        """Start at once; needs a running loop. Called by the three above; `replace_state` is of `durable.snapshot`."""
         self._loop = asyncio.get_running_loop()
         self._random = random or SystemRandom()
         self._identity = identity
-        self._machine = machine
+        self._application = Application(machine, self._wake, self._state_failed)
         self._network = network
         self._options = options
         ticks = options.election_ticks
@@ -209,15 +211,12 @@ class RaftLog:
         self._reads = _Reads()
         self._conditions: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._callbacks: list[Callable[[Leadership], None]] = []
-        self._applied = 0
-        self._serving_term = 0                         # the latest term of ours whose first entry is applied
         self._leadership = Leadership(self._core.term, False, None)
         self._pump_scheduled = False
         self._closed = False
         self.ended: asyncio.Future[Ended] = self._loop.create_future()
-        if durable.snapshot is not None:
-            machine.restore(durable.snapshot.index, durable.snapshot.data)
-            self._applied = durable.snapshot.index
+        if durable.snapshot is not None and replace_state is not None:
+            self._application.begin(durable.snapshot, replace_state)
         network.service.attach(self)
         self._timer = self._loop.call_later(options.tick_s, self._tick)
         if self._core.membership.voters == {identity.raft_id}:
@@ -242,7 +241,7 @@ class RaftLog:
 
     @property
     def applied_index(self) -> int:
-        return self._applied
+        return self._application.applied
 
     async def propose(self, data: bytes) -> object:
         self._check_running()
@@ -344,6 +343,7 @@ class RaftLog:
         """Leave the network, finish what the disk was given, and fail what still waits with Unavailable."""
         if not self._closed:
             self._stop(Unavailable("this manager is shutting down"))
+        await self._application.close()
         await self._disk.close()
         if self._closing:
             await asyncio.gather(*self._closing)
@@ -431,12 +431,9 @@ class RaftLog:
         self._send(ready.early)
         self._write(ready)
         if ready.restore is not None:
-            self._machine.restore(ready.restore.index, ready.restore.data)
-            self._applied = ready.restore.index
-        for entry in ready.committed:
-            self._apply(entry)
-        self._reads.confirm(ready.reads)
-        self._reads.applied(self._applied)
+            self._application.restore(ready.restore)
+        self._application.apply([(entry, self._proposer(entry)) for entry in ready.committed])
+        self._application.wait(self._reads.confirm(ready.reads))
         self._snapshot_if_due()
 
     def _write(self, ready: Ready) -> None:
@@ -463,29 +460,43 @@ class RaftLog:
         _log.error("raft member %d cannot write its log: %s", self.raft_id, error)
         self._end(Ended(f"the raft log of this manager cannot be written: {error}", removed=False))
 
-    def _apply(self, entry: Entry) -> None:
-        result: object = None
-        if entry.kind is EntryKind.NORMAL:
-            result = self._machine.apply(entry.index, entry.data)
-        elif entry.kind is EntryKind.NOOP and entry.term == self._core.term and self._core.is_leader:
-            self._serving_term = entry.term
-        self._applied = entry.index
+    def _state_failed(self, error: Exception) -> None:
+        _log.error("raft member %d cannot keep its state: %s", self.raft_id, error)
+        self._end(Ended(f"the raft log of this manager failed: {error}", removed=False))
+
+    def _proposer(self, entry: Entry) -> Callable[[object], None] | None:
+        """Who is to be told what comes of a committed entry, if anybody here."""
         waiter = self._waiters.pop(entry.index, None)
-        if waiter is None or waiter.future.done():
-            return
-        if waiter.term != entry.term:
-            waiter.future.set_exception(NotLeader(self._leader_addr(), lost=True))
-        elif isinstance(result, SwarmpyError):
-            waiter.future.set_exception(result)
-        else:
-            waiter.future.set_result(result)
+        if waiter is None:
+            return None
+        future, ours = waiter.future, waiter.term == entry.term
+
+        def answer(result: object) -> None:
+            if future.done():
+                return
+            if not ours:
+                future.set_exception(NotLeader(self._leader_addr(), lost=True))
+            elif isinstance(result, SwarmpyError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        return answer
 
     def _snapshot_if_due(self) -> None:
-        log = self._core.log
-        last = log.snapshot.index if log.snapshot else 0
-        if self._applied - last >= self._options.snapshot_interval and log.applied == log.committed:
-            data = self._machine.snapshot()
-            self._core.snapshot_taken(data, self._options.log_entries_for_slow_followers)
+        """Only when all that is committed is applied, so that the membership in force is that of the state."""
+        core, keep = self._core, self._options.log_entries_for_slow_followers
+        index = self._application.applied
+        if index != core.log.committed:
+            return
+        membership = core.membership
+
+        def taken(data: bytes) -> None:
+            if not self._closed:
+                core.snapshot_taken(index, membership, data, keep)
+                self._wake()
+
+        self._application.snapshot_if_due(self._options.snapshot_interval, taken)
 
     # After each turn.
 
@@ -496,7 +507,7 @@ class RaftLog:
             waiters, self._waiters = self._waiters, {}
             lost = NotLeader(self._leader_addr(), lost=True)
             _fail([waiter.future for waiter in waiters.values()], lost)
-        leads = core.is_leader and self._serving_term == core.term
+        leads = core.is_leader and self._application.term_begun == core.term
         leadership = Leadership(core.term, leads, self._leader_addr())
         if leadership != self._leadership:
             self._leadership = leadership
@@ -575,6 +586,7 @@ class RaftLog:
         _fail([waiter.future for waiter in self._waiters.values()], reason)
         _fail([future for _, future in self._conditions], reason)
         self._reads.fail(reason)
+        _fail(self._application.waiting(), reason)
         self._waiters.clear()
         self._proposals.clear()
         self._leadership = Leadership(self._core.term, False, None)
@@ -672,7 +684,6 @@ class _Reads:
         self._asked: list[asyncio.Future[None]] = []        # wait for its answer
         self._context = 0
         self._age = 0
-        self._confirmed: deque[tuple[int, list[asyncio.Future[None]]]] = deque()    # wait until an index is applied
 
     def ask(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
         future: asyncio.Future[None] = loop.create_future()
@@ -695,20 +706,17 @@ class _Reads:
             self._age = 0
             read(self._context)
 
-    def confirm(self, states: Iterable[ReadState]) -> None:
+    def confirm(self, states: Iterable[ReadState]) -> list[tuple[int, list[asyncio.Future[None]]]]:
+        """Who may read once which index is applied."""
+        confirmed = []
         for state in states:
             if state.context == self._context and self._asked:
-                self._confirmed.append((state.index, self._asked))
+                confirmed.append((state.index, self._asked))
                 self._asked = []
-
-    def applied(self, index: int) -> None:
-        while self._confirmed and self._confirmed[0][0] <= index:
-            for future in self._confirmed.popleft()[1]:
-                if not future.done():
-                    future.set_result(None)
+        return confirmed
 
     def fail(self, reason: Exception) -> None:
-        _fail([*self._asking, *self._asked, *(future for _, futures in self._confirmed for future in futures)], reason)
+        _fail([*self._asking, *self._asked], reason)
 
 
 def _fail(futures: Iterable[asyncio.Future[None]] | Iterable[asyncio.Future[object]], reason: Exception) -> None:

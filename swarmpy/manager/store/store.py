@@ -1,7 +1,7 @@
 """The replicated objects of a swarm, as this manager has applied them.
 
 Owns    every object of the swarm in memory, at the version of its last write: the index of that log entry.
-In      committed transactions from the log, in index order (`apply`), or a snapshot (`restore`).
+In      committed transactions from the log, in index order (`apply`), or a snapshot (`load`).
 Out     shared messages from tables, events to watches, and proposals to the log (`commit`).
 Laws    apply is deterministic and all or nothing; what it refuses, it refuses on every manager alike.
 """
@@ -9,6 +9,7 @@ Laws    apply is deterministic and all or nothing; what it refuses, it refuses o
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, cast
 
 from google.protobuf.message import DecodeError
@@ -16,7 +17,8 @@ from google.protobuf.message import DecodeError
 from swarmpy.errors import Conflict, Internal, InvalidArgument, SwarmpyError
 from swarmpy.manager.replicated_log import ReplicatedLog
 from swarmpy.manager.store.ports import IngressPorts
-from swarmpy.manager.store.snapshot import read_snapshot, write_snapshot
+from swarmpy.manager.store.snapshot import write_snapshot
+from swarmpy.manager.store.state import State, difference
 from swarmpy.manager.store.tables import NamedTable, StoreObject, Table, TaskTable
 from swarmpy.manager.store.task_states import check_desired, check_observed
 from swarmpy.manager.store.transaction import TABLES, Transaction, table_of
@@ -48,34 +50,25 @@ class Store:
         self._watchers: set[Watch] = set()
         self.index = 0
         self._history = History(0)
-        self._clear()
+        self._use(State())
 
-    def _clear(self) -> None:
-        self.nodes: Table[Node] = Table("node")
-        self.services: NamedTable[Service] = NamedTable("service", lambda row: row.spec.annotations.name)
-        self.tasks = TaskTable()
-        self.templates: Table[TaskTemplate] = Table("task template")
-        self.networks: NamedTable[Network] = NamedTable("network", lambda row: row.spec.annotations.name)
-        self._cluster: Table[Cluster] = Table("cluster")
-        self.ports = IngressPorts()
-        self._services_of_template: dict[str, int] = {}
-        self._tables: dict[str, Table[Any]] = {
-            "nodes": self.nodes,
-            "services": self.services,
-            "tasks": self.tasks,
-            "templates": self.templates,
-            "networks": self.networks,
-            "cluster": self._cluster,
-        }
+    def _use(self, state: State) -> None:
+        self._state = state
+        self.nodes: Table[Node] = state.nodes
+        self.services: NamedTable[Service] = state.services
+        self.tasks: TaskTable = state.tasks
+        self.templates: Table[TaskTemplate] = state.templates
+        self.networks: NamedTable[Network] = state.networks
+        self.ports: IngressPorts = state.ports
 
     @property
     def cluster(self) -> Cluster | None:
         """The one cluster object; None before the swarm is made."""
-        return next(iter(self._cluster.values()), None)
+        return next(iter(self._state.cluster.values()), None)
 
     def uses_of_template(self, template_id: str) -> int:
         """How many services and tasks refer to a template; at 0 it may be removed."""
-        return self.tasks.uses_of(template_id) + self._services_of_template.get(template_id, 0)
+        return self._state.uses_of_template(template_id)
 
     # ------------------------------------------------------------------------------------------ writing
 
@@ -127,22 +120,35 @@ class Store:
         self._publish(events)
         return index
 
-    def snapshot(self) -> bytes:
-        """The whole store as a serialized `StoreSnapshot`."""
-        return write_snapshot(self.index, (row for table in self._tables.values() for row in table.values()))
+    def snapshot(self) -> Callable[[], bytes]:
+        """The whole store as it is now; called, a serialized `StoreSnapshot`. Rows never change, so they are shared."""
+        index = self.index
+        rows = list(chain.from_iterable(table.values() for table in self._state.tables.values()))
+        return lambda: write_snapshot(index, rows)
 
-    def restore(self, index: int, data: bytes) -> None:
-        """Replace everything. Watches see the difference as ordinary events. Raises Internal on a damaged snapshot."""
-        rows = list(read_snapshot(data))
-        before = self._tables
-        self._clear()
-        for row in rows:
-            self._replace(table_of(row), row.id, None, row)
-        self.index = index
-        self._history.forget(index)
-        events = _difference(before, self._tables, index)
-        for watch in tuple(self._watchers):
-            watch.deliver(events, _EVERY_TABLE)
+    def load(self, index: int, data: bytes) -> Callable[[], None]:
+        """Read a snapshot; called, what is returned replaces everything by it. Raises Internal on a damaged one.
+
+        Watches see the difference as ordinary events.
+        """
+        before, state = self._state, State.of_snapshot(data)
+        changes = {table: difference(table, before, state, index) for table in self._watched()}
+
+        def replace() -> None:
+            self._use(state)
+            self.index = index
+            self._history.forget(index)
+            for table in self._watched():
+                events = changes[table] if table in changes else difference(table, before, state, index)
+                for watch in tuple(self._watchers) if events else ():
+                    watch.deliver(events, frozenset((table,)))
+
+        return replace
+
+    def _watched(self) -> list[str]:
+        """The tables that anybody watches: a million changes that nobody asks for are not worth finding."""
+        watches = tuple(self._watchers)
+        return [table for table in TABLES if any(table in watch.tables for watch in watches)]
 
     # ------------------------------------------------------------------------------------------ one action
 
@@ -159,7 +165,7 @@ class Store:
         new = type(written)()
         new.CopyFrom(written)           # parsed messages share the memory of the whole transaction; rows must not
         table, object_id = table_of(new), new.id
-        old = self._tables[table].get(object_id)
+        old = self._state.tables[table].get(object_id)
         if old is not None and kind == "template" and not action.expected_version:
             return None                 # a template's id is its content: it is here already
         self._check_version(table, object_id, old, action.expected_version)
@@ -170,27 +176,27 @@ class Store:
         meta.updated_ns = now_ns
         if kind == "task":
             _stamp_task(old, new, now_ns)
-        self._replace(table, object_id, old, new)
+        self._state.replace(table, object_id, old, new)
         return Event(EventKind.CREATE if old is None else EventKind.UPDATE, table, new, old, index)
 
     def _remove(self, index: int, action: StoreAction) -> Event:
         table, object_id = action.remove.table, action.remove.id
-        if table not in self._tables:
+        if table not in self._state.tables:
             raise InvalidArgument(f"log entry {index} removes from table {table!r}, unknown to this version")
-        old = self._tables[table].get(object_id)
+        old = self._state.tables[table].get(object_id)
         self._check_version(table, object_id, old, action.expected_version)
         if old is None:
-            raise Conflict(f"the {self._tables[table].noun} {object_id} is gone already")
+            raise Conflict(f"the {self._state.tables[table].noun} {object_id} is gone already")
         if table == "templates" and (uses := self.uses_of_template(object_id)):
             raise Conflict(f"task template {object_id} is in use by {uses} services and tasks")
-        self._replace(table, object_id, old, None)
+        self._state.replace(table, object_id, old, None)
         return Event(EventKind.REMOVE, table, old, old, index)
 
     def _check_version(self, table: str, object_id: str, old: StoreObject | None, expected: int) -> None:
         present = 0 if old is None else old.meta.version
         if present == expected:
             return
-        noun = self._tables[table].noun
+        noun = self._state.tables[table].noun
         if old is None:
             raise Conflict(f"the {noun} {object_id} was removed meanwhile")
         if not expected:
@@ -208,7 +214,7 @@ class Store:
             self._check_template("service", new.id, new.template_id)
         elif isinstance(new, Network):
             self.networks.check_name(new.id, new)
-        elif isinstance(new, Cluster) and old is None and len(self._cluster):
+        elif isinstance(new, Cluster) and old is None and len(self._state.cluster):
             raise Conflict("a swarm has one cluster object, and it exists already")
 
     def _check_task(self, old: Task | None, new: Task) -> None:
@@ -236,21 +242,9 @@ class Store:
 
     # ------------------------------------------------------------------------------------------ effects
 
-    def _replace(self, table: str, object_id: str, old: Any, new: Any) -> None:
-        self._tables[table].replace(object_id, old, new)
-        if table == "services":
-            self.ports.replace(old, new)
-            for row, step in ((old, -1), (new, 1)):
-                if row is not None:
-                    count = self._services_of_template.get(row.template_id, 0) + step
-                    if count:
-                        self._services_of_template[row.template_id] = count
-                    else:
-                        del self._services_of_template[row.template_id]
-
     def _undo(self, event: Event) -> None:
         now = None if event.kind is EventKind.REMOVE else event.object
-        self._replace(event.table, event.object.id, now, event.old)
+        self._state.replace(event.table, event.object.id, now, event.old)
 
     def _publish(self, events: list[Event]) -> None:
         if not events:
@@ -267,19 +261,3 @@ def _stamp_task(old: Task | None, new: Task, now_ns: int) -> None:
     running_ns, ended_ns = (0, 0) if old is None else (old.running_ns, old.ended_ns)
     new.running_ns = running_ns or (now_ns if state == RUNNING else 0)
     new.ended_ns = ended_ns or (now_ns if state > RUNNING else 0)
-
-
-def _difference(before: dict[str, Table[Any]], after: dict[str, Table[Any]], index: int) -> list[Event]:
-    """The events that lead from one state to another; rows at the same version are the same."""
-    events = []
-    for name in TABLES:
-        for row in before[name].values():
-            if row.id not in after[name]:
-                events.append(Event(EventKind.REMOVE, name, row, row, index))
-        for row in after[name].values():
-            old = before[name].get(row.id)
-            if old is None:
-                events.append(Event(EventKind.CREATE, name, row, None, index))
-            elif old.meta.version != row.meta.version:
-                events.append(Event(EventKind.UPDATE, name, row, old, index))
-    return events

@@ -55,7 +55,7 @@ class Watch:
     """
 
     def __init__(self, tables: frozenset[str], watchers: set[Watch], backlog: Iterable[Event] = ()) -> None:
-        self._tables = tables
+        self.tables = tables
         self._watchers = watchers
         self._pending: list[Event] = [event for event in backlog if event.table in tables]
         self._fold_at = _FOLD_AT
@@ -67,10 +67,10 @@ class Watch:
 
     def deliver(self, events: list[Event], tables: frozenset[str]) -> None:
         """For the store: note the events of one transaction, which touched `tables`."""
-        if tables <= self._tables:
+        if tables <= self.tables:
             self._pending += events
-        elif tables & self._tables:
-            self._pending += [event for event in events if event.table in self._tables]
+        elif tables & self.tables:
+            self._pending += [event for event in events if event.table in self.tables]
         else:
             return
         if len(self._pending) > self._fold_at:

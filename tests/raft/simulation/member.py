@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from swarmpy.manager.raft.core import Config, Raft, Refused
-from swarmpy.manager.raft.membership import Change
+from swarmpy.manager.raft.membership import Change, Membership
 from swarmpy.manager.raft.messages import Append, Entry, Message, Ready, Snapshot
 from swarmpy.manager.raft.progress import Window
 from tests.raft.simulation.disk import Disk
@@ -58,6 +58,7 @@ class Member:
         self._writes: dict[int, _Write] = {}
         self._reads: dict[int, int] = {}                 # context -> floor at the call
         self._confirmed: list[tuple[int, int]] = []      # (index to wait for, floor at the call)
+        self._snapshots: list[tuple[int, Membership, bytes, int]] = []    # taken, not yet given to the core
         if durable.snapshot is not None:
             self._restore(durable.snapshot)
 
@@ -87,16 +88,24 @@ class Member:
         return True
 
     def take_snapshot(self, keep: int) -> None:
+        """The state is taken now; the core may be given it later, when it is further."""
         log = self.core.log
         if log.applied == log.committed == self.applied > (log.snapshot.index if log.snapshot else 0):
             size = self._random.choice((0, 10, 300, 1000))
-            self.core.snapshot_taken(self.applied.to_bytes(8, "little") + self.digest + bytes(size), keep)
+            data = self.applied.to_bytes(8, "little") + self.digest + bytes(size)
+            self._snapshots.append((self.applied, self.core.membership, data, keep))
+
+    def _store_snapshots(self) -> None:
+        if self._random.random() < 0.3:
+            while self._snapshots:
+                self.core.snapshot_taken(*self._snapshots.pop(0))
 
     # The loop around the core.
 
     def pump(self) -> bool:
         """Carry out one Ready. Returns whether there was one; what must be written waits in the disk."""
         core = self.core
+        self._store_snapshots()
         self._note_election()
         ready = core.ready()
         if ready is None:

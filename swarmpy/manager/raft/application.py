@@ -1,0 +1,126 @@
+"""The state machine's side of one member: applies in order, answers, takes snapshots and loads them.
+
+Owns    how far this member's state has come, and who waits for it to come further.
+Laws    a large state is written to a snapshot, and read from one, on another thread. While one is read nothing else is
+        done to the state machine: entries and barriers that come meanwhile wait in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+from swarmpy.manager.raft.messages import Entry, EntryKind, Snapshot
+from swarmpy.manager.replicated_log import StateMachine
+
+__all__ = ["Application", "Commit"]
+
+Commit = tuple[Entry, Callable[[object], None] | None]     # who proposed it, and is told what came of it
+
+
+class Application:
+    """Used on the event loop's thread. `moved` is called when the state went on by itself, `failed` when it cannot."""
+
+    def __init__(self, machine: StateMachine, moved: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+        self._machine = machine
+        self._moved = moved
+        self._failed = failed
+        self._later: deque[Callable[[], None]] = deque()    # what waits until the present snapshot is loaded
+        self._loading: asyncio.Task[None] | None = None
+        self._taking: asyncio.Task[None] | None = None
+        self._barriers: deque[tuple[int, Sequence[asyncio.Future[None]]]] = deque()    # wait until an index is applied
+        self._snapshot_index = 0                            # of the latest taken or loaded
+        self.applied = 0
+        self.term_begun = 0                                 # the latest term whose first entry is applied
+
+    def begin(self, snapshot: Snapshot, replace: Callable[[], None]) -> None:
+        """Start from this member's own snapshot, which `StateMachine.load` has read."""
+        replace()
+        self.applied = self._snapshot_index = snapshot.index
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take over another member's state."""
+        self._in_order(lambda: self._load(snapshot))
+
+    def apply(self, committed: Sequence[Commit]) -> None:
+        """Apply entries in order."""
+        if committed:
+            self._in_order(lambda: self._apply(committed))
+
+    def wait(self, barriers: Iterable[tuple[int, Sequence[asyncio.Future[None]]]]) -> None:
+        """Let barriers pass once their index is applied."""
+        self._barriers.extend(barriers)
+        self._pass()
+
+    def snapshot_if_due(self, interval: int, taken: Callable[[bytes], None]) -> None:
+        """Give `taken` the state as of now, a while later, if that is `interval` entries after the last snapshot."""
+        if self._taking is None and self._loading is None and self.applied - self._snapshot_index >= interval:
+            self._snapshot_index = self.applied
+            self._taking = self._begin(self._take(self._machine.snapshot(), taken))
+
+    async def close(self) -> None:
+        """Give up what is under way, and fail who waits."""
+        tasks = [task for task in (self._loading, self._taking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def waiting(self) -> list[asyncio.Future[None]]:
+        """The barriers that have not passed."""
+        return [barrier for _, barriers in self._barriers for barrier in barriers]
+
+    # In order.
+
+    def _in_order(self, work: Callable[[], None]) -> None:
+        if self._loading is None:
+            work()
+        else:
+            self._later.append(work)
+
+    def _apply(self, committed: Sequence[Commit]) -> None:
+        for entry, answer in committed:
+            result: object = None
+            if entry.kind is EntryKind.NORMAL:
+                result = self._machine.apply(entry.index, entry.data)
+            elif entry.kind is EntryKind.NOOP:
+                self.term_begun = entry.term
+            self.applied = entry.index
+            if answer is not None:
+                answer(result)
+        self._pass()
+
+    def _pass(self) -> None:
+        while self._barriers and self._barriers[0][0] <= self.applied:
+            for barrier in self._barriers.popleft()[1]:
+                if not barrier.done():
+                    barrier.set_result(None)
+
+    def _load(self, snapshot: Snapshot) -> None:
+        self._loading = self._begin(self._replace(snapshot))
+
+    async def _replace(self, snapshot: Snapshot) -> None:
+        replace = await asyncio.to_thread(self._machine.load, snapshot.index, snapshot.data)
+        replace()
+        self.applied = self._snapshot_index = snapshot.index
+        self._loading = None
+        self._pass()
+        while self._later and self._loading is None:
+            self._later.popleft()()
+        self._moved()
+
+    async def _take(self, write: Callable[[], bytes], taken: Callable[[bytes], None]) -> None:
+        data = await asyncio.to_thread(write)
+        self._taking = None
+        taken(data)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._failed(error)
