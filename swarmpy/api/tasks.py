@@ -12,7 +12,7 @@ from swarmpy.api.swarm_json.task import state_name, task_to_json
 from swarmpy.api.swarm_node import SwarmNode
 from swarmpy.engine.filters import Filters
 from swarmpy.errors import NotFound
-from swarmpy.manager.store import Store, is_current
+from swarmpy.manager.store import Store
 from swarmpy.rpc.types_pb2 import Task, TaskState
 
 __all__ = ["routes"]
@@ -77,7 +77,7 @@ def matches(filters: Filters, task: Task, store: Store) -> bool:
 
     def up_to_date(wanted: str) -> bool:
         service = store.services.get(task.service_id)
-        return wanted not in ("1", "true") or (service is not None and is_current(service, task))
+        return wanted not in ("1", "true") or (service is not None and store.versions.is_current(service, task))
 
     template = store.templates.get(task.template_id)
     return (

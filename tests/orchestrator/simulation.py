@@ -29,7 +29,6 @@ from swarmpy.manager.store import (
     Transaction,
     constraints_of,
     ids_from,
-    is_current,
     is_ingress,
     may_report,
     template_of,
@@ -173,7 +172,7 @@ class Laws:
         service = self.store.services.get(task.service_id)
         if service is None or service.spec_version != task.spec_version:
             return                      # decided before the spec changed: the next look sees both
-        parallelism = config_of(service).parallelism
+        parallelism, is_current = config_of(service).parallelism, self.store.versions.is_current
         between = {
             other.slot
             for other in self.store.tasks.by_service(service.id)
@@ -463,7 +462,7 @@ class Simulation:
         state = service.update_status.state
         assert state not in (UpdateStatus.UPDATING, UpdateStatus.ROLLBACK_STARTED), f"{name} is still updating"
         if state not in (UpdateStatus.PAUSED, UpdateStatus.ROLLBACK_PAUSED):
-            assert all(is_current(service, task) for task in running), f"{name} has old tasks"
+            assert all(self.store.versions.is_current(service, task) for task in running), f"{name} has old tasks"
         for task in running:
             node = self.store.nodes[task.node_id]
             spec = self.store.templates[task.template_id].spec
@@ -496,6 +495,7 @@ def apply_option(spec: ServiceSpec, key: str, value: str) -> None:
         "image": lambda: setattr(task.container, "image", value),
         "memory": lambda: setattr(task.resources.reservations, "memory_bytes", int(value)),
         "constraint": lambda: task.placement.constraints.append(value),
+        "auth": lambda: setattr(task.container, "registry_auth", value),
         "spread": lambda: task.placement.preferences.add(spread_descriptor=value),
         "max_replicas": lambda: setattr(task.placement, "max_replicas", int(value)),
         "publish": lambda: spec.endpoint.ports.add(published_port=int(value), target_port=80),

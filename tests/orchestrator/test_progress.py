@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from swarmpy.manager.orchestrator.progress import Progress
 from swarmpy.manager.orchestrator.slots import SlotIndex
 from swarmpy.manager.orchestrator.view import ServiceView
+from swarmpy.manager.store import Versions
 from swarmpy.rpc.types_pb2 import (
     ASSIGNED,
     COMPLETE,
@@ -18,10 +19,12 @@ from swarmpy.rpc.types_pb2 import (
     SHUTDOWN,
     Service,
     Task,
+    TaskSpec,
     UpdateStatus,
 )
 
 STARTED_NS = 100
+VERSIONS = Versions({"old": TaskSpec(force_update=1), "new": TaskSpec()}.get, lambda _: None)
 
 
 def service_of(delay: int) -> Service:
@@ -65,7 +68,7 @@ def said_of(progress: Progress, now: int) -> tuple[object, ...]:
 @given(changes(), st.sampled_from([0, 3, 50]), st.integers(100, 120))
 def test_kept_up_and_made_anew_agree(told: list[tuple[bool, Task]], delay: int, now: int) -> None:
     service = service_of(delay)
-    view = ServiceView(service, ())
+    view = ServiceView(service, (), VERSIONS)
     present: dict[str, Task] = {}
     for there, task in told:
         if there:
@@ -80,12 +83,12 @@ def test_kept_up_and_made_anew_agree(told: list[tuple[bool, Task]], delay: int, 
         }
         assert view.slots.filled == anew.filled
         assert view.progress is not None
-        assert said_of(view.progress, now) == said_of(Progress(service, anew.slots()), now)
+        assert said_of(view.progress, now) == said_of(Progress(service, anew.slots(), VERSIONS), now)
 
 
 def test_an_update_that_is_over_is_not_counted() -> None:
     service = service_of(0)
-    view = ServiceView(service, [Task(id="a", slot=1, template_id="old", desired_state=RUNNING)])
+    view = ServiceView(service, [Task(id="a", slot=1, template_id="old", desired_state=RUNNING)], VERSIONS)
     assert view.progress is not None and view.progress.next_outdated(None) == [1]
     over = Service()
     over.CopyFrom(service)

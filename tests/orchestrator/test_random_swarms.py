@@ -54,9 +54,9 @@ class Monkey:
     async def act(self) -> None:
         sim, rng = self.sim, self.sim.rng
         action: Callable[[], object] = rng.choices(
-            [self.create, self.change, self.scale, self.ports, self.fail, self.silence, self.back, self.availability,
-             self.label, self.node, self.remove],
-            [4, 3, 4, 1, 6, 2, 3, 2, 2, 1, 1],
+            [self.create, self.change, self.scale, self.ports, self.place, self.fail, self.silence, self.back,
+             self.availability, self.label, self.node, self.remove],
+            [4, 3, 4, 1, 1, 6, 2, 3, 2, 2, 1, 1],
         )[0]
         try:
             await action()  # type: ignore[misc]  # all of them are coroutine functions
@@ -93,6 +93,19 @@ class Monkey:
                 del spec.endpoint.ports[:]
             else:
                 apply_option(spec, option, number)
+
+        await self.update(change)
+
+    async def place(self) -> None:
+        """By other constraints, or with other credentials: the same work."""
+        option, value = self.sim.rng.choice(
+            [("constraint", "node.labels.disk != hdd"), ("constraint", "node.labels.rack == a"), ("auth", "token")]
+        )
+
+        def change(spec: ServiceSpec) -> None:
+            if option == "constraint":
+                del spec.task.placement.constraints[:]
+            apply_option(spec, option, value)
 
         await self.update(change)
 
@@ -141,6 +154,7 @@ class Monkey:
             await sim.add_node(f"spare{number}", memory=5000)
         for node_id in sorted(sim.agents):
             await sim.label(node_id, "disk", "ssd")
+            await sim.label(node_id, "rack", "a")
             await sim.back(node_id)
             await sim.availability(node_id, NodeSpec.ACTIVE)
         await sim.advance(0)

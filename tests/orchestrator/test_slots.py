@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from swarmpy.manager.orchestrator.reaper import reap
 from swarmpy.manager.orchestrator.restart import DEFAULT_DELAY_NS, restart_of
 from swarmpy.manager.orchestrator.slots import Slot, SlotIndex, plan_replicas
+from swarmpy.manager.store import Versions
 from swarmpy.rpc.types_pb2 import (
     ASSIGNED,
     COMPLETE,
@@ -21,6 +22,8 @@ from swarmpy.rpc.types_pb2 import (
     Task,
     TaskState,
 )
+
+VERSIONS = Versions(lambda _: None, lambda _: None)
 
 
 def make_task(slot: int, created: int, desired: TaskState, state: TaskState, node: str = "n1") -> Task:
@@ -100,12 +103,12 @@ def test_history_keeps_the_newest_and_what_still_matters() -> None:
     old = [make_task(1, created, SHUTDOWN, FAILED) for created in range(1, 6)]
     live = make_task(1, 9, RUNNING, RUNNING)
     slot = Slot(1, (*old, live))
-    assert [task.id for task in reap(slot, None, 3)] == ["1-1", "1-2", "1-3"]
-    assert reap(slot, None, -1) == []
-    assert len(reap(slot, None, 0)) == 5
-    assert len(reap(Slot(1, tuple(old)), None, 0)) == 4                        # the last tells how the slot ended
+    assert [task.id for task in reap(slot, None, 3, VERSIONS)] == ["1-1", "1-2", "1-3"]
+    assert reap(slot, None, -1, VERSIONS) == []
+    assert len(reap(slot, None, 0, VERSIONS)) == 5
+    assert len(reap(Slot(1, tuple(old)), None, 0, VERSIONS)) == 4         # the last tells how the slot ended
     stopping = make_task(1, 1, SHUTDOWN, RUNNING)
     unborn = make_task(1, 2, SHUTDOWN, ASSIGNED, node="")
-    assert reap(Slot(1, (stopping, unborn, live)), None, 0) == [unborn]
+    assert reap(Slot(1, (stopping, unborn, live)), None, 0, VERSIONS) == [unborn]
     gone = make_task(1, 1, REMOVE, SHUTDOWN)
-    assert reap(Slot(1, (gone, make_task(1, 2, REMOVE, RUNNING))), None, 5) == [gone]
+    assert reap(Slot(1, (gone, make_task(1, 2, REMOVE, RUNNING))), None, 5, VERSIONS) == [gone]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from swarmpy.manager.store import Transaction
 from swarmpy.rpc.types_pb2 import Task, TaskState
 
@@ -14,6 +16,7 @@ class Draft:
     def __init__(self) -> None:
         self._units: dict[int, Transaction] = {}
         self._copies: dict[str, Task] = {}
+        self._added: dict[int, list[Task]] = {}
 
     def edit(self, task: Task) -> Task:
         """A copy of a task, to be changed in place."""
@@ -31,7 +34,12 @@ class Draft:
             self.edit(task).desired_state = state
 
     def add(self, task: Task) -> None:
+        self._added.setdefault(task.slot, []).append(task)
         self._unit(task.slot).put(task)
+
+    def added(self, slot: int) -> Sequence[Task]:
+        """The new tasks of a slot."""
+        return self._added.get(slot, ())
 
     def now(self, task: Task) -> Task:
         """The task as it will be."""

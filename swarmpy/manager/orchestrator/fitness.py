@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 
 from swarmpy.errors import InvalidArgument
@@ -30,8 +29,11 @@ class NodeFitness(Enum):
         return self in (NodeFitness.GONE, NodeFitness.LOST, NodeFitness.DOWN)
 
 
-def fitness(task: Task, node: Node | None, spec_of: Callable[[str], TaskSpec | None], now: int) -> NodeFitness:
-    """How it stands with the node of an assigned task. A paused node keeps what it has, whatever its labels say."""
+def fitness(task: Task, node: Node | None, spec: TaskSpec | None, now: int) -> NodeFitness:
+    """How it stands with the node of an assigned task, by the constraints of `spec`.
+
+    A paused node keeps what it has, whatever its labels say.
+    """
     if not task.node_id:
         return NodeFitness.FIT
     if node is None:
@@ -41,11 +43,10 @@ def fitness(task: Task, node: Node | None, spec_of: Callable[[str], TaskSpec | N
     availability = node.spec.availability
     if availability == NodeSpec.DRAIN:
         return NodeFitness.DRAINED
-    if availability == NodeSpec.ACTIVE:
-        spec = spec_of(task.template_id)
-        if spec is not None and not all(constraint.admits(node) for constraint in _constraints(spec)):
-            return NodeFitness.UNFIT
-    return NodeFitness.FIT
+    if availability != NodeSpec.ACTIVE or spec is None:
+        return NodeFitness.FIT
+    admitted = all(constraint.admits(node) for constraint in _constraints(spec))
+    return NodeFitness.FIT if admitted else NodeFitness.UNFIT
 
 
 def _constraints(spec: TaskSpec) -> tuple[Constraint, ...]:

@@ -28,7 +28,7 @@ from swarmpy.manager.store import (
     Transaction,
     commit_units,
 )
-from swarmpy.rpc.types_pb2 import RUNNING, Node, Service, Task, TaskSpec, UpdateConfig
+from swarmpy.rpc.types_pb2 import RUNNING, Node, Service, Task, UpdateConfig
 
 __all__ = ["Orchestrator"]
 
@@ -68,7 +68,7 @@ class Orchestrator:
         now = self._clock()
         self._ring(now)
         dirty, self._dirty = self._dirty, {}
-        swarm = Swarm(self._store.nodes.get, self._spec_of, self._new_id, now)
+        swarm = Swarm(self._store.nodes.get, self._store.spec_of, self._store.versions, self._new_id, now)
         units: list[Transaction] = []
         for service_id in dirty:
             view = self._view(service_id)
@@ -88,13 +88,9 @@ class Orchestrator:
         view = self._views.get(service_id)
         if view is None:
             view = self._views[service_id] = ServiceView(
-                self._store.services.get(service_id), self._store.tasks.by_service(service_id)
+                self._store.services.get(service_id), self._store.tasks.by_service(service_id), self._store.versions
             )
         return view
-
-    def _spec_of(self, template_id: str) -> TaskSpec | None:
-        template = self._store.templates.get(template_id)
-        return None if template is None else template.spec
 
     # ------------------------------------------------------------------------------------------ timers
 
@@ -125,6 +121,7 @@ class Orchestrator:
             self._note_service(event, row)
         elif isinstance(row, Node):
             for task in self._store.tasks.by_node(row.id):
+                self._view(task.service_id).put_task(task)      # its node may no longer be one that it may be on
                 self._stir(task)
         elif isinstance(row, Task):
             self._note_task(event, row)
@@ -167,7 +164,7 @@ class Orchestrator:
             return True
         if task.node_id and not old.node_id:     # assigned, perhaps to a node that changed just then
             node = self._store.nodes.get(task.node_id)
-            return fitness(task, node, self._spec_of, self._clock()) is not NodeFitness.FIT
+            return fitness(task, node, self._store.spec_of(task.template_id), self._clock()) is not NodeFitness.FIT
         return False
 
     def _is_awaited(self, task: Task) -> bool:

@@ -13,7 +13,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 
 from swarmpy.manager.orchestrator.slots import Slot, has_ended, is_live
-from swarmpy.manager.store import is_current
+from swarmpy.manager.store import Versions
 from swarmpy.rpc.types_pb2 import COMPLETE, FAILED, REJECTED, REMOVE, RUNNING, Service, Task, UpdateConfig, UpdateStatus
 
 __all__ = ["Progress", "config_of", "counts_for_update", "is_under_way", "may_update"]
@@ -40,13 +40,13 @@ def may_update(service: Service) -> bool:
     return service.update_status.state == UpdateStatus.UNKNOWN or is_under_way(service)
 
 
-def counts_for_update(service: Service, task: Task) -> bool:
+def counts_for_update(service: Service, task: Task, versions: Versions) -> bool:
     """Whether the update that the service is at has made the task, or found it made already.
 
     A newer spec that asks for the same tasks (a scaling) goes on with what the update before has begun: what still
     lives of that counts, and what fails from now on.
     """
-    if not task.by_update or task.desired_state == REMOVE or not is_current(service, task):
+    if not task.by_update or task.desired_state == REMOVE or not versions.is_current(service, task):
         return False
     return (
         task.spec_version == service.spec_version
@@ -58,8 +58,9 @@ def counts_for_update(service: Service, task: Task) -> bool:
 class Progress:
     """One service under one spec; see `is_of`."""
 
-    def __init__(self, service: Service, slots: Iterable[Slot]) -> None:
+    def __init__(self, service: Service, slots: Iterable[Slot], versions: Versions) -> None:
         config = config_of(service)
+        self._versions = versions
         self._service = service
         self.monitor_ns = config.monitor_ns if config.HasField("monitor_ns") else _DEFAULT_MONITOR_NS
         self.last_run_ns = 0                            # when the newest task of the update came to run
@@ -109,10 +110,10 @@ class Progress:
         if not slot.filled:
             return
         number, service = slot.number, self._service
-        made = [task for task in slot.tasks if counts_for_update(service, task)]
+        made = [task for task in slot.tasks if counts_for_update(service, task, self._versions)]
         if made:
             self._count_made(number, made)
-        if not slot.is_current(service, start_first=self._start_first) and not any(
+        if not slot.is_current(service, self._versions, start_first=self._start_first) and not any(
             task.spec_version == service.spec_version for task in made      # start-first, and the new one did not run
         ):
             self._outdated[number] = (-(slot.current.status.state == RUNNING), -number)

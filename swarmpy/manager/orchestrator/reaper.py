@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 
 from swarmpy.manager.orchestrator.progress import counts_for_update, is_under_way
 from swarmpy.manager.orchestrator.slots import Slot, SlotIndex, has_ended, is_wanted
-from swarmpy.manager.store import Event, EventKind, NotLeader, Sleep, Store, Transaction, commit_units
+from swarmpy.manager.store import Event, EventKind, NotLeader, Sleep, Store, Transaction, Versions, commit_units
 from swarmpy.rpc.types_pb2 import REMOVE, Cluster, Service, Task, TaskTemplate
 
 __all__ = ["TaskReaper", "reap"]
@@ -94,7 +94,7 @@ class TaskReaper:
         for service_id in sorted(dirty):
             service, slots = self._store.services.get(service_id), self._slots.get(service_id, _NO_SLOTS)
             for slot in filter(None, map(slots.get, sorted(dirty[service_id]))):
-                yield from _removals(reap(slot, service, limit))
+                yield from _removals(reap(slot, service, limit, self._store.versions))
 
     def _reap_templates(self) -> Iterator[Transaction]:
         templates, self._templates = self._templates, set()
@@ -102,7 +102,7 @@ class TaskReaper:
         yield from _removals(row for row in rows if row is not None and not self._store.uses_of_template(row.id))
 
 
-def reap(slot: Slot, service: Service | None, limit: int) -> list[Task]:
+def reap(slot: Slot, service: Service | None, limit: int, versions: Versions) -> list[Task]:
     """The tasks of a slot to delete. A negative limit keeps all history."""
     gone = [task for task in slot.tasks if _has_stopped(task) and (task.desired_state == REMOVE or not task.node_id)]
     if limit < 0:
@@ -113,7 +113,7 @@ def reap(slot: Slot, service: Service | None, limit: int) -> list[Task]:
     for task in kept:
         if surplus <= 0:
             break
-        if _has_stopped(task) and task is not slot.tasks[-1] and not _is_evidence(task, service):
+        if _has_stopped(task) and task is not slot.tasks[-1] and not _is_evidence(task, service, versions):
             gone.append(task)
             surplus -= 1
     return gone
@@ -123,9 +123,9 @@ def _has_stopped(task: Task) -> bool:
     return not is_wanted(task) and (has_ended(task) or not task.node_id)
 
 
-def _is_evidence(task: Task, service: Service | None) -> bool:
+def _is_evidence(task: Task, service: Service | None, versions: Versions) -> bool:
     """Whether an update under way still counts the task."""
-    return service is not None and is_under_way(service) and counts_for_update(service, task)
+    return service is not None and is_under_way(service) and counts_for_update(service, task, versions)
 
 
 def _removals(rows: Iterable[Task | TaskTemplate]) -> Iterator[Transaction]:

@@ -19,7 +19,7 @@ from swarmpy.manager.orchestrator.restart import restart_of
 from swarmpy.manager.orchestrator.slots import Slot, has_ended, is_live, is_wanted, plan_replicas
 from swarmpy.manager.orchestrator.update import step_update
 from swarmpy.manager.orchestrator.view import ServiceView
-from swarmpy.manager.store import IdSource, Transaction, is_current
+from swarmpy.manager.store import IdSource, Transaction, Versions
 from swarmpy.rpc.types_pb2 import (
     NEW,
     ORPHANED,
@@ -44,6 +44,7 @@ class Swarm:
 
     node_of: Callable[[str], Node | None]
     spec_of: Callable[[str], TaskSpec | None]     # by template id
+    versions: Versions
     new_id: IdSource
     now: int                                      # Unix ns
 
@@ -142,6 +143,8 @@ class _Pass:
         if restart is None:
             return
         successor = self._successor(task)
+        if self._has_version(slot, successor.spec_version):
+            return
         if task.by_update and not exited and not task.running_ns:
             successor.by_update = True            # the update waits for this one in its stead
             self._draft.edit(task).by_update = False
@@ -149,11 +152,18 @@ class _Pass:
         successor.restarts_ns.extend(restart.restarts_ns)
         self._add(successor, slot)
 
+    def _has_version(self, slot: Slot, spec_version: int) -> bool:
+        """Whether another task of the version fills the slot already, or is about to."""
+        staying = (task for task in slot.live if is_wanted(self._draft.now(task)))
+        return any(task.spec_version == spec_version for task in (*staying, *self._draft.added(slot.number)))
+
     def _end_pair(self, live: list[Task]) -> None:
         """The new task of a start-first update runs: the old one may go."""
         service = self._service
         running = [
-            task for task in live if task.status.state == RUNNING and service is not None and is_current(service, task)
+            task
+            for task in live
+            if task.status.state == RUNNING and service is not None and self._swarm.versions.is_current(service, task)
         ]
         if running:
             for task in live:
@@ -214,8 +224,20 @@ class _Pass:
         known = self._fitness.get(key)
         if known is None:
             node = self._swarm.node_of(node_id)
-            known = self._fitness[key] = fitness(task, node, self._swarm.spec_of, self._swarm.now)
+            spec = self._swarm.spec_of(self._placing_template(task))
+            known = self._fitness[key] = fitness(task, node, spec, self._swarm.now)
         return known
+
+    def _placing_template(self, task: Task) -> str:
+        """Whose constraints hold for a task: its own; and those of a later spec for the same work, once it is updated.
+
+        While an update may go on, it is the updater who moves, slot by slot, what the new constraints do not admit.
+        """
+        service = self._service
+        updated = service is not None and self._view.progress is None
+        if service is not None and updated and self._swarm.versions.same_work(task.template_id, service.template_id):
+            return service.template_id
+        return task.template_id
 
     # ------------------------------------------------------------------------------------------ updates
 
@@ -266,7 +288,10 @@ class _Pass:
         )
 
     def _successor(self, task: Task) -> Task:
-        """A new task of the same version: only the updater changes the version of a slot."""
+        """A new task for the same work: only the updater changes the version of a slot."""
+        service = self._service
+        if service is not None and self._swarm.versions.same_work(task.template_id, service.template_id):
+            return self._task(service, task.slot)
         return self._new(
             Task(
                 service_id=task.service_id,

@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from swarmpy.manager.store import is_current
+from swarmpy.manager.store import Versions
 from swarmpy.rpc.types_pb2 import REMOVE, RUNNING, Service, Task
 
 __all__ = ["ReplicaPlan", "Slot", "SlotIndex", "has_ended", "is_live", "is_wanted", "plan_replicas"]
@@ -51,13 +51,13 @@ class Slot:
         running = [task for task in wanted if task.status.state == RUNNING]
         return (running or wanted or self.tasks)[-1]
 
-    def is_current(self, service: Service, *, start_first: bool) -> bool:
+    def is_current(self, service: Service, versions: Versions, *, start_first: bool) -> bool:
         """Whether what fills the slot is what the service asks for now, or becomes so without the updater.
 
         An old task beside a new one goes when the new one runs; only with start-first may the new one come to run.
         """
         filling = self.live or self.tasks[-1:]
-        current = [task for task in filling if is_current(service, task)]
+        current = [task for task in filling if versions.is_current(service, task)]
         if not current or len(current) == len(filling):
             return bool(current)
         return start_first or any(task.status.state == RUNNING for task in current)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 
 from swarmpy.manager.orchestrator.progress import Progress, may_update
 from swarmpy.manager.orchestrator.slots import SlotIndex
+from swarmpy.manager.store import Versions
 from swarmpy.rpc.types_pb2 import Service, Task
 
 __all__ = ["ServiceView"]
@@ -17,7 +18,8 @@ __all__ = ["ServiceView"]
 class ServiceView:
     """`service` is None when it was removed and has left tasks behind."""
 
-    def __init__(self, service: Service | None, tasks: Iterable[Task]) -> None:
+    def __init__(self, service: Service | None, tasks: Iterable[Task], versions: Versions) -> None:
+        self._versions = versions
         self.service = service
         self.slots = SlotIndex(tasks)
         self.progress: Progress | None = None       # while slots may change their version
@@ -36,7 +38,7 @@ class ServiceView:
         if service is None or not may_update(service):
             self.progress = None
         elif self.progress is None or not self.progress.is_of(service):
-            self.progress = Progress(service, self.slots.slots())
+            self.progress = Progress(service, self.slots.slots(), self._versions)
 
     def put_task(self, task: Task) -> None:
         """A task is new or changed."""

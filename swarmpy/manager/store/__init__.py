@@ -17,7 +17,7 @@ from swarmpy.manager.store.store import Store
 from swarmpy.manager.store.tables import NamedTable, StoreObject, Table, TaskTable
 from swarmpy.manager.store.task_states import may_report
 from swarmpy.manager.store.transaction import Transaction
-from swarmpy.manager.store.versions import is_current
+from swarmpy.manager.store.versions import Versions
 from swarmpy.manager.store.watch import Event, EventKind, ResumeExpired, Sleep, Watch
 
 __all__ = [
@@ -35,11 +35,11 @@ __all__ = [
     "Table",
     "TaskTable",
     "Transaction",
+    "Versions",
     "Watch",
     "commit_units",
     "constraints_of",
     "ids_from",
-    "is_current",
     "is_ingress",
     "may_report",
     "node_attribute",

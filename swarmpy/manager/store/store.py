@@ -22,6 +22,7 @@ from swarmpy.manager.store.state import State, difference
 from swarmpy.manager.store.tables import NamedTable, StoreObject, Table, TaskTable
 from swarmpy.manager.store.task_states import check_desired, check_observed
 from swarmpy.manager.store.transaction import TABLES, Transaction, table_of
+from swarmpy.manager.store.versions import Versions
 from swarmpy.manager.store.watch import Event, EventKind, History, Watch
 from swarmpy.rpc.types_pb2 import (
     RUNNING,
@@ -32,6 +33,7 @@ from swarmpy.rpc.types_pb2 import (
     StoreAction,
     StoreTransaction,
     Task,
+    TaskSpec,
     TaskTemplate,
 )
 
@@ -51,6 +53,7 @@ class Store:
         self.index = 0
         self._history = History(0)
         self._use(State())
+        self.versions = Versions(self.spec_of, lambda node_id: self.nodes.get(node_id))
 
     def _use(self, state: State) -> None:
         self._state = state
@@ -65,6 +68,11 @@ class Store:
     def cluster(self) -> Cluster | None:
         """The one cluster object; None before the swarm is made."""
         return next(iter(self._state.cluster.values()), None)
+
+    def spec_of(self, template_id: str) -> TaskSpec | None:
+        """The task spec of a template; None when the template is gone."""
+        template = self.templates.get(template_id)
+        return None if template is None else template.spec
 
     def uses_of_template(self, template_id: str) -> int:
         """How many services and tasks refer to a template; at 0 it may be removed."""
