@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -50,9 +51,11 @@ class Handles:
         self.rules = NftNetlink()
 
     def index_of(self, name: str) -> int | None:
-        """The index of the link `name`, or None."""
-        found = self.links.link_lookup(ifname=name)
-        return int(found[0]) if found else None
+        """The index of the link `name`, or None. Waits for no lock of the kernel, as a question by netlink would."""
+        try:
+            return socket.if_nametoindex(name)
+        except OSError:
+            return None
 
     def own_table(self, name: str) -> list[dict[str, Any]] | None:
         """Everything in a table of ours (family ip), or None when there is no such table.

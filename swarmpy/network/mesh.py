@@ -60,6 +60,7 @@ class Mesh:
         self._name_claim: NameClaim | None = None
         self._claims = PortClaims()
         self._withdrawn: dict[IPv4Address, Withdrawn] = {}
+        self._recalled = False  # what an earlier daemon left in the kernel was looked at
         self._settled = False  # everything of the view is in the kernel, if others leave it there
 
     @property
@@ -121,7 +122,7 @@ class Mesh:
         touched = self._index.move(view)
         touched.addresses |= self._note_withdrawn(before, touched.left)
         if view.ingress is None:
-            self._settled = False
+            self._settled = self._recalled = False
             await self._remove()
             return
         for address in touched.addresses:
@@ -132,7 +133,7 @@ class Mesh:
         if view.ingress == before.ingress and self._settled:
             await self._change(touched.ports, touched.addresses)
         else:
-            if before.ingress is None:
+            if not self._recalled:
                 await self._recall()
             await self._settle()
 
@@ -142,6 +143,7 @@ class Mesh:
         for address, vtep in (await self._kernel.run(self._held.entries)).items():
             if self._index.is_vtep(vtep) and not self._index.holds(address):
                 self._withdrawn[address] = Withdrawn(vtep, ports)
+        self._recalled = True
 
     async def _change(self, ports: Collection[PublishedKey], addresses: Collection[IPv4Address] = ()) -> None:
         """The kernel agrees with the view as far as these published ports and addresses go."""

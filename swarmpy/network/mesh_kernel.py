@@ -38,7 +38,7 @@ class MeshKernel:
         self._entries: dict[IPv4Address, IPv4Address] = {}
         self._routes: dict[PublishedKey, Route] = {}
         self._sizes: Counter[int] = Counter()
-        self._devices: tuple[int, ...] = ()
+        self._devices: tuple[int | None, ...] = ()
         self._generation = 0
         self._known = False  # the record is what the kernel holds, if nobody else touched it
 
@@ -71,11 +71,7 @@ class MeshKernel:
 
     def agrees(self, handles: Handles) -> bool:
         """Whether everything down to the last element looks as it was left."""
-        if not self.undisturbed(handles) or not self._compare(*self._read(handles)):
-            return False
-        assert self._ingress is not None
-        address = f"{self._ingress.address.ip}/{self._ingress.subnet.prefixlen}"
-        return overlay.addresses(handles, self._names) == {address} and read_sysctl(IP_FORWARD) == "1"
+        return self.undisturbed(handles) and self._as_left(handles, *self._read(handles))
 
     def settle(
         self, handles: Handles, ingress: IngressNetwork, entries: Entries, routes: Mapping[PublishedKey, Route]
@@ -86,7 +82,7 @@ class MeshKernel:
         """
         known, self._known = self._known, False
         rules, links = self._read(handles)
-        others = known and not self._compare(rules, links)
+        others = known and not self._as_left(handles, rules, links)
         self._ingress, self._entries, self._routes = ingress, dict(entries), dict(routes)
         self._sizes = Counter(len(route.backends) for route in routes.values())
         write_sysctl(IP_FORWARD, "1")
@@ -131,8 +127,16 @@ class MeshKernel:
         rules = observed(self._table, listed) if listed is not None else None
         return rules, overlay.read_entries(handles, self._names)
 
-    def _compare(self, rules: Ruleset | None, links: LinkState) -> bool:
-        return rules == self._rendered(dict(self._routes)) and links == _links(dict(self._entries))
+    def _as_left(self, handles: Handles, rules: Ruleset | None, links: LinkState) -> bool:
+        assert self._ingress is not None, "what was never written was not left"
+        address = f"{self._ingress.address.ip}/{self._ingress.subnet.prefixlen}"
+        return (
+            rules == self._rendered(dict(self._routes))
+            and links == _links(dict(self._entries))
+            and overlay.addresses(handles, self._names) == {address}
+            and overlay.master(handles, self._names) == handles.index_of(self._names.bridge)
+            and read_sysctl(IP_FORWARD) == "1"
+        )
 
     def _rendered(self, routes: Mapping[PublishedKey, Route]) -> Ruleset:
         assert self._ingress is not None, "a mesh without an ingress network has no rules"

@@ -8,7 +8,9 @@ Source  ip-link(8) vxlan; bridge(8) fdb; ip-neighbour(8); include/uapi/linux/nei
 from __future__ import annotations
 
 import errno
+import fcntl
 import socket
+import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from typing import Any
@@ -29,9 +31,18 @@ from swarmpy.network.links import (
 from swarmpy.network.mesh_links import EntryChange, LinkState
 from swarmpy.network.view import IngressNetwork
 
-__all__ = ["OverlayNames", "addresses", "change_entries", "devices", "ensure_devices", "read_entries", "remove_devices"]
+__all__ = [
+    "OverlayNames",
+    "addresses",
+    "change_entries",
+    "devices",
+    "ensure_devices",
+    "master",
+    "read_entries",
+    "remove_devices",
+]
 
-IFF_UP = 1  # include/uapi/linux/if.h
+SIOCGIFFLAGS, IFF_UP = 0x8913, 1  # include/uapi/linux/sockios.h, if.h
 VXLAN_OVERHEAD_BYTES = 50  # outer Ethernet, IPv4, UDP and VXLAN headers: RFC 7348, section 5
 
 
@@ -55,14 +66,29 @@ def ensure_devices(handles: Handles, names: OverlayNames, ingress: IngressNetwor
     handles.links.brport("set", index=index, learning=0, unicast_flood=0)
 
 
-def devices(handles: Handles, names: OverlayNames) -> tuple[int, ...]:
-    """What shows at a glance of the two devices: index, master and whether it is up. Less when one does not exist."""
-    shown: list[int] = []
-    found = (handles.index_of(names.bridge), handles.index_of(names.vxlan))
-    for index in (index for index in found if index is not None):
-        for link in handles.links.get_links(index):
-            shown += (index, link.get_attr("IFLA_MASTER") or 0, link["flags"] & IFF_UP)
-    return tuple(shown)
+def devices(handles: Handles, names: OverlayNames) -> tuple[int | None, ...]:
+    """What shows of the two devices at a glance, without waiting for a lock: their indexes, and whether each is up."""
+    return (
+        *(handles.index_of(name) for name in (names.bridge, names.vxlan)),
+        *(_is_up(name) for name in (names.bridge, names.vxlan)),
+    )
+
+
+def master(handles: Handles, names: OverlayNames) -> int | None:
+    """The index of the bridge that the VXLAN device is a port of."""
+    index = handles.index_of(names.vxlan)
+    found = [link.get_attr("IFLA_MASTER") for link in (handles.links.get_links(index) if index is not None else ())]
+    return found[0] if found else None
+
+
+def _is_up(name: str) -> bool:
+    """netdevice(7), SIOCGIFFLAGS; struct ifreq is 40 bytes: the name, then the flags."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            answer = fcntl.ioctl(any_socket, SIOCGIFFLAGS, struct.pack("16sH22x", name.encode(), 0))
+        except OSError:
+            return False
+    return bool(struct.unpack_from("16xH", answer)[0] & IFF_UP)
 
 
 def addresses(handles: Handles, names: OverlayNames) -> set[str]:

@@ -230,13 +230,8 @@ class Swarm:
     def watched(self, port: int, hosts: Sequence[str] = ()) -> Iterator[Prober]:
         """Every node is asked on new connections all the while. The caller judges."""
         prober = Prober([self.address(host) for host in hosts or self.hosts], port)
-        thread = threading.Thread(target=prober.run, daemon=True)
-        thread.start()
-        try:
+        with prober.going():
             yield prober
-        finally:
-            prober.stop()
-            thread.join(2 * HTTP_TIMEOUT_S)
 
     # ------------------------------------------------------------------------------------------------ faults
 
@@ -276,36 +271,85 @@ class Prober:
     longest_s: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def run(self) -> None:
+    @contextmanager
+    def going(self) -> Iterator[None]:
+        """It asks, on a thread of its own."""
+        thread = threading.Thread(target=self._run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join(2 * HTTP_TIMEOUT_S)
+
+    def _run(self) -> None:
         while not self._stop.wait(POLL_S / 2):
             for address in self.addresses:
                 began_s = time.monotonic()
                 try:
-                    self.replicas.add(get(address, self.port))
+                    self.replicas.add(self._ask(address))
                     self.answers += 1
                 except OSError as failure:
                     self.failures.append(f"{time.strftime('%X')} {address}:{self.port}: {failure!r}")
                 self.longest_s = max(self.longest_s, time.monotonic() - began_s)
 
-    def stop(self) -> None:
-        self._stop.set()
+    def _ask(self, address: str) -> str:
+        return get(address, self.port)
 
     def assert_unbroken(self, at_least: int = 1) -> None:
         assert not self.failures, f"{len(self.failures)} of {self.answers + len(self.failures)}: {self.failures[:8]}"
         assert self.answers >= at_least
 
 
+@dataclass
+class KeepAlive(Prober):
+    """Keeps one connection to each address and asks on it again, as browsers and pools of clients do.
+
+    A kept connection that is closed instead of an answer is no failure (RFC 9110, section 9.2.2: a GET may be sent
+    again): it is asked on a new one, once. `reused` counts answers on kept connections.
+    """
+
+    reused: int = 0
+    _kept: dict[str, http.client.HTTPConnection] = field(default_factory=dict)
+
+    def _ask(self, address: str) -> str:
+        kept = self._kept.pop(address, None)
+        if kept is not None:
+            with contextlib.suppress(http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+                text = self._ask_on(kept, address)
+                self.reused += 1
+                return text
+        return self._ask_on(http.client.HTTPConnection(address, self.port, timeout=HTTP_TIMEOUT_S), address)
+
+    def _ask_on(self, connection: http.client.HTTPConnection, address: str) -> str:
+        try:
+            text = read(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._kept[address] = connection
+        return text
+
+
 def get(address: str, port: int) -> str:
-    """The text of a 200 answer; OSError for everything else."""
+    """The text of a 200 answer on a new connection; OSError for everything else."""
     connection = http.client.HTTPConnection(address, port, timeout=HTTP_TIMEOUT_S)
+    try:
+        return read(connection)
+    finally:
+        connection.close()
+
+
+def read(connection: http.client.HTTPConnection) -> str:
+    """Ask, and read the text of the answer. OSError unless it is a 200."""
     try:
         connection.request("GET", "/")
         response = connection.getresponse()
         text = response.read().decode().strip()
     except http.client.HTTPException as failure:
+        if isinstance(failure, OSError):
+            raise
         raise OSError(f"{type(failure).__name__}: {failure}") from failure
-    finally:
-        connection.close()
     if response.status != 200 or not text:
         raise OSError(f"HTTP {response.status}: {text!r}")
     return text
