@@ -11,6 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from swarmpy.daemon.config import Config
+from swarmpy.daemon.tls_front import TlsFront
 from swarmpy.errors import Conflict, InvalidArgument
 
 __all__ = ["ApiServer"]
@@ -28,6 +29,7 @@ class ApiServer:
             app, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S
         )
         self._sockets: list[Path] = []
+        self._fronts: list[TlsFront] = []
 
     async def start(self) -> None:
         """Listen. Raises Conflict when an address is in use, InvalidArgument when it cannot be one."""
@@ -40,6 +42,8 @@ class ApiServer:
 
     async def close(self) -> None:
         await self._runner.cleanup()
+        for front in self._fronts:
+            await front.close()
         for path in self._sockets:
             path.unlink(missing_ok=True)
 
@@ -63,8 +67,11 @@ class ApiServer:
         address, _, port = host.removeprefix("tcp://").rpartition(":")
         if not port.isdigit():
             raise InvalidArgument(f"--host {host}: must be tcp://ip:port")
+        assert self._runner.server is not None
+        front = TlsFront(self._tls(), self._runner.server)
+        self._fronts.append(front)
         try:
-            await web.TCPSite(self._runner, address.strip("[]"), int(port), ssl_context=self._tls()).start()
+            await front.listen(address.strip("[]"), int(port))
         except OSError as failure:
             raise Conflict(f"--host {host}: cannot listen there: {failure.strerror}") from failure
 

@@ -50,8 +50,8 @@ class Daemon:
             client.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
             return client.recv(12).endswith(b"200")
 
-    def wait_ready(self) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+    def wait_ready(self, patience_s: float = PATIENCE_S) -> None:
+        deadline = time.monotonic() + patience_s
         while not self.answers():
             assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()

@@ -43,22 +43,22 @@ class Keys:
         authority = x509.BasicConstraints(ca=True, path_length=0)
         self.ca = self._sign(_name("authority"), self._key.public_key(), authority)
         names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(address)) for address in addresses])
-        server_cert, server_key = self._issue("machine", names)
-        self.seed = _archive({
-            "etc/default/swarmpyd": OPTIONS.encode(), "etc/swarmpy/ca.pem": self.ca,
-            "etc/swarmpy/cert.pem": server_cert, "etc/swarmpy/key.pem": server_key,
-        })  # fmt: skip
-        self._client = dict(zip(("cert.pem", "key.pem"), self._issue("client"), strict=True)) | {"ca.pem": self.ca}
+        self.machine = {"ca.pem": self.ca} | self._issue("machine", names)
+        self.seed = _archive(
+            {"etc/default/swarmpyd": OPTIONS.encode()}
+            | {f"etc/swarmpy/{name}": data for name, data in self.machine.items()}
+        )
+        self._client = {"ca.pem": self.ca} | self._issue("client")
 
     def write_client(self, directory: Path) -> None:
         """What DOCKER_CERT_PATH leads to."""
         for name, data in self._client.items():
             (directory / name).write_bytes(data)
 
-    def _issue(self, name: str, *extensions: x509.ExtensionType) -> tuple[bytes, bytes]:
+    def _issue(self, name: str, *extensions: x509.ExtensionType) -> dict[str, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return self._sign(_name(name), key.public_key(), *extensions), pem
+        return {"cert.pem": self._sign(_name(name), key.public_key(), *extensions), "key.pem": pem}
 
     def _sign(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *extensions: x509.ExtensionType) -> bytes:
         now = datetime.now(UTC)
