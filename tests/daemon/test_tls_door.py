@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from swarmpy.lab.web_image import web_root
-from tests.daemon.test_process import PATIENCE_S, Daemon
+from tests.daemon.test_process import Daemon
 from tests.vm.door import Keys
 
 pytestmark = [pytest.mark.root, pytest.mark.cluster]
@@ -30,6 +31,14 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
         "--host", "tcp://0.0.0.0:2376", "--tlscacert", str(root / "server-ca.pem"),
         "--tlscert", str(root / "server-cert.pem"), "--tlskey", str(root / "server-key.pem"),
     )  # fmt: skip
+    try:
+        yield from _client(daemon, process, root)
+    finally:
+        process.terminate()
+        process.wait(SLOW_S)
+
+
+def _client(daemon: Daemon, process: subprocess.Popen[bytes], root: Path) -> Iterator[Docker]:
     daemon.wait_ready(SLOW_S)
     inside = ["nsenter", f"--net=/proc/{process.pid}/ns/net"]
     subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
@@ -44,8 +53,6 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     assert done.returncode == 0, done.stderr
     yield run
     run("rm", "--force", "box")
-    process.terminate()
-    process.wait(PATIENCE_S)
 
 
 def test_output_comes_after_the_client_has_ended_its_input(docker: Docker) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from swarmpy.lab.web_image import web_root
+from tests.vm.door import Door, Keys
 from tests.vm.machine import Image, Machine
-from tests.vm.site import Site
+from tests.vm.site import NETWORK, Site
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path("/var/cache/swarmpy/vm")
@@ -48,3 +50,21 @@ def machine(
     yield make
     for each in made:
         each.lose_power()
+
+
+@pytest.fixture(scope="module")
+def box(machine: Callable[..., Machine], tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    keys = Keys([f"{NETWORK}.1"])
+    made = machine("box", 1, memory_mib=1024, processors=2, seed=keys.seed)
+    keys.write_client(tmp_path_factory.getbasetemp())
+    made.switch_on()
+    made.wait_up()
+    return made
+
+
+@pytest.fixture(scope="module")
+def door(site: Site, box: Machine, tmp_path_factory: pytest.TempPathFactory) -> Door:
+    made = Door(site, box, tmp_path_factory.getbasetemp())
+    made.until("version", timeout_s=900)
+    made.docker("import", "-", "busybox", stdin=web_root()).ok()
+    return made
