@@ -11,6 +11,7 @@ from swarmpy.rpc.types_pb2 import (
     FAILED,
     PREPARING,
     READY,
+    REJECTED,
     RUNNING,
     SHUTDOWN,
     STARTING,
@@ -112,6 +113,8 @@ class Agent:
             return None
         if desired > RUNNING:
             return SHUTDOWN
+        if state == PREPARING and self._images[task_id] == "missing":
+            return REJECTED
         if state == STARTING and self._images[task_id] == "bad":
             return FAILED
         return _NEXT[state] if state < min(desired, RUNNING) else None

@@ -76,7 +76,7 @@ class Monkey:
             await self.sim.create_service(random_spec(self.sim, name))
 
     async def change(self) -> None:
-        image = self.sim.rng.choice(["web:1", "web:2", "web:3", "bad"])
+        image = self.sim.rng.choice(["web:1", "web:2", "web:3", "bad", "missing"])
         await self.update(lambda spec: apply_option(spec, "image", image))
 
     async def scale(self) -> None:

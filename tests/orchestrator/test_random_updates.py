@@ -78,7 +78,7 @@ class User:
         await self.change(lambda spec: apply_option(spec, key, value))
 
     async def update(self) -> None:
-        await self.set("image", self.sim.rng.choice(["web:1", "web:2", "web:3", "bad"]))
+        await self.set("image", self.sim.rng.choice(["web:1", "web:2", "web:3", "bad", "missing"]))
 
     async def roll_back(self) -> None:
         while True:

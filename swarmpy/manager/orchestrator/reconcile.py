@@ -124,8 +124,9 @@ class _Pass:
         for task in slot.tasks:
             if not is_wanted(task):
                 continue
-            fit = self._fit(task)
-            if has_ended(task) or fit is not NodeFitness.FIT:
+            if has_ended(task) and self._swarm.now < task.start_after_ns:
+                self._wakes.append((task.start_after_ns, slot.number))      # it ended while it got ready
+            elif has_ended(task) or self._fit(task) is not NodeFitness.FIT:
                 self._succeed(slot, task)
         live = [task for task in slot.live if is_wanted(self._draft.now(task))]
         if len(live) > 1:
@@ -264,10 +265,10 @@ class _Pass:
 
         One that does not run would only take the new one's place on a node.
         """
-        live = slot.live
+        wanted = [task for task in slot.tasks if is_wanted(task)]
         if self._start_first and slot.current.status.state == RUNNING:
-            live = [task for task in live if task.id != slot.current.id]
-        for task in live:
+            wanted = [task for task in wanted if task.id != slot.current.id]
+        for task in wanted:
             self._draft.desire(task, SHUTDOWN)
         task = self._task(service, slot.number)
         task.by_update = True
