@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import socket
 
 from pyroute2 import IPRoute
 
 from swarmpy.daemon.addresses import Interface
-from swarmpy.errors import Unavailable
+from swarmpy.errors import InvalidArgument, Unavailable
 
-__all__ = ["host_interfaces", "route_source"]
+__all__ = ["check_local", "host_interfaces", "route_source"]
 
 RT_SCOPE_LINK = 253                     # linux/rtnetlink.h: valid on its link alone
 IFF_UP = 0x1                            # linux/if.h
@@ -42,3 +44,17 @@ def route_source(remote: str) -> str:
             return str(probe.getsockname()[0])
     except OSError as failure:
         raise Unavailable(f"there is no route to the manager at {remote}: {failure.strerror or failure}") from failure
+
+
+def check_local(listen: str) -> None:
+    """Raise InvalidArgument when this host has no such address to listen on (bind(2)); `listen` is ip:port."""
+    address = ipaddress.ip_address(listen.rpartition(":")[0].strip("[]"))
+    with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError as failure:
+            if failure.errno != errno.EADDRNOTAVAIL:
+                raise
+            raise InvalidArgument(
+                f"listen address {address}: not an address of this host; give one that is, or 0.0.0.0 for all of them"
+            ) from failure

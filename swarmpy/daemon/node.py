@@ -27,7 +27,7 @@ from random import Random
 from swarmpy.api.swarm_node import InitRequest, JoinRequest, LocalState, SwarmManager
 from swarmpy.daemon.addresses import Interface, NodeAddresses, resolve_addresses, with_default_port
 from swarmpy.daemon.init_swarm import check_init, new_swarm
-from swarmpy.daemon.interfaces import route_source
+from swarmpy.daemon.interfaces import check_local, route_source
 from swarmpy.daemon.member import MAX_RAFT_ID, Member
 from swarmpy.daemon.parts import Parts
 from swarmpy.daemon.swarm_state import SwarmState, forget_swarm, load_state, save_state
@@ -230,7 +230,9 @@ class Node:
 
     async def _addresses(self, listen: str, advertise: str, data_path: str, source: str = "") -> NodeAddresses:
         interfaces = await asyncio.to_thread(self._interfaces)
-        return resolve_addresses(listen, advertise, data_path, interfaces, source)
+        addresses = resolve_addresses(listen, advertise, data_path, interfaces, source)
+        await asyncio.to_thread(check_local, addresses.listen)
+        return addresses
 
     async def _abandon(self, member: Member) -> None:
         """Undo a founding that failed."""

@@ -148,10 +148,10 @@ class Host:
         }
         return await self.node.init(InitRequest(**{**fields, **changes}))  # type: ignore[arg-type]  # real fields
 
-    async def join(self, at: Host, role: NodeRole = NodeRole.WORKER, token: str = "") -> None:
+    async def join(self, at: Host, role: NodeRole = NodeRole.WORKER, token: str = "", listen_addr: str = "") -> None:
         await self.node.join(
             JoinRequest(
-                listen_addr=self.addr,
+                listen_addr=listen_addr or self.addr,
                 advertise_addr=self.addr,
                 data_path_addr="",
                 remote_addrs=(at.addr,),

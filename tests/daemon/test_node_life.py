@@ -230,6 +230,21 @@ def test_an_address_in_use_fails_init_and_leaves_nothing(tmp_path: Path) -> None
     asyncio.run(scenario())
 
 
+def test_an_address_of_another_host_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 2, 62) as (a, b):
+            await a.init()
+            for role in (MANAGER, WORKER):
+                with pytest.raises(InvalidArgument, match=r"listen address 192\.0\.2\.7: not an address of this host"):
+                    await b.join(a, role, listen_addr="192.0.2.7:2377")
+            with pytest.raises(InvalidArgument, match=r"listen address 2001:db8::7: not an address of this host"):
+                await b.init(listen_addr="[2001:db8::7]:2377")
+            assert b.node.local_state.value == "inactive"
+            assert len(a.manager.store.nodes) == 1
+
+    asyncio.run(scenario())
+
+
 def test_a_manager_that_is_promoted_while_down_comes_back_as_one(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with hosts(tmp_path, 2, 53) as (a, b):
