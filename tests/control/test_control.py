@@ -12,9 +12,9 @@ from random import Random
 import grpc.aio
 import pytest
 
-from swarmpy.errors import Conflict, InvalidArgument, NotFound
+from swarmpy.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from swarmpy.manager.control import Control, ControlServicer, LeaderControl
-from swarmpy.manager.replicated_log import Leadership
+from swarmpy.manager.replicated_log import Leadership, NotLeader
 from swarmpy.manager.store import MemoryLog, Store, Transaction, ids_from
 from swarmpy.rpc.control_pb2 import (
     CreateServiceRequest,
@@ -44,6 +44,14 @@ class Follower(MemoryLog):
         return before.leader_addr
 
 
+class Falling(MemoryLog):
+    """Commits what it is given, and loses the lead before it knows."""
+
+    async def propose(self, data: bytes) -> object:
+        await super().propose(data)
+        raise NotLeader(None, lost=True)
+
+
 def make_store() -> Store:
     return Store(lambda: NOW)
 
@@ -57,10 +65,12 @@ def web(image: str = "web:1") -> ServiceSpec:
 
 
 @asynccontextmanager
-async def two_managers() -> AsyncIterator[tuple[Control, Control, Store, Follower]]:
+async def two_managers(
+    new_log: Callable[[Store], MemoryLog] = MemoryLog,
+) -> AsyncIterator[tuple[Control, Control, Store, Follower]]:
     """(the leader's control, another manager's control, the leader's store, the other's log)."""
     store = make_store()
-    log = MemoryLog(store)
+    log = new_log(store)
     store.bind(log)
     leader = LeaderControl(store, log, lambda: NOW, lambda _: "token", check_runnable)
     server = grpc.aio.server()
@@ -80,11 +90,13 @@ async def two_managers() -> AsyncIterator[tuple[Control, Control, Store, Followe
         await server.stop(None)
 
 
-def on_both(test: Callable[[Control, Store], Awaitable[None]]) -> None:
+def on_both(
+    test: Callable[[Control, Store], Awaitable[None]], new_log: Callable[[Store], MemoryLog] = MemoryLog
+) -> None:
     async def run() -> None:
-        async with two_managers() as (here, _, store, _):
+        async with two_managers(new_log) as (here, _, store, _):
             await test(here, store)
-        async with two_managers() as (_, there, store, _):
+        async with two_managers(new_log) as (_, there, store, _):
             await test(there, store)
 
     asyncio.run(run())
@@ -158,6 +170,17 @@ def test_refusals_keep_their_kind_across_managers() -> None:
             await control.remove_service(RemoveRequest(id="absent"))
 
     on_both(scenario)
+
+
+def test_what_a_falling_leader_did_is_not_tried_again_and_refused() -> None:
+    async def scenario(control: Control, store: Store) -> None:
+        made = (await control.create_service(CreateServiceRequest(spec=web(), id=new_id()))).service
+        update = UpdateServiceRequest(id=made.id, version=made.meta.version, spec=web("web:2"))
+        with pytest.raises(Unavailable, match="it may have been carried out"):
+            await control.update_service(update)
+        assert store.services[made.id].spec.task.container.image == "web:2"
+
+    on_both(scenario, Falling)
 
 
 class Deaf(GeneratedServicer):

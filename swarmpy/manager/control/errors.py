@@ -22,6 +22,7 @@ from swarmpy.manager.replicated_log import NotLeader
 __all__ = ["LEADER_METADATA", "abort", "received"]
 
 LEADER_METADATA = "leader-addr"
+LOST_METADATA = "lead-lost"         # the lead was lost while the request was under way: it may have been carried out
 
 CODES: tuple[tuple[type[SwarmpyError], grpc.StatusCode], ...] = (
     (NotLeader, grpc.StatusCode.FAILED_PRECONDITION),   # before Unavailable, of which it is one
@@ -38,10 +39,13 @@ CODES: tuple[tuple[type[SwarmpyError], grpc.StatusCode], ...] = (
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SwarmpyError) -> None:
     """End the call with the status code of the error's kind. Does not return."""
     code = next((code for kind, code in CODES if isinstance(error, kind)), grpc.StatusCode.UNKNOWN)
-    metadata: tuple[tuple[str, str], ...] = ()
-    if isinstance(error, NotLeader) and error.leader_addr:
-        metadata = ((LEADER_METADATA, error.leader_addr),)
-    await context.abort(code, str(error), metadata)
+    metadata: list[tuple[str, str]] = []
+    if isinstance(error, NotLeader):
+        if error.leader_addr:
+            metadata.append((LEADER_METADATA, error.leader_addr))
+        if error.lost:
+            metadata.append((LOST_METADATA, "true"))
+    await context.abort(code, str(error), tuple(metadata))
 
 
 def received(error: grpc.aio.AioRpcError) -> SwarmpyError:
@@ -50,7 +54,7 @@ def received(error: grpc.aio.AioRpcError) -> SwarmpyError:
     if code is grpc.StatusCode.FAILED_PRECONDITION:
         metadata = cast("grpc.aio.Metadata", error.trailing_metadata())   # the stubs call it a tuple
         leader = metadata.get(LEADER_METADATA)
-        return NotLeader(str(leader) if leader else None)
+        return NotLeader(str(leader) if leader else None, lost=LOST_METADATA in metadata)
     for kind, known in CODES:
         if known is code:
             return kind(details)
