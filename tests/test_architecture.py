@@ -13,13 +13,14 @@ PACKAGE = Path(__file__).parent.parent / "swarmpy"
 # everybody's.
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
+    "detach_keys": {"errors"},
     "rpc": set(),
     "runtime": set(),
-    "cli": {"errors", "lab"},
+    "cli": {"errors", "lab", "detach_keys"},
     "image": {"errors"},
     "network": {"errors"},
     "identity": {"errors", "rpc"},
-    "engine": {"errors", "runtime", "network", "image"},
+    "engine": {"errors", "detach_keys", "runtime", "network", "image"},
     "worker": {"errors", "rpc", "identity", "engine", "image", "network"},
     "manager.replicated_log": {"errors"},
     "manager.raft": {"errors", "rpc", "identity", "manager.replicated_log"},
@@ -31,7 +32,9 @@ ARROWS: dict[str, set[str]] = {
     "manager.ca": {"errors", "rpc", "identity", "manager.store", "manager.replicated_log"},
     "manager.control": {"errors", "rpc", "manager.store", "manager.replicated_log"},
     "manager": {"errors", "rpc", "identity", "manager.*"},
-    "api": {"errors", "rpc", "engine", "image", "manager.control", "manager.store", "manager.replicated_log"},
+    "api": {
+        "errors", "detach_keys", "rpc", "engine", "image", "manager.control", "manager.store", "manager.replicated_log",
+    },
     "lab": {"errors", "network"},
     "daemon": {
         "errors", "rpc", "identity", "engine", "image", "runtime", "network", "worker", "manager", "manager.*", "api",

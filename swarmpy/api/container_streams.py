@@ -16,8 +16,8 @@ from swarmpy.api.framing import framed, stream_type
 from swarmpy.api.hijack import Answered, RawStream, hijack
 from swarmpy.api.requests import query_flag, query_time
 from swarmpy.api.versions import api_version
+from swarmpy.detach_keys import DetachKeys, parse_detach_keys
 from swarmpy.engine import Engine, LogLine, LogOptions, Streams
-from swarmpy.engine.detach_keys import DetachKeys, parse_detach_keys
 from swarmpy.errors import InvalidArgument, NotSupported
 
 __all__ = ["carry", "routes"]

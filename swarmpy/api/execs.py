@@ -13,8 +13,8 @@ from swarmpy.api.framing import framed, stream_type
 from swarmpy.api.hijack import Answered, hijack
 from swarmpy.api.requests import query_integer, read_json
 from swarmpy.api.versions import api_version
+from swarmpy.detach_keys import DetachKeys, parse_detach_keys
 from swarmpy.engine import Engine, ExecConfig
-from swarmpy.engine.detach_keys import DetachKeys, parse_detach_keys
 from swarmpy.engine.schema import read
 from swarmpy.errors import InvalidArgument, SwarmpyError
 

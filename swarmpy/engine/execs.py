@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from swarmpy.detach_keys import parse_detach_keys
 from swarmpy.engine.containers import Containers
-from swarmpy.engine.detach_keys import parse_detach_keys
 from swarmpy.engine.exec_process import exec_process
 from swarmpy.engine.live import LiveContainer
 from swarmpy.engine.parts import Parts

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swarmpy.detach_keys import DetachKeys, parse_detach_keys
 from swarmpy.engine.config import ContainerConfig, HealthConfig, HostConfig, NetworkingConfig, RestartPolicy
-from swarmpy.engine.detach_keys import DetachKeys, parse_detach_keys
 from swarmpy.engine.events import Event, EventBus
 from swarmpy.engine.filters import Filters
 from swarmpy.engine.health import after_probe
