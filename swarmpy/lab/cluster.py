@@ -14,13 +14,11 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from pyroute2 import IPRoute
+from typing import TYPE_CHECKING, Any
 
 from swarmpy.errors import Conflict, Internal, InvalidArgument, NotFound, SwarmpyError, Unavailable
 from swarmpy.lab.cgroups import remove_cgroups, thaw
@@ -30,14 +28,15 @@ from swarmpy.lab.plan import (
     CGROUP_PARENT,
     DAEMON,
     DATA_DIR,
-    MACHINE_LINK_PREFIX,
     RUN_DIR,
     HostPlan,
     LabPlan,
     checked_name,
     choose_number,
 )
-from swarmpy.lab.wire import Impairment, Wire, remove_machine_link
+
+if TYPE_CHECKING:
+    from swarmpy.lab.wire import Wire
 
 __all__ = ["HostStatus", "Lab", "down_all", "labs"]
 
@@ -63,7 +62,13 @@ class Lab:
 
     def __init__(self, plan: LabPlan) -> None:
         self.plan = plan
-        self.wire = Wire(plan)
+
+    @cached_property
+    def wire(self) -> Wire:
+        """The wire between the hosts."""
+        from swarmpy.lab.wire import Wire  # pyroute2 takes longer than all that `lab ls` does, and it needs none
+
+        return Wire(self.plan)
 
     # ------------------------------------------------------------------------------------------ the whole
 
@@ -87,7 +92,9 @@ class Lab:
         Raises Conflict when there is a lab of that name. When it fails nothing of the lab is left.
         """
         with _one_at_a_time():
-            number = choose_number(_numbers_in_use())
+            from swarmpy.lab.wire import numbers_in_use
+
+            number = choose_number(numbers_in_use())
             plan = LabPlan.make(checked_name(name), number, managers, workers, run_root, data_root, tuple(daemon))
             _make_directory(plan)
             lab = cls(plan)
@@ -119,6 +126,8 @@ class Lab:
         """Nothing of the lab is left on the machine. Idempotent."""
         _in_parallel(lambda host: self._end(self.host(host.name)), self.plan.hosts)
         self.wire.host.end()
+        from swarmpy.lab.wire import remove_machine_link
+
         remove_machine_link(self.plan.machine_link)
         remove_cgroups(self.plan.cgroup)
         _remove_directories(self.plan.run_dir, self.plan.data_dir)
@@ -248,6 +257,8 @@ class Lab:
 
     def delay(self, hosts: str, delay_s: float, *, jitter_s: float = 0.0, loss: float = 0.0) -> None:
         """Each frame to and from the comma-separated `hosts` takes `delay_s` ± `jitter_s` longer, or is lost."""
+        from swarmpy.lab.wire import Impairment
+
         impairment = Impairment(delay_s, jitter_s, loss)
         for plan in self.plan.group(hosts):
             self.wire.impair(plan, impairment)
@@ -298,6 +309,8 @@ def down_all(run_root: Path = RUN_DIR, data_root: Path = DATA_DIR) -> list[str]:
 
     Goes by names alone: of processes, links, cgroups and directories.
     """
+    from swarmpy.lab.wire import remove_machine_link
+
     names = {path.name for root in (run_root, data_root) if root.is_dir() for path in root.iterdir()}
     found = [(pid, lab) for pid, lab, _, socket_path in find_hosts() if Path(socket_path).is_relative_to(run_root)]
     names |= {lab for _, lab in found}
@@ -350,19 +363,6 @@ def _one_at_a_time() -> Iterator[None]:
         os.close(directory)
 
 
-def _numbers_in_use() -> set[int]:
-    """Lab numbers whose link exists or to whose network there is a route."""
-    links: Any = IPRoute()
-    try:
-        names = [link.get_attr("IFLA_IFNAME") for link in links.get_links()]
-        routes = [route.get_attr("RTA_DST") or "" for route in links.get_routes(family=2)]
-    finally:
-        links.close()
-    held = {name.removeprefix(MACHINE_LINK_PREFIX) for name in names if name.startswith(MACHINE_LINK_PREFIX)}
-    held |= {destination.split(".")[2] for destination in routes if destination.startswith("10.77.")}
-    return {int(number) for number in held if number.isdigit()}
-
-
 def _environment() -> dict[str, str]:
     """What a daemon sees of ours: where to find programs, and this very package."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TERM", "TZ") if name in os.environ}
@@ -386,6 +386,8 @@ def _in_parallel(work: Callable[[HostPlan], object], hosts: Iterable[HostPlan]) 
             work(host)
         except SwarmpyError as failure:
             failures.append(failure)
+
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="lab") as pool:
         list(pool.map(guarded, hosts))

@@ -18,10 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pyroute2 import IPRoute
-
 from swarmpy.errors import Conflict, Internal, Unavailable
-from swarmpy.network.kernel import in_namespace
 
 __all__ = ["MARKER", "Host", "find_hosts", "poll_until"]
 
@@ -128,6 +125,10 @@ class Host:
 
     def with_links(self, work: Callable[[Any], T]) -> T:
         """`work(links)` inside the host's network namespace; `links` is a pyroute2 IPRoute."""
+        from pyroute2 import IPRoute  # see `Lab.wire`
+
+        from swarmpy.network.kernel import in_namespace
+
         descriptor = self.namespace()
 
         def inside() -> T:

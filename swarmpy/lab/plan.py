@@ -16,8 +16,9 @@ from pathlib import Path
 
 from swarmpy.errors import InvalidArgument, NotFound, Unavailable
 
-__all__ = ["DAEMON", "DATA_DIR", "RUN_DIR", "HostPlan", "LabPlan", "checked_name", "choose_number"]
+__all__ = ["DAEMON", "DATA_DIR", "DEFAULT_NAME", "RUN_DIR", "HostPlan", "LabPlan", "checked_name", "choose_number"]
 
+DEFAULT_NAME = "lab"
 RUN_DIR = Path("/run/swarmpy-lab")
 DATA_DIR = Path("/var/lib/swarmpy-lab")
 CGROUP_PARENT = "/swarmpy-lab"

@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 from swarmpy.errors import Forbidden
 from swarmpy.lab.cluster import HostStatus, Lab, down_all, labs
+from swarmpy.lab.plan import DEFAULT_NAME
 
 __all__ = [
     "delay",
@@ -27,8 +28,6 @@ __all__ = [
     "stop",
     "up",
 ]
-
-DEFAULT_NAME = "lab"
 
 
 def up(

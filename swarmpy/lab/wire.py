@@ -20,12 +20,12 @@ from pyroute2 import IPRoute
 
 from swarmpy.errors import Conflict, InvalidArgument
 from swarmpy.lab.host import HERE, Host, poll_until
-from swarmpy.lab.plan import HostPlan, LabPlan
+from swarmpy.lab.plan import MACHINE_LINK_PREFIX, HostPlan, LabPlan
 from swarmpy.network.addresses import mac_for
 from swarmpy.network.kernel import NetlinkError, in_namespace
 from swarmpy.network.nftables import Command, Nftables
 
-__all__ = ["Impairment", "Wire", "remove_machine_link"]
+__all__ = ["Impairment", "Wire", "numbers_in_use", "remove_machine_link"]
 
 BRIDGE = "wire"
 MACHINE_PORT = "machine"
@@ -227,3 +227,16 @@ def _among(key: str, hosts: Collection[HostPlan]) -> Command:
     """A port of one of `hosts`: its own, or the one it has while a relay stands between."""
     names = [name for host in hosts for name in (host.name, f"b-{host.name}")]
     return {"match": {"op": "==", "left": {"meta": {"key": key}}, "right": {"set": names}}}
+
+
+def numbers_in_use() -> set[int]:
+    """Lab numbers whose link exists or to whose network there is a route."""
+    links: Any = IPRoute()
+    try:
+        names = [link.get_attr("IFLA_IFNAME") for link in links.get_links()]
+        routes = [route.get_attr("RTA_DST") or "" for route in links.get_routes(family=2)]
+    finally:
+        links.close()
+    held = {name.removeprefix(MACHINE_LINK_PREFIX) for name in names if name.startswith(MACHINE_LINK_PREFIX)}
+    held |= {destination.split(".")[2] for destination in routes if destination.startswith("10.77.")}
+    return {int(number) for number in held if number.isdigit()}
