@@ -8,12 +8,14 @@ PY     := $(VENV)/bin/python
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+# editable_mode=compat: a path, and not a finder that every start of the interpreter has to set up
 install: $(VENV)/installed  ## everything a fresh Debian or Ubuntu machine lacks
 $(VENV)/installed: pyproject.toml deploy/packages.txt deploy/packages-test.txt deploy/install-packages.sh
 	sh deploy/install-packages.sh deploy/packages.txt deploy/packages-test.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
-	PYTHONWARNINGS=ignore $(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]'
+	PYTHONWARNINGS=ignore $(PY) -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat \
+		--editable '.[dev]'
 	touch $@
 
 test: install lint    ## the whole suite, as root
