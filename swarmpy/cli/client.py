@@ -18,24 +18,15 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
 
-__all__ = ["API_VERSION", "ApiError", "Client", "Unreachable", "default_host"]
+from swarmpy.cli.failures import ApiError, Unreachable
+from swarmpy.cli.terminal import Hijacked
+
+__all__ = ["API_VERSION", "Client", "default_host"]
 
 API_VERSION = "v1.50"
 DEFAULT_HOST = "unix:///run/swarmpy.sock"
 
 Query = Mapping[str, object]
-
-
-class ApiError(Exception):
-    """The daemon refused; the text is its own."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Unreachable(Exception):
-    """No daemon answers at the address."""
 
 
 def default_host() -> str:
@@ -93,8 +84,8 @@ class Client:
                 if line.strip():
                     yield json.loads(line)
 
-    def hijack(self, path: str, query: Query | None = None, body: object = None) -> socket.socket:
-        """Turn the connection into the container's streams (101, Upgrade: tcp). The caller closes the socket."""
+    def hijack(self, path: str, query: Query | None = None, body: object = None) -> Hijacked:
+        """Turn the connection into the container's streams (101, Upgrade: tcp). The caller closes it."""
         connection = self._connect()
         headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
         data = json.dumps(body).encode() if body is not None else b""
@@ -103,7 +94,10 @@ class Client:
             raise ApiError(response.status, "the daemon did not open a stream")
         taken = connection.sock
         connection.sock = None  # the socket is the caller's now; http.client must not close it
-        return taken
+        taken.setblocking(False)  # a quick process has written by now, and its output may have come with the head
+        early = response.fp.peek()
+        taken.setblocking(True)
+        return Hijacked(taken, early)
 
     def _json(self, method: str, path: str, query: Query | None, body: object = None, auth: str = "") -> Any:
         headers = {}

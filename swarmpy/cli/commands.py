@@ -2,33 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from swarmpy.cli.client import ApiError, Client, default_host
+from swarmpy.cli.dialect import DockerCommand, usage_of
+from swarmpy.cli.failures import ApiError, Usage
+from swarmpy.cli.flags import with_flags
 from swarmpy.cli.output import print_text, print_warning
 
-__all__ = ["Command", "client", "each", "noun", "verb"]
+if TYPE_CHECKING:
+    from swarmpy.cli.client import Client
+
+__all__ = ["client", "each", "noun", "run_verb", "summaries", "verb"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Command:
-    function: Callable[..., Any]
-    settings: dict[str, Any] = field(default_factory=dict)
+def noun() -> typer.Typer:
+    """An app for the verbs of one noun."""
+    return typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+def verb(
+    app: typer.Typer, words: dict[str, str], name: str, *, word: str | None = None,
+    reads: type[DockerCommand] = DockerCommand,
+) -> Callable[[Function], Function]:  # fmt: skip
+    """Register the function as `NOUN name`, and as the top-level `word`."""
+
+    def register(function: Function) -> Function:
+        app.command(name=name, cls=reads)(function)
+        if word is not None:
+            words[word] = name
+        return function
+
+    return register
+
+
+def summaries(app: typer.Typer) -> Iterable[tuple[str, str]]:
+    """The verbs of a noun and what they do, in the order of its module."""
+    for command in app.registered_commands:
+        text = (command.callback.__doc__ or "") if command.callback else ""
+        yield command.name or "", text.strip().split("\n")[0].removesuffix(".")
+
+
+def run_verb(app: typer.Typer, name: str, path: str, words: list[str]) -> int:
+    """Run the verb with what was typed, and return the exit code. Raises Usage.
+
+    Only this verb is given to typer: it makes an object of every parameter of every command that it is given, and a
+    noun has hundreds. `path` is the command as messages name it.
+    """
+    found = next((command for command in app.registered_commands if command.name == name), None)
+    if found is None or found.callback is None:
+        raise Usage(f"unknown command: {path}", 1)
+    alone = noun()
+    alone.command(name=name, cls=found.cls)(with_flags(found.callback))
+    command = typer.main.get_command(alone)
+    try:
+        with command.make_context(path, words) as context:
+            command.invoke(context)
+    except typer.TyperException as error:
+        raise usage_of(error) from error
+    except typer.Exit as end:
+        return end.exit_code
+    return 0
 
 
 def client() -> Client:
+    """The daemon that this process talks to."""
+    from swarmpy.cli.client import Client, default_host  # not for help, which needs none
+
     return Client(default_host())
-
-
-def noun() -> typer.Typer:
-    """An app for the verbs of one noun."""
-    return typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["--help"]})
 
 
 def each(references: list[str], act: Callable[[str], None]) -> None:
@@ -43,23 +88,3 @@ def each(references: list[str], act: Callable[[str], None]) -> None:
             failed = True
     if failed:
         raise typer.Exit(1)
-
-
-def verb(
-    app: typer.Typer, words: dict[str, Command], name: str, *, word: str | None = None, passes_options: bool = False
-) -> Callable[[Function], Function]:
-    """Register the function as `NOUN name`, and as the top-level `word`.
-
-    `passes_options`: everything after the first argument belongs to the command that is run (`exec web ls -l`).
-    """
-    settings: dict[str, Any] = {}
-    if passes_options:
-        settings["context_settings"] = {"allow_interspersed_args": False}
-
-    def register(function: Function) -> Function:
-        app.command(name=name, **settings)(function)
-        if word is not None:
-            words[word] = Command(function, settings)
-        return function
-
-    return register

@@ -8,23 +8,31 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from swarmpy.cli import values
-from swarmpy.cli.client import ApiError, Client
-from swarmpy.cli.commands import Command, client, each, noun, verb
+from swarmpy.cli.commands import client, each, noun, verb
 from swarmpy.cli.container_flags import CONTAINER
+from swarmpy.cli.dialect import RunsCommand
+from swarmpy.cli.failures import ApiError, Unreachable
 from swarmpy.cli.flags import apply, takes
 from swarmpy.cli.image import pull_image
 from swarmpy.cli.logs import print_logs, since_text
 from swarmpy.cli.output import age, print_rows, print_text, print_warning, short_id
-from swarmpy.cli.terminal import join_streams, raw_terminal
+from swarmpy.cli.terminal import Hijacked, forwarded_signals, join_streams, raw_terminal, window_size
 from swarmpy.cli.values import filters_json
 
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
+    from swarmpy.cli.client import Client
+
 app = noun()
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, str] = {}
 
 Containers = Annotated[list[str], typer.Argument(metavar="CONTAINER…", show_default=False)]
 Container = Annotated[str, typer.Argument(metavar="CONTAINER", show_default=False)]
@@ -74,14 +82,14 @@ def port_text(port: dict[str, Any]) -> str:
     return f"{port.get('IP', '')}:{port['PublicPort']}->{inner}" if port.get("PublicPort") else inner
 
 
-@verb(app, COMMANDS, "create", word="create", passes_options=True)
+@verb(app, COMMANDS, "create", word="create", reads=RunsCommand)
 @takes(CONTAINER)
 def create(image: Image, command: Arguments = None, *, name: Name = "", **given: Any) -> None:
     """Make a container, and do not start it."""
     print_text(make(client(), name, configuration(image, command, given, attach=False)))
 
 
-@verb(app, COMMANDS, "run", word="run", passes_options=True)
+@verb(app, COMMANDS, "run", word="run", reads=RunsCommand)
 @takes(CONTAINER)
 def run(
     image: Image,
@@ -92,32 +100,78 @@ def run(
     **given: Any,
 ) -> None:
     """Make a container and start it."""
-    daemon = client()
-    body = configuration(image, command, given, attach=not detach)
+    if not detach:
+        check_terminal(given["interactive"], given["tty"])
+    try:
+        code = run_container(client(), name, configuration(image, command, given, attach=not detach), detach=detach)
+    except (ApiError, Unreachable, ValueError) as error:
+        print_warning(f"swarmpy: {'Error response from daemon: ' if isinstance(error, ApiError) else ''}{error}")
+        raise typer.Exit(exit_code_of(error)) from error
+    raise typer.Exit(code)
+
+
+def run_container(daemon: Client, name: str, body: dict[str, Any], *, detach: bool) -> int:
+    """Make and start it; unless `detach`, join this process to it until it ends. Returns this process's exit code."""
     id_ = make(daemon, name, body)
     if detach:
         daemon.post(f"/containers/{id_}/start")
         print_text(id_)
-        return
+        return 0
+    condition = "removed" if body.get("HostConfig", {}).get("AutoRemove") else "next-exit"
     tty, stdin = body.get("Tty", False), body.get("OpenStdin", False)
-    raise typer.Exit(run_attached(daemon, id_, stdin=stdin, tty=tty, start=True))
+    with attached(daemon, id_, stdin=stdin) as stream, waiting(daemon, id_, condition) as ended:
+        daemon.post(f"/containers/{id_}/start")
+        return carry(daemon, id_, stream, ended, stdin=stdin, tty=tty)
 
 
-def run_attached(daemon: Client, id_: str, *, stdin: bool, tty: bool, start: bool) -> int:
-    """Join this process to the container until it ends; returns its exit code."""
+def check_terminal(interactive: bool | None, tty: bool | None) -> None:
+    """Raises ValueError when what is typed shall go to a terminal, and nobody types."""
+    if interactive and tty and not sys.stdin.isatty():
+        raise ValueError("the input device is not a TTY")
+
+
+NEVER_RAN, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
+
+
+def exit_code_of(error: Exception) -> int:
+    """Why a container did not run, as a shell would say it: by the words that docker's command looks for as well."""
+    text = str(error)
+    if not isinstance(error, ApiError):
+        return NEVER_RAN
+    if "executable file not found" in text or "no such file or directory" in text:
+        return NOT_FOUND
+    return NOT_EXECUTABLE if "permission denied" in text or "is a directory" in text else NEVER_RAN
+
+
+@contextmanager
+def attached(daemon: Client, id_: str, *, stdin: bool) -> Iterator[Hijacked]:
     query = {"stream": "1", "stdout": "1", "stderr": "1", "stdin": "1" if stdin else "0"}
-    connection = daemon.hijack(f"/containers/{id_}/attach", query)
-    with connection:
-        waiting = daemon.stream("POST", f"/containers/{id_}/wait", {"condition": "next-exit"})
-        with waiting as ended:
-            if start:
-                daemon.post(f"/containers/{id_}/start")
-            if tty:
-                with raw_terminal(lambda rows, columns: resize(daemon, f"/containers/{id_}", rows, columns)):
-                    join_streams(connection, stdin=stdin, tty=True)
-            else:
-                join_streams(connection, stdin=stdin, tty=False)
-            return int(json.loads(ended.read())["StatusCode"])
+    stream = daemon.hijack(f"/containers/{id_}/attach", query)
+    with stream.connection:
+        yield stream
+
+
+def waiting(daemon: Client, id_: str, condition: str) -> AbstractContextManager[HTTPResponse]:
+    """The answer whose body comes when the container has ended; it is registered by then."""
+    return daemon.stream("POST", f"/containers/{id_}/wait", {"condition": condition})
+
+
+def carry(daemon: Client, id_: str, stream: Hijacked, ended: HTTPResponse, *, stdin: bool, tty: bool) -> int:
+    """Join this process to a container that runs, until it ends or the user detaches; returns its exit code."""
+    path = f"/containers/{id_}"
+    if tty:
+        with raw_terminal(lambda rows, columns: resize(daemon, path, rows, columns)):
+            detached = join_streams(stream, stdin=stdin, tty=True)
+        if detached:
+            print_warning("read escape sequence")
+            return 0
+    else:
+        with forwarded_signals(lambda number: daemon.post(f"{path}/kill", {"signal": number})):
+            join_streams(stream, stdin=stdin, tty=False)
+    body = ended.read()
+    if not body:
+        raise Unreachable(f"the daemon at {daemon.host} went away; the container goes on")
+    return int(json.loads(body)["StatusCode"])
 
 
 def resize(daemon: Client, path: str, rows: int, columns: int) -> None:
@@ -293,11 +347,15 @@ def logs(
 def attach(container: Container) -> None:
     """Join this terminal to a running container."""
     daemon = client()
-    config = daemon.get(f"/containers/{container}/json")["Config"]
-    raise typer.Exit(run_attached(daemon, container, stdin=config["OpenStdin"], tty=config["Tty"], start=False))
+    inspected = daemon.get(f"/containers/{container}/json")
+    if not inspected["State"]["Running"]:
+        raise ValueError("cannot attach to a stopped container, start it first")
+    id_, stdin, tty = inspected["Id"], inspected["Config"]["OpenStdin"], inspected["Config"]["Tty"]
+    with attached(daemon, id_, stdin=stdin) as stream, waiting(daemon, id_, "not-running") as ended:
+        raise typer.Exit(carry(daemon, id_, stream, ended, stdin=stdin, tty=tty))
 
 
-@verb(app, COMMANDS, "exec", word="exec", passes_options=True)
+@verb(app, COMMANDS, "exec", word="exec", reads=RunsCommand)
 def exec_(
     container: Container,
     command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARG…]", show_default=False)],
@@ -311,8 +369,8 @@ def exec_(
 ) -> None:
     """Run a command in a running container."""
     daemon = client()
-    if tty and interactive and not sys.stdin.isatty():
-        raise ValueError("the input device is not a TTY")
+    if not detach:
+        check_terminal(interactive, tty)
     body = {
         "AttachStdin": interactive,
         "AttachStdout": not detach,
@@ -328,11 +386,14 @@ def exec_(
     if detach:
         daemon.post(f"/exec/{id_}/start", body={"Detach": True, "Tty": tty})
         return
-    connection = daemon.hijack(f"/exec/{id_}/start", body={"Detach": False, "Tty": tty})
-    with connection:
+    begin = {"Detach": False, "Tty": tty} | ({"ConsoleSize": list(window_size())} if tty else {})
+    stream = daemon.hijack(f"/exec/{id_}/start", body=begin)
+    with stream.connection:
         if tty:
-            with raw_terminal(lambda rows, columns: resize(daemon, f"/exec/{id_}", rows, columns)):
-                join_streams(connection, stdin=interactive, tty=True)
+            with raw_terminal(lambda rows, columns: resize(daemon, f"/exec/{id_}", rows, columns)) as tell_size:
+                if join_streams(stream, stdin=interactive, tty=True, begun=tell_size):
+                    print_warning("read escape sequence")
+                    return
         else:
-            join_streams(connection, stdin=interactive, tty=False)
+            join_streams(stream, stdin=interactive, tty=False)
     raise typer.Exit(daemon.get(f"/exec/{id_}/json")["ExitCode"])

@@ -10,6 +10,7 @@ from typing import Any
 
 from swarmpy.cli import values
 from swarmpy.cli.environment_flags import env_files, environment, variable
+from swarmpy.cli.failures import WrongFlag
 from swarmpy.cli.flags import Flag, absent, extends, into, merges, sets
 from swarmpy.cli.health_flags import health_flags
 from swarmpy.cli.terminal import window_size
@@ -27,7 +28,7 @@ def publish(body: JSON, items: list[str]) -> None:
         outer, _, inner = numbers.rpartition(":")
         address, _, port = outer.rpartition(":")
         if not inner.isdigit():
-            raise ValueError(f"--publish: {item!r}: {inner!r} is not a port from 1 to 65535")
+            raise WrongFlag(f"--publish: {item!r}: {inner!r} is not a port from 1 to 65535")
         name = f"{inner}/{protocol or 'tcp'}"
         bindings.setdefault(name, []).append({"HostIp": address, "HostPort": port})
         into(body, "ExposedPorts")[name] = {}
@@ -37,7 +38,7 @@ def restart(body: JSON, text: str) -> None:
     """`no`, `always`, `unless-stopped` or `on-failure[:N]`."""
     policy, _, attempts = text.partition(":")
     if attempts and not attempts.isdigit():
-        raise ValueError(f"--restart: {text!r}: {attempts!r} is not a number of restarts")
+        raise WrongFlag(f"--restart: {text!r}: {attempts!r} is not a number of restarts")
     into(body, "HostConfig")["RestartPolicy"] = {"Name": policy, "MaximumRetryCount": int(attempts or 0)}
 
 

@@ -7,30 +7,37 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
 from swarmpy.cli import values
+from swarmpy.cli.failures import WrongFlag
 
-__all__ = ["Edit", "Flag", "absent", "apply", "drops", "extends", "forgets", "into", "merges", "sets", "takes"]
+__all__ = [
+    "Edit", "Flag", "absent", "apply", "drops", "extends", "forgets", "into", "merges", "sets", "takes", "with_flags",
+]  # fmt: skip
 
 JSON = dict[str, Any]
 Edit = Callable[[JSON, Any], None]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Flag:
+class Flag(NamedTuple):
     name: str  # without the dashes
     type: Any  # what typer parses: str, int, float, bool, list[str]
     help: str
     edit: Edit
     short: str = ""
+    can_be_taken_back: bool = False
 
     @property
     def parameter(self) -> str:
         return self.name.replace("-", "_")
+
+    @property
+    def is_switch(self) -> bool:
+        return self.type is bool and not self.name.startswith("no-")
 
 
 def apply(spec: JSON, flags: tuple[Flag, ...], given: dict[str, Any]) -> None:
@@ -41,34 +48,43 @@ def apply(spec: JSON, flags: tuple[Flag, ...], given: dict[str, Any]) -> None:
             flag.edit(spec, value)
 
 
-def takes(flags: tuple[Flag, ...], *, take_back: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command that has `**given` a parameter for each flag, as typer reads them from a signature.
+def takes(flags: tuple[Flag, ...], *, take_back: bool = False) -> Callable[[Function], Function]:
+    """Say that a command takes these flags, into its `**given`. Typer is told when the command is typed: `with_flags`.
 
     `take_back`: what is on can be turned off (`--no-init`).
     """
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(function, eval_str=True)
-        own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-        added = []
-        for flag in flags:
-            long = f"--{flag.name}"
-            if take_back and flag.type is bool and not flag.name.startswith("no-"):
-                long += f"/--no-{flag.name}"
-            names = ([f"-{flag.short}"] if flag.short else []) + [long]
-            option = typer.Option(*names, help=flag.help, show_default=False)
-            kind = flag.type if flag.type == list[str] else flag.type | None
-            default: list[str] | None = [] if flag.type == list[str] else None
-            added.append(
-                inspect.Parameter(
-                    flag.parameter, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
-                )
-            )
-        function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
-        function.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
+    def decorate(function: Function) -> Function:
+        function.flags = [  # type: ignore[attr-defined]  # read by with_flags
+            flag._replace(can_be_taken_back=True) if take_back and flag.is_switch else flag for flag in flags
+        ]
         return function
 
     return decorate
+
+
+def with_flags(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with a parameter for each flag that it `takes`, as typer reads them from a signature."""
+    flags: list[Flag] = getattr(function, "flags", [])
+    if not flags:
+        return function
+    signature = inspect.signature(function, eval_str=True)
+    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    parameters = [*own, *map(_parameter, flags)]
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return function
+
+
+def _parameter(flag: Flag) -> inspect.Parameter:
+    names = f"--{flag.name}/--no-{flag.name}" if flag.can_be_taken_back else f"--{flag.name}"
+    option = typer.Option(*([f"-{flag.short}"] if flag.short else []), names, help=flag.help, show_default=False)
+    many = flag.type == list[str]
+    default: list[str] | None = [] if many else None
+    kind = flag.type if many else flag.type | None
+    return inspect.Parameter(
+        flag.parameter, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )
 
 
 def absent(*names: str) -> tuple[Flag, ...]:
@@ -76,7 +92,7 @@ def absent(*names: str) -> tuple[Flag, ...]:
 
     def refuse(name: str) -> Edit:
         def edit(spec: JSON, value: Any) -> None:
-            raise ValueError(f"--{name} is not supported by this version of swarmpy")
+            raise WrongFlag(f"--{name} is not supported by this version of swarmpy")
 
         return edit
 

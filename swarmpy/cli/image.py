@@ -9,18 +9,20 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarmpy.cli.client import Client
-from swarmpy.cli.commands import Command, client, noun, verb
+from swarmpy.cli.commands import client, noun, verb
 from swarmpy.cli.output import age, print_rows, print_text, print_warning, short_id, size_text
 from swarmpy.cli.registry_auth import auth_for
 from swarmpy.cli.values import filters_json
 
+if TYPE_CHECKING:
+    from swarmpy.cli.client import Client
+
 app = noun()
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, str] = {}
 
 Images = Annotated[list[str], typer.Argument(metavar="IMAGE…", show_default=False)]
 Image = Annotated[str, typer.Argument(metavar="IMAGE", show_default=False)]

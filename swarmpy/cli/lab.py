@@ -10,12 +10,14 @@ from typing import Annotated
 
 import typer
 
-from swarmpy.cli.commands import Command, noun, verb
+from swarmpy.cli.commands import noun, verb
+from swarmpy.cli.dialect import RunsCommandInHost
 from swarmpy.cli.output import print_rows, print_text, print_warning
 from swarmpy.lab import verbs
+from swarmpy.lab.plan import DEFAULT_NAME
 
 app = noun()
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, str] = {}
 
 Name = Annotated[str, typer.Option("--name", help="Which lab")]
 Host = Annotated[str, typer.Argument(metavar="HOST", show_default=False)]
@@ -27,7 +29,7 @@ Format = Annotated[str, typer.Option("--format", help="json, or a template such 
 def up(
     managers: Annotated[int, typer.Option("--managers", help="Hosts that are managers")] = 3,
     workers: Annotated[int, typer.Option("--workers", help="Hosts that are workers")] = 3,
-    name: Name = verbs.DEFAULT_NAME,
+    name: Name = DEFAULT_NAME,
     no_swarm: Annotated[bool, typer.Option("--no-swarm", help="Leave the daemons alone, in no swarm")] = False,
 ) -> None:
     """Make a lab and start its hosts."""
@@ -62,14 +64,14 @@ def show(name: str | None, format_: str) -> None:
     print_rows(rows, ["LAB", "NAME", "ROLE", "ADDRESS", "DOCKER_HOST", "STATE"], format_)
 
 
-@verb(app, COMMANDS, "exec", passes_options=True)
+@verb(app, COMMANDS, "exec", reads=RunsCommandInHost)
 def exec_(
     host: Host,
     command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARG…]", show_default=False)],
-    name: Name = verbs.DEFAULT_NAME,
+    name: Name = DEFAULT_NAME,
 ) -> None:
-    """Run a command in a host, with DOCKER_HOST set: exec HOST -- COMMAND."""
-    raise typer.Exit(verbs.execute(host, command[1:] if command[0] == "--" else command, name))
+    """Run a command in a host, with DOCKER_HOST set: exec HOST [--] COMMAND."""
+    raise typer.Exit(verbs.execute(host, command, name))
 
 
 @verb(app, COMMANDS, "kill")
@@ -78,32 +80,32 @@ def kill(
     with_containers: Annotated[
         bool, typer.Option("--with-containers", help="The whole host, as if power failed")
     ] = False,
-    name: Name = verbs.DEFAULT_NAME,
+    name: Name = DEFAULT_NAME,
 ) -> None:
     """Kill a host's daemon with SIGKILL."""
     verbs.kill(host, name, with_containers=with_containers)
 
 
 @verb(app, COMMANDS, "start")
-def start(host: Host, name: Name = verbs.DEFAULT_NAME) -> None:
+def start(host: Host, name: Name = DEFAULT_NAME) -> None:
     """Boot what is down, and wait for the daemon."""
     verbs.start(host, name)
 
 
 @verb(app, COMMANDS, "stop")
-def stop(host: Host, name: Name = verbs.DEFAULT_NAME) -> None:
+def stop(host: Host, name: Name = DEFAULT_NAME) -> None:
     """End a host's daemon in order; its containers stay."""
     verbs.stop(host, name)
 
 
 @verb(app, COMMANDS, "pause")
-def pause(host: Host, daemon_only: DaemonOnly = False, name: Name = verbs.DEFAULT_NAME) -> None:
+def pause(host: Host, daemon_only: DaemonOnly = False, name: Name = DEFAULT_NAME) -> None:
     """Let a host stand still."""
     verbs.pause(host, name, daemon_only=daemon_only)
 
 
 @verb(app, COMMANDS, "resume")
-def resume(host: Host, daemon_only: DaemonOnly = False, name: Name = verbs.DEFAULT_NAME) -> None:
+def resume(host: Host, daemon_only: DaemonOnly = False, name: Name = DEFAULT_NAME) -> None:
     """Let a host go on."""
     verbs.resume(host, name, daemon_only=daemon_only)
 
@@ -112,7 +114,7 @@ def resume(host: Host, daemon_only: DaemonOnly = False, name: Name = verbs.DEFAU
 def partition(
     groups: Annotated[list[str], typer.Argument(metavar="A,B C,D", show_default=False)],
     one_way: Annotated[bool, typer.Option("--one-way", help="Only what the first group sends is lost")] = False,
-    name: Name = verbs.DEFAULT_NAME,
+    name: Name = DEFAULT_NAME,
 ) -> None:
     """Cut groups of hosts off from each other; one group alone from everybody else."""
     verbs.partition(groups, name, one_way=one_way)
@@ -124,14 +126,14 @@ def delay(
     seconds: Annotated[float, typer.Argument(metavar="SECONDS", show_default=False)],
     jitter: Annotated[float, typer.Option("--jitter", help="Seconds more or less")] = 0.0,
     loss: Annotated[float, typer.Option("--loss", help="Probability of loss, 0 to 1")] = 0.0,
-    name: Name = verbs.DEFAULT_NAME,
+    name: Name = DEFAULT_NAME,
 ) -> None:
     """Make the links of hosts slow or lossy."""
     verbs.delay(hosts, seconds, name, jitter_s=jitter, loss=loss)
 
 
 @verb(app, COMMANDS, "heal")
-def heal(name: Name = verbs.DEFAULT_NAME) -> None:
+def heal(name: Name = DEFAULT_NAME) -> None:
     """End every partition, delay and loss."""
     verbs.heal(name)
 
@@ -139,7 +141,7 @@ def heal(name: Name = verbs.DEFAULT_NAME) -> None:
 @verb(app, COMMANDS, "down")
 def down(
     everything: Annotated[bool, typer.Option("--all", help="Every lab, also what a crashed one left behind")] = False,
-    name: Name = verbs.DEFAULT_NAME,
+    name: Name = DEFAULT_NAME,
 ) -> None:
     """Remove a lab; nothing of it is left."""
     for gone in verbs.down(name, everything=everything):

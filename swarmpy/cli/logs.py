@@ -8,14 +8,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from http.client import HTTPResponse
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote
 
 from swarmpy.cli import values
-from swarmpy.cli.client import ApiError, Client
+from swarmpy.cli.failures import ApiError
 from swarmpy.cli.output import short_id
 from swarmpy.cli.tasks import Names
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
+    from swarmpy.cli.client import Client
 
 __all__ = ["frames", "print_logs", "print_service_logs"]
 

@@ -8,10 +8,17 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Iterable
+
+from swarmpy.cli.failures import FLAG_ERROR, ApiError, Unreachable, Usage, WrongFlag
+from swarmpy.errors import SwarmpyError
 
 __all__ = ["main"]
 
-# Commands with verbs below them, and the commands of one word, each with the module whose `app` has it.
+ABOUT = "A container engine and a self-healing cluster, driven by the docker commands you know."
+
+# Commands with verbs below them, and the commands of one word, each with the module that has it. What they do is said
+# here once more, because asking all modules would take longer than anything else a command does; a test compares.
 NOUNS = {
     "service": "Services of the swarm",
     "node": "Nodes of the swarm",
@@ -22,59 +29,111 @@ NOUNS = {
     "lab": "A whole cluster on this machine, for trying out and testing",
 }
 WORDS = {
-    "container": (
-        "attach",
-        "create",
-        "exec",
-        "inspect",
-        "kill",
-        "logs",
-        "pause",
-        "ps",
-        "rename",
-        "restart",
-        "rm",
-        "run",
-        "start",
-        "stop",
-        "top",
-        "unpause",
-        "wait",
-    ),
-    "image": ("images", "import", "load", "pull", "rmi", "save", "tag"),
-    "system": ("events", "info", "version"),
+    "attach": ("container", "Join this terminal to a running container"),
+    "create": ("container", "Make a container, and do not start it"),
+    "events": ("system", "Show what happens, as it happens"),
+    "exec": ("container", "Run a command in a running container"),
+    "images": ("image", "List images"),
+    "import": ("image", "Make an image from a tar of a root file system"),
+    "info": ("system", "Show the daemon, its host and its swarm"),
+    "inspect": ("container", "Show containers in full; as a word of its own also images, services and nodes"),
+    "kill": ("container", "Send containers a signal"),
+    "load": ("image", "Take in images from an archive"),
+    "logs": ("container", "Show what a container printed"),
+    "pause": ("container", "Freeze containers"),
+    "ps": ("container", "List containers"),
+    "pull": ("image", "Fetch an image from its registry"),
+    "rename": ("container", "Give a container another name"),
+    "restart": ("container", "Stop containers and start them again"),
+    "rm": ("container", "Remove containers"),
+    "rmi": ("image", "Remove images"),
+    "run": ("container", "Make a container and start it"),
+    "save": ("image", "Write images to an archive"),
+    "start": ("container", "Start containers"),
+    "stop": ("container", "Stop containers"),
+    "tag": ("image", "Give an image another name"),
+    "top": ("container", "List the processes of a container"),
+    "unpause": ("container", "Let frozen containers go on"),
+    "version": ("system", "Show the versions of this command and of the daemon"),
+    "wait": ("container", "Wait until containers have ended and print their exit codes"),
 }
+HELP = ("--help", "-h", "help")
 
 
 def main() -> None:
     """The entry point of the `swarmpy` command."""
-    arguments = split_host(sys.argv[1:])
-    command = next((argument for argument in arguments if not argument.startswith("-")), "")
-    import typer
+    words = split_host(sys.argv[1:])
+    path = " ".join(["swarmpy", *words[: 2 if words and words[0] in NOUNS else 1]])
+    try:
+        sys.exit(dispatch(words))
+    except Usage as error:
+        fail(f"swarmpy: {error}\n\nRun '{path} --help' for more information", error.exit_code)
+    except ApiError as error:
+        fail(f"Error response from daemon: {error}", 1)
+    except WrongFlag as error:
+        fail(f"swarmpy: {error}", FLAG_ERROR)
+    except (Unreachable, SwarmpyError, ValueError) as error:
+        fail(str(error), 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
-    app = typer.Typer(
-        name="swarmpy",
-        help="A container engine and a self-healing cluster, driven by the docker commands you know.",
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"]},
+
+def dispatch(words: list[str]) -> int:
+    """Run what the words mean; returns the exit code. Raises Usage when they mean nothing."""
+    if not words or words[0] in HELP:
+        sys.stdout.write(overview())
+        return 0
+    name, rest = words[0], words[1:]
+    if name in WORDS:
+        return run(WORDS[name][0], name, rest)
+    if name not in NOUNS:
+        flag = name.startswith("-")
+        raise Usage(f"unknown flag: {name}" if flag else f"unknown command: swarmpy {name}", FLAG_ERROR if flag else 1)
+    if not rest or rest[0] in HELP:
+        sys.stdout.write(overview_of(name))
+        return 0
+    return run(name, f"{name} {rest[0]}", rest[1:])
+
+
+def run(noun: str, path: str, words: list[str]) -> int:
+    """Run a verb of a noun: `service ls`, or a word of its own such as `ps`."""
+    module = importlib.import_module(f"swarmpy.cli.{noun}")
+    from swarmpy.cli.commands import run_verb  # not for the overview, which needs no typer
+
+    verb = module.COMMANDS[path] if path in WORDS else path.split()[1]
+    return run_verb(module.app, verb, f"swarmpy {path}", words)
+
+
+def overview() -> str:
+    """The help of `swarmpy`."""
+    words = [(name, about) for name, (_, about) in WORDS.items()]
+    return (
+        f"Usage:  swarmpy [OPTIONS] COMMAND\n\n{ABOUT}\n\nCommands with commands of their own:\n"
+        f"{columns(NOUNS.items())}\nCommands:\n{columns(words)}\n"
+        "Options:\n  -H, --host string   Where the daemon listens (SWARMPY_HOST, DOCKER_HOST)\n\n"
+        "Run 'swarmpy COMMAND --help' for more information on a command.\n"
     )
 
-    @app.callback()
-    def options() -> None:
-        """A container engine and a self-healing cluster, driven by the docker commands you know."""
 
-    for noun, help_ in NOUNS.items():
-        words = WORDS.get(noun, ())
-        if command and command != noun and command not in words:
-            continue
-        module = importlib.import_module(f"swarmpy.cli.{noun}")
-        app.add_typer(module.app, name=noun, help=help_)
-        for word in words:
-            app.command(name=word, **module.COMMANDS[word].settings)(module.COMMANDS[word].function)
-    run(app, arguments)
+def overview_of(noun: str) -> str:
+    """The help of one noun."""
+    module = importlib.import_module(f"swarmpy.cli.{noun}")
+    from swarmpy.cli.commands import summaries
+
+    return (
+        f"Usage:  swarmpy {noun} COMMAND\n\n{NOUNS[noun]}\n\nCommands:\n{columns(summaries(module.app))}\n"
+        f"Run 'swarmpy {noun} COMMAND --help' for more information on a command.\n"
+    )
+
+
+def columns(rows: Iterable[tuple[str, str]]) -> str:
+    """Names and what they mean."""
+    listed = list(rows)
+    width = max(len(name) for name, _ in listed)
+    return "".join(f"  {name:<{width}}   {meaning}\n" for name, meaning in listed)
 
 
 def split_host(arguments: list[str]) -> list[str]:
@@ -91,23 +150,6 @@ def split_host(arguments: list[str]) -> list[str]:
         os.environ["SWARMPY_HOST"] = value
         rest.pop(0)
     return ["version"] if rest in (["--version"], ["-v"]) else rest
-
-
-def run(app: object, arguments: list[str]) -> None:
-    from swarmpy.cli.client import ApiError, Unreachable
-    from swarmpy.errors import SwarmpyError
-
-    try:
-        app(args=arguments, prog_name="swarmpy")  # type: ignore[operator]  # typer's app is callable; kept untyped here
-    except ApiError as error:
-        fail(f"Error response from daemon: {error}", 1)
-    except (Unreachable, SwarmpyError, ValueError) as error:
-        fail(str(error), 1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def fail(message: str, code: int) -> None:

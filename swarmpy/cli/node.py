@@ -6,19 +6,22 @@ Source  docker node; Docker Engine API, paths under /nodes.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from swarmpy.cli import values
-from swarmpy.cli.client import ApiError, Client
-from swarmpy.cli.commands import Command, client, each, noun, verb
+from swarmpy.cli.commands import client, each, noun, verb
+from swarmpy.cli.failures import ApiError
 from swarmpy.cli.output import print_rows, print_text
 from swarmpy.cli.tasks import print_tasks
 from swarmpy.cli.values import filters_json
 
+if TYPE_CHECKING:
+    from swarmpy.cli.client import Client
+
 app = noun()
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, str] = {}
 
 Nodes = Annotated[list[str], typer.Argument(metavar="NODE…", show_default=False)]
 Format = Annotated[str, typer.Option("--format", help="json, or a template such as {{.Hostname}}")]

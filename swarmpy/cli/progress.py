@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from swarmpy.cli.client import Client
 from swarmpy.cli.output import print_text
+
+if TYPE_CHECKING:
+    from swarmpy.cli.client import Client
 
 __all__ = ["wait_for_service"]
 

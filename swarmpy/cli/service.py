@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from swarmpy.cli.commands import Command, client, each, noun, verb
+from swarmpy.cli.commands import client, each, noun, verb
+from swarmpy.cli.dialect import RunsCommand
 from swarmpy.cli.flags import apply, takes
 from swarmpy.cli.logs import print_service_logs
 from swarmpy.cli.output import print_rows, print_text, print_warning, short_id
@@ -21,7 +22,7 @@ from swarmpy.cli.tasks import print_tasks
 from swarmpy.cli.values import filters_json
 
 app = noun()
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, str] = {}
 
 Services = Annotated[list[str], typer.Argument(metavar="SERVICE…", show_default=False)]
 Service = Annotated[str, typer.Argument(metavar="SERVICE", show_default=False)]
@@ -33,7 +34,7 @@ NoProgress = Annotated[bool, typer.Option("--quiet", "-q", help="Wait, but show 
 WithAuth = Annotated[bool, typer.Option("--with-registry-auth", help="Send the registry's credentials to the nodes")]
 
 
-@verb(app, COMMANDS, "create", passes_options=True)
+@verb(app, COMMANDS, "create", reads=RunsCommand)
 @takes(CREATE)
 def create(
     image: Annotated[str, typer.Argument(metavar="IMAGE", show_default=False)],

@@ -13,6 +13,7 @@ from typing import Any
 
 from swarmpy.cli import values
 from swarmpy.cli.environment_flags import env_files, environment, variable
+from swarmpy.cli.failures import WrongFlag
 from swarmpy.cli.flags import Edit, Flag, absent, drops, extends, forgets, into, merges, sets
 from swarmpy.cli.health_flags import health_flags
 
@@ -30,7 +31,7 @@ def preferences(items: list[str]) -> list[JSON]:
     for item in items:
         strategy, _, descriptor = item.partition("=")
         if strategy != "spread" or not descriptor:
-            raise ValueError(f"--placement-pref: {item!r} is not spread=node.labels.NAME")
+            raise WrongFlag(f"--placement-pref: {item!r} is not spread=node.labels.NAME")
         result.append({"Spread": {"SpreadDescriptor": descriptor}})
     return result
 
@@ -52,7 +53,7 @@ def mode(spec: JSON, text: str) -> None:
         "global-job": "GlobalJob",
     }
     if text not in names:
-        raise ValueError(f"--mode: {text!r} is not one of {', '.join(names)}")
+        raise WrongFlag(f"--mode: {text!r} is not one of {', '.join(names)}")
     spec.setdefault("Mode", {}).setdefault(names[text], {})
 
 

@@ -5,17 +5,19 @@ Source  docker swarm; Docker Engine API, paths under /swarm.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from swarmpy.cli import values
-from swarmpy.cli.client import Client
-from swarmpy.cli.commands import Command, client, noun, verb
+from swarmpy.cli.commands import client, noun, verb
 from swarmpy.cli.output import print_text
 
+if TYPE_CHECKING:
+    from swarmpy.cli.client import Client
+
 app = noun()
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, str] = {}
 
 DEFAULT_PORT = 2377
 Availability = Annotated[str, typer.Option("--availability", help="active, pause or drain")]

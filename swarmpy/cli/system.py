@@ -11,14 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from swarmpy import __version__
-from swarmpy.cli.client import API_VERSION, Unreachable
-from swarmpy.cli.commands import Command, client, noun, verb
+from swarmpy.cli.commands import client, noun, verb
+from swarmpy.cli.failures import Unreachable
 from swarmpy.cli.logs import since_text
 from swarmpy.cli.output import print_rows, print_text, print_warning
 from swarmpy.cli.values import filters_json
 
 app = noun()
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, str] = {}
 
 Format = Annotated[str, typer.Option("--format", "-f", help="json, or a template such as {{.ServerVersion}}")]
 
@@ -26,6 +26,8 @@ Format = Annotated[str, typer.Option("--format", "-f", help="json, or a template
 @verb(app, COMMANDS, "version", word="version")
 def version(format_: Format = "") -> None:
     """Show the versions of this command and of the daemon."""
+    from swarmpy.cli.client import API_VERSION
+
     shown: dict[str, Any] = {"Client": {"Version": __version__, "ApiVersion": API_VERSION.removeprefix("v")}}
     unreachable = ""
     try:

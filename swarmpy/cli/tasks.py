@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from swarmpy.cli.client import ApiError, Client
+from swarmpy.cli.failures import ApiError
 from swarmpy.cli.output import age, print_rows, short_id
+
+if TYPE_CHECKING:
+    from swarmpy.cli.client import Client
 
 __all__ = ["Names", "print_tasks"]
 

@@ -15,12 +15,25 @@ import termios
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
-__all__ = ["join_streams", "raw_terminal", "window_size"]
+from swarmpy.cli.failures import ApiError
+from swarmpy.detach_keys import DetachKeys
+
+__all__ = ["Hijacked", "forwarded_signals", "join_streams", "raw_terminal", "window_size"]
 
 CHUNK = 65536
 HEADER = 8
+CONFLICT = 409
+FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 Resize = Callable[[int, int], None]
+
+
+class Hijacked(NamedTuple):
+    """A connection that carries a process's streams. `early` came with the head of the answer."""
+
+    connection: socket.socket
+    early: bytes
 
 
 def window_size() -> tuple[int, int]:
@@ -30,49 +43,107 @@ def window_size() -> tuple[int, int]:
 
 
 @contextmanager
-def raw_terminal(on_resize: Resize) -> Iterator[None]:
-    """Keys go through unread while inside; every change of the window's size is told."""
+def raw_terminal(resize: Resize) -> Iterator[Callable[[], None]]:
+    """Keys go through unread while inside; every change of the window's size is told.
+
+    Yields what tells the size once more: a process that has not begun yet, or has just ended, cannot be told.
+    """
+
+    def tell(*_: object) -> None:
+        try:
+            resize(*window_size())
+        except ApiError as error:
+            if error.status != CONFLICT:
+                raise
+
     if not sys.stdin.isatty():
-        yield
+        yield lambda: None
         return
     before = termios.tcgetattr(sys.stdin)
-    previous = signal.signal(signal.SIGWINCH, lambda *_: on_resize(*window_size()))
+    previous = signal.signal(signal.SIGWINCH, tell)
     try:
-        tty.setraw(sys.stdin)
-        on_resize(*window_size())
-        yield
+        tty.setraw(sys.stdin, termios.TCSANOW)  # what has been typed ahead is for the container
+        tell()
+        yield tell
     finally:
         signal.signal(signal.SIGWINCH, previous)
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
-def join_streams(connection: socket.socket, *, stdin: bool, tty: bool) -> None:
-    """Copy until the container's side ends. End of our input is passed on by closing that half of the connection."""
-    split = Demultiplexer()
+@contextmanager
+def forwarded_signals(send: Callable[[int], None]) -> Iterator[None]:
+    """What this process is told to do, the container is told instead."""
+
+    def forward(number: int, _: object) -> None:
+        try:
+            send(number)
+        except ApiError as error:
+            if error.status != CONFLICT:  # it has just ended
+                raise
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def join_streams(stream: Hijacked, *, stdin: bool, tty: bool, begun: Callable[[], None] = lambda: None) -> bool:
+    """Copy until the container's side ends. End of our input is passed on by closing that half of the connection.
+
+    `begun` is called with the first output. Returns True when the user has pressed the keys that detach, and False
+    otherwise.
+    """
+    connection = stream.connection
+    output = _Output(tty)
+    keys = DetachKeys() if tty else None
+    if stream.early:
+        output.write(stream.early)
     with selectors.DefaultSelector() as selector:
         selector.register(connection, selectors.EVENT_READ)
         if stdin:
-            try:
-                selector.register(sys.stdin, selectors.EVENT_READ)
-            except PermissionError:  # epoll(7): a plain file is always ready, and cannot be polled
-                connection.sendall(sys.stdin.buffer.read())
-                connection.shutdown(socket.SHUT_WR)
+            _register_input(selector, connection)
         while True:
             for key, _ in selector.select():
                 if key.fileobj is connection:
                     data = connection.recv(CHUNK)
                     if not data:
-                        return
-                    if tty:
-                        write(1, data)
-                    else:
-                        for stream, part in split.feed(data):
-                            write(2 if stream == 2 else 1, part)
+                        return False
+                    if not output.begun:
+                        begun()
+                    output.write(data)
                 elif data := os.read(sys.stdin.fileno(), CHUNK):
-                    connection.sendall(data)
+                    connection.sendall(keys.feed(data) if keys else data)
+                    if keys and keys.pressed:
+                        return True
                 else:
                     selector.unregister(sys.stdin)
                     connection.shutdown(socket.SHUT_WR)
+
+
+def _register_input(selector: selectors.BaseSelector, connection: socket.socket) -> None:
+    try:
+        selector.register(sys.stdin, selectors.EVENT_READ)
+    except PermissionError:  # epoll(7): a plain file is always ready, and cannot be polled
+        connection.sendall(sys.stdin.buffer.read())
+        connection.shutdown(socket.SHUT_WR)
+
+
+class _Output:
+    """Where what comes goes: a terminal's bytes to stdout, frames to stdout or stderr."""
+
+    def __init__(self, tty: bool) -> None:
+        self._split = None if tty else Demultiplexer()
+        self.begun = False
+
+    def write(self, data: bytes) -> None:
+        self.begun = True
+        if self._split is None:
+            write(1, data)
+            return
+        for stream, part in self._split.feed(data):
+            write(2 if stream == 2 else 1, part)
 
 
 class Demultiplexer:

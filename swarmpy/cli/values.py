@@ -1,7 +1,6 @@
 """What people type on a command line, as the API wants it: durations, sizes, ports, mounts, key=value pairs.
 
-Source  Go's time.ParseDuration; docker's `--publish`, `--mount`, `--ulimit`. Every refusal is a ValueError that names
-the flag and quotes what was typed.
+Source  Go's time.ParseDuration; docker's `--publish`, `--mount`, `--ulimit`. Every refusal is a WrongFlag.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from swarmpy.cli.failures import WrongFlag
 
 __all__ = [
     "device", "duration_ns", "env", "filters_json", "lines", "mount", "nano_cpus", "pairs", "port_range", "ports",
@@ -30,7 +31,7 @@ def duration_ns(flag: str, text: str) -> int:
     if text == "0":
         return 0
     if not text or DURATION.sub("", text):
-        raise ValueError(f"--{flag}: {text!r} is not a duration such as 10s, 1m30s or 500ms")
+        raise WrongFlag(f"--{flag}: {text!r} is not a duration such as 10s, 1m30s or 500ms")
     return int(sum(float(number) * UNITS_NS[unit] for number, unit in DURATION.findall(text)))
 
 
@@ -38,7 +39,7 @@ def size_bytes(flag: str, text: str) -> int:
     """`64m` -> bytes, in powers of 1024."""
     found = SIZE.match(text)
     if not found:
-        raise ValueError(f"--{flag}: {text!r} is not a size such as 512k, 64m or 1g")
+        raise WrongFlag(f"--{flag}: {text!r} is not a size such as 512k, 64m or 1g")
     return int(float(found.group(1)) * SIZE_UNITS[found.group(2).lower()])
 
 
@@ -46,7 +47,7 @@ def nano_cpus(flag: str, text: str) -> int:
     try:
         return round(float(text) * 10**9)
     except ValueError:
-        raise ValueError(f"--{flag}: {text!r} is not a number of CPUs such as 0.5") from None
+        raise WrongFlag(f"--{flag}: {text!r} is not a number of CPUs such as 0.5") from None
 
 
 def pairs(flag: str, items: Iterable[str]) -> dict[str, str]:
@@ -55,7 +56,7 @@ def pairs(flag: str, items: Iterable[str]) -> dict[str, str]:
     for item in items:
         name, _, value = item.partition("=")
         if not name:
-            raise ValueError(f"--{flag}: {item!r} has no name before the '='")
+            raise WrongFlag(f"--{flag}: {item!r} has no name before the '='")
         result[name] = value
     return result
 
@@ -64,6 +65,8 @@ def env(items: Iterable[str], environment: dict[str, str]) -> list[str]:
     """`A=1` stays; `A` alone takes its value from this process, and is left out where that has none."""
     result = []
     for item in items:
+        if not item.partition("=")[0]:
+            raise WrongFlag(f"--env: {item!r} has no name")
         if "=" in item:
             result.append(item)
         elif item in environment:
@@ -78,7 +81,7 @@ def lines(flag: str, paths: Iterable[str]) -> list[str]:
         try:
             text = Path(path).read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"--{flag}: {path}: {getattr(error, 'strerror', None) or 'is not text'}") from error
+            raise WrongFlag(f"--{flag}: {path}: {getattr(error, 'strerror', None) or 'is not text'}") from error
         found += [line.lstrip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     return found
 
@@ -90,11 +93,11 @@ def ports(text: str) -> list[JSON]:
     numbers, _, protocol = text.partition("/")
     published, colon, target = numbers.rpartition(":")
     if ":" in published:
-        raise ValueError(f"--publish: {text!r}: a host address is not possible for a service")
+        raise WrongFlag(f"--publish: {text!r}: a host address is not possible for a service")
     targets = port_range("publish", text, target)
     publisheds = port_range("publish", text, published) if colon and published else [0] * len(targets)
     if len(targets) != len(publisheds):
-        raise ValueError(f"--publish: {text!r}: the two ranges are not equally long")
+        raise WrongFlag(f"--publish: {text!r}: the two ranges are not equally long")
     return [
         {
             "Protocol": protocol or "tcp",
@@ -112,10 +115,10 @@ def long_port(text: str) -> JSON:
     for field in text.split(","):
         name, _, value = field.partition("=")
         if name not in names:
-            raise ValueError(f"--publish: {text!r}: {name!r} is not one of {', '.join(names)}")
+            raise WrongFlag(f"--publish: {text!r}: {name!r} is not one of {', '.join(names)}")
         port[names[name]] = one_port("publish", text, value) if name in ("target", "published") else value
     if "TargetPort" not in port:
-        raise ValueError(f"--publish: {text!r}: target=PORT is missing")
+        raise WrongFlag(f"--publish: {text!r}: target=PORT is missing")
     return port
 
 
@@ -124,13 +127,13 @@ def port_range(flag: str, whole: str, text: str) -> list[int]:
     start = one_port(flag, whole, first)
     end = one_port(flag, whole, last) if dash else start
     if end < start:
-        raise ValueError(f"--{flag}: {whole!r}: the range ends before it begins")
+        raise WrongFlag(f"--{flag}: {whole!r}: the range ends before it begins")
     return list(range(start, end + 1))
 
 
 def one_port(flag: str, whole: str, text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise ValueError(f"--{flag}: {whole!r}: {text!r} is not a port from 1 to 65535")
+        raise WrongFlag(f"--{flag}: {whole!r}: {text!r} is not a port from 1 to 65535")
     return int(text)
 
 
@@ -140,7 +143,7 @@ def mount(text: str) -> JSON:
     for field in text.split(","):
         name, _, value = field.partition("=")
         if name not in MOUNT_FIELDS:
-            raise ValueError(f"--mount: {text!r}: {name!r} is not a field of a mount")
+            raise WrongFlag(f"--mount: {text!r}: {name!r} is not a field of a mount")
         path, read = MOUNT_FIELDS[name]
         place = result
         for step in path[:-1]:
@@ -148,10 +151,10 @@ def mount(text: str) -> JSON:
         try:
             found = read(value)
         except ValueError as error:
-            raise ValueError(f"--mount: {text!r}: {name}: {error}") from None
+            raise WrongFlag(f"--mount: {text!r}: {name}: {error}") from None
         place[path[-1]] = place.get(path[-1], {}) | found if isinstance(found, dict) else found
     if "Target" not in result:
-        raise ValueError(f"--mount: {text!r}: target=PATH is missing")
+        raise WrongFlag(f"--mount: {text!r}: target=PATH is missing")
     return result
 
 
@@ -209,7 +212,7 @@ def ulimit(text: str) -> JSON:
     try:
         return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
     except ValueError:
-        raise ValueError(f"--ulimit: {text!r} is not NAME=SOFT[:HARD]") from None
+        raise WrongFlag(f"--ulimit: {text!r} is not NAME=SOFT[:HARD]") from None
 
 
 def device(text: str) -> JSON:
@@ -217,7 +220,7 @@ def device(text: str) -> JSON:
     source, *rest = text.split(":")
     target = rest.pop(0) if rest and rest[0].startswith("/") else source
     if not source.startswith("/") or len(rest) > 1:
-        raise ValueError(f"--device: {text!r} is not /dev/SOURCE[:/dev/TARGET][:rwm]")
+        raise WrongFlag(f"--device: {text!r} is not /dev/SOURCE[:/dev/TARGET][:rwm]")
     return {"PathOnHost": source, "PathInContainer": target, "CgroupPermissions": rest[0] if rest else "rwm"}
 
 
@@ -225,7 +228,7 @@ def throttle(flag: str, text: str) -> JSON:
     """`/dev/sda:1mb` or, of operations, `/dev/sda:100`."""
     path, _, rate = text.rpartition(":")
     if not path.startswith("/"):
-        raise ValueError(f"--{flag}: {text!r} is not /dev/NAME:RATE")
+        raise WrongFlag(f"--{flag}: {text!r} is not /dev/NAME:RATE")
     return {"Path": path, "Rate": size_bytes(flag, rate)}
 
 
@@ -238,7 +241,7 @@ def security_options(items: Iterable[str]) -> list[str]:
             try:
                 value = Path(value).read_text()
             except OSError as error:
-                raise ValueError(f"--security-opt: {value}: {error.strerror}") from error
+                raise WrongFlag(f"--security-opt: {value}: {error.strerror}") from error
         found.append(f"{name}{separator and '='}{value}")
     return found
 
@@ -249,6 +252,6 @@ def filters_json(items: list[str]) -> str | None:
     for item in items:
         name, equals, value = item.partition("=")
         if not equals:
-            raise ValueError(f"--filter: {item!r} is not NAME=VALUE")
+            raise WrongFlag(f"--filter: {item!r} is not NAME=VALUE")
         found.setdefault(name, []).append(value)
     return json.dumps(found) if found else None

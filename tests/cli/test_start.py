@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from swarmpy.cli import main
+from swarmpy.cli.commands import run_verb, summaries
+
 ROOT = Path(__file__).parent.parent.parent
-HEAVY = ("asyncio", "aiohttp", "grpc", "google.protobuf", "cryptography", "pyroute2", "rich", "pydantic")
+HEAVY = {"asyncio", "aiohttp", "grpc", "google.protobuf", "cryptography", "pyroute2", "rich", "pydantic"}
 
 
 def swarmpy(*arguments: str, host: str = "unix:///nowhere/api.sock") -> subprocess.CompletedProcess[str]:
@@ -36,8 +42,8 @@ def test_an_address_of_another_kind_is_refused() -> None:
 
 def test_a_wrong_flag_value_is_one_line() -> None:
     result = swarmpy("service", "create", "--limit-memory", "much", "web:1")
-    assert result.returncode == 1
-    assert result.stderr.strip() == "--limit-memory: 'much' is not a size such as 512k, 64m or 1g"
+    assert result.returncode == 125
+    assert result.stderr.strip() == "swarmpy: --limit-memory: 'much' is not a size such as 512k, 64m or 1g"
 
 
 def test_every_noun_has_help() -> None:
@@ -47,10 +53,10 @@ def test_every_noun_has_help() -> None:
         assert "Commands:" in result.stdout
 
 
-def test_a_command_imports_nothing_heavy() -> None:
-    """Start-up is most of what a command costs."""
+def modules_of(*arguments: str) -> set[str]:
+    """What the command has imported when it ends."""
     code = (
-        "import sys, json; sys.argv = ['swarmpy', 'service', 'ls']\n"
+        f"import sys, json; sys.argv = {['swarmpy', *arguments]!r}\n"
         "from swarmpy.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print(json.dumps(sorted(sys.modules)))\n"
@@ -62,5 +68,55 @@ def test_a_command_imports_nothing_heavy() -> None:
         capture_output=True,
         check=True,
     )
-    loaded = set(json.loads(result.stdout.splitlines()[-1]))
-    assert not loaded & set(HEAVY)
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("arguments", [("service", "ls"), ("ps",), ("lab", "ls"), ("lab", "--help"), ("--help",)])
+def test_a_command_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    """Start-up is most of what a command costs."""
+    assert not modules_of(*arguments) & HEAVY
+
+
+def test_help_needs_no_http() -> None:
+    assert "http.client" not in modules_of("run", "--help")
+    assert not [name for name in modules_of("--help") if name == "typer" or name.startswith("swarmpy.cli.container")]
+
+
+def test_the_overview_says_what_the_commands_say() -> None:
+    modules = {noun: importlib.import_module(f"swarmpy.cli.{noun}") for noun in main.NOUNS}
+    for word, (noun, about) in main.WORDS.items():
+        assert dict(summaries(modules[noun].app))[modules[noun].COMMANDS[word]] == about, word
+    assert {word for module in modules.values() for word in module.COMMANDS} == set(main.WORDS)
+
+
+def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for noun in main.NOUNS:
+        app = importlib.import_module(f"swarmpy.cli.{noun}").app
+        for name, about in summaries(app):
+            assert run_verb(app, name, f"swarmpy {noun} {name}", ["--help"]) == 0
+            shown = capsys.readouterr().out
+            assert shown.startswith(f"Usage: swarmpy {noun} {name} [OPTIONS]"), shown
+            assert about.split()[0] in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("nonsense", 1, "unknown command: swarmpy nonsense"),
+        ("--nonsense", 125, "unknown flag: --nonsense"),
+        ("service nonsense", 1, "unknown command: swarmpy service nonsense"),
+        ("run", 1, "Missing argument 'IMAGE'"),
+        ("run --odd busybox", 125, "No such option: --odd"),
+        ("run --memory", 125, "'--memory' requires an argument"),
+        ("run --memory much busybox", 125, "--memory: 'much' is not a size"),
+        ("run --cpus x busybox", 125, "--cpus: 'x' is not a number of CPUs"),
+        ("rm", 1, "Missing argument 'CONTAINER…'"),
+        ("ps --odd", 125, "No such option: --odd"),
+        ("ps a", 1, "unexpected extra argument(s) (a)"),
+        ("stop --time soon a", 125, "'soon' is not a valid int"),
+    ],
+)
+def test_a_wrong_call_ends_as_dockers_does(words: str, code: int, message: str) -> None:
+    done = swarmpy(*words.split())
+    assert (done.returncode, message in done.stderr) == (code, True), done
+    assert "Traceback" not in done.stderr

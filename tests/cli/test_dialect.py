@@ -1,0 +1,102 @@
+"""What may be typed that typer alone does not read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pytest
+import typer
+
+from swarmpy.cli.commands import noun, run_verb, verb
+from swarmpy.cli.dialect import DockerCommand, RunsCommand, RunsCommandInHost
+from swarmpy.cli.failures import Usage
+from swarmpy.cli.flags import Flag, sets, takes
+
+FLAGS = (
+    Flag("env", list[str], "Environment", sets("Env"), "e"),
+    Flag("memory", str, "Memory at most", sets("Memory"), "m"),
+    Flag("init", bool, "With an init", sets("Init")),
+    Flag("no-healthcheck", bool, "Without", sets("NoHealth")),
+)
+
+
+def read(line: str, reads: type[DockerCommand] = DockerCommand) -> dict[str, Any]:
+    """What a command is given that has FLAGS, two switches, a number and arguments."""
+    app = noun()
+    found: dict[str, Any] = {}
+
+    @verb(app, {}, "x", reads=reads)
+    @takes(FLAGS, take_back=True)
+    def x(
+        first: Annotated[str, typer.Argument()],
+        others: Annotated[list[str] | None, typer.Argument()] = None,
+        *,
+        detach: Annotated[bool, typer.Option("--detach", "-d")] = False,
+        tty: Annotated[bool, typer.Option("--tty", "-t")] = False,
+        time: Annotated[int | None, typer.Option("--time", "-n")] = None,
+        **given: Any,
+    ) -> None:
+        found.update(given, first=first, others=others, detach=detach, tty=tty, time=time)
+
+    assert run_verb(app, "x", "swarmpy x", line.split()) == 0
+    return {name: value for name, value in found.items() if value not in (None, [], "")}
+
+
+def test_nothing_given_is_nothing() -> None:
+    assert read("web") == {"first": "web", "detach": False, "tty": False}
+
+
+@pytest.mark.parametrize("line", ["-n5 web", "-n=5 web", "-n 5 web", "--time=5 web", "--time 5 web", "-dn5 a", "a -n5"])
+def test_ways_to_write_a_value(line: str) -> None:
+    assert read(line)["time"] == 5
+
+
+def test_values_are_not_looked_at() -> None:
+    assert read("-n -1 web")["time"] == -1
+    assert read("-e --detach=x -e=A=1 -dteB=2 web -e -")["env"] == ["--detach=x", "A=1", "B=2", "-"]
+    assert read("--memory -- web")["memory"] == "--"
+
+
+@pytest.mark.parametrize(
+    ("line", "detach"),
+    [
+        ("-d web", True), ("--detach=true web", True), ("--detach=1 web", True), ("-d=T web", True),
+        ("--detach=false web", False), ("-d=0 web", False), ("-td=false web", False),
+        ("-d --detach=false web", False), ("--detach=false -d web", True), ("web --detach=false", False),
+    ],
+)  # fmt: skip
+def test_a_switch_may_be_given_a_value_and_the_last_counts(line: str, detach: bool) -> None:
+    assert read(line)["detach"] is detach
+    assert read(line)["tty"] is ("-t" in line)
+
+
+def test_what_is_on_can_be_taken_back() -> None:
+    assert read("--init web")["init"] is True
+    assert read("--no-init web")["init"] is read("--init=false web")["init"] is False
+    assert "init" not in read("web")
+    assert read("--no-healthcheck web")["no_healthcheck"] is True
+
+
+def test_a_value_that_is_neither() -> None:
+    with pytest.raises(Usage, match="'perhaps' is neither true nor false") as refused:
+        read("--detach=perhaps web")
+    assert refused.value.exit_code == 125
+
+
+def test_options_may_follow_arguments() -> None:
+    assert read("a -d b --memory 1g c") | {"tty": None} == {
+        "first": "a", "others": ["b", "c"], "detach": True, "memory": "1g", "tty": None,
+    }  # fmt: skip
+    assert read("a -- -d")["others"] == ["-d"]
+    assert read("a -")["others"] == ["-"]
+
+
+def test_what_belongs_to_a_command_that_is_run() -> None:
+    assert read("-d web -d --env x", RunsCommand)["others"] == ["-d", "--env", "x"]
+    assert read("web -- ls", RunsCommand)["others"] == ["--", "ls"]
+    assert read("-- web -d", RunsCommand)["others"] == ["-d"]
+    for line in ("-m 1g host ls -m 2g", "host -m 1g ls -m 2g", "host --memory=1g ls -m 2g"):
+        found = read(line, RunsCommandInHost)
+        assert (found["memory"], found["others"]) == ("1g", ["ls", "-m", "2g"])
+    found = read("host -- ls -m 2g", RunsCommandInHost)
+    assert ("memory" in found, found["others"]) == (False, ["ls", "-m", "2g"])
