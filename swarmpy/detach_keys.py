@@ -32,7 +32,7 @@ def parse_detach_keys(text: str) -> bytes:
 class DetachKeys:
     """Looks for the keys in input that comes in pieces, and holds back what may be their beginning."""
 
-    def __init__(self, keys: bytes = _DEFAULT) -> None:
+    def __init__(self, keys: bytes) -> None:
         self._keys = keys
         self._held = b""
         self.pressed = False

@@ -95,7 +95,10 @@ class Client:
         taken = connection.sock
         connection.sock = None  # the socket is the caller's now; http.client must not close it
         taken.setblocking(False)  # a quick process has written by now, and its output may have come with the head
-        early = response.fp.peek()
+        try:
+            early = response.fp.peek()
+        except ssl.SSLWantReadError:  # TLS says in this way that nothing has come
+            early = b""
         taken.setblocking(True)
         return Hijacked(taken, early)
 

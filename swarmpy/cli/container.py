@@ -6,29 +6,31 @@ Source  docker container; Docker Engine API, paths under /containers and /exec.
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarmpy.cli import values
 from swarmpy.cli.commands import client, each, noun, verb
 from swarmpy.cli.container_flags import CONTAINER
+from swarmpy.cli.creation import Creation, configuration, make
 from swarmpy.cli.dialect import RunsCommand
+from swarmpy.cli.environment_flags import env_files, environment
 from swarmpy.cli.failures import ApiError, Unreachable
-from swarmpy.cli.flags import apply, takes
-from swarmpy.cli.image import pull_image
+from swarmpy.cli.flags import takes
 from swarmpy.cli.logs import print_logs, since_text
 from swarmpy.cli.output import age, print_rows, print_text, print_warning, short_id
-from swarmpy.cli.terminal import Hijacked, forwarded_signals, join_streams, raw_terminal, window_size
+from swarmpy.cli.running import (
+    Joined,
+    attach_joined,
+    check_terminal,
+    escape_keys,
+    exec_joined,
+    exit_code_of,
+    start_joined,
+)  # fmt: skip
 from swarmpy.cli.values import filters_json
 
 if TYPE_CHECKING:
-    from http.client import HTTPResponse
-
     from swarmpy.cli.client import Client
 
 app = noun()
@@ -46,6 +48,11 @@ Tty = Annotated[bool, typer.Option("--tty", "-t", help="With a terminal")]
 Env = Annotated[list[str], typer.Option("--env", "-e", help="Environment variable")]
 Workdir = Annotated[str, typer.Option("--workdir", "-w", help="Working directory")]
 User = Annotated[str, typer.Option("--user", "-u", help="User and group")]
+Platform = Annotated[str, typer.Option("--platform", help="Platform of the image, OS/ARCHITECTURE[/VARIANT]")]
+Pull = Annotated[str, typer.Option("--pull", help="When its image is fetched: always, missing or never")]
+QuietPull = Annotated[bool, typer.Option("--quiet", "-q", help="Do not show how its image is fetched")]
+DetachKeys = Annotated[str, typer.Option("--detach-keys", help="Keys that detach, ctrl-p,ctrl-q", show_default=False)]
+SigProxy = Annotated[bool, typer.Option("--sig-proxy/--no-sig-proxy", help="Pass signals on")]
 
 
 @verb(app, COMMANDS, "ls", word="ps")
@@ -84,9 +91,19 @@ def port_text(port: dict[str, Any]) -> str:
 
 @verb(app, COMMANDS, "create", word="create", reads=RunsCommand)
 @takes(CONTAINER)
-def create(image: Image, command: Arguments = None, *, name: Name = "", **given: Any) -> None:
+def create(
+    image: Image,
+    command: Arguments = None,
+    *,
+    name: Name = "",
+    platform: Platform = "",
+    pull: Pull = "missing",
+    quiet: QuietPull = False,
+    **given: Any,
+) -> None:
     """Make a container, and do not start it."""
-    print_text(make(client(), name, configuration(image, command, given, attach=False)))
+    body = configuration(image, command, given, attach=True)
+    print_text(make(client(), Creation(name, platform, pull, quiet), body))
 
 
 @verb(app, COMMANDS, "run", word="run", reads=RunsCommand)
@@ -97,119 +114,103 @@ def run(
     *,
     name: Name = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and return")] = False,
+    platform: Platform = "",
+    pull: Pull = "missing",
+    quiet: QuietPull = False,
+    detach_keys: DetachKeys = "",
+    sig_proxy: SigProxy = True,
     **given: Any,
 ) -> None:
     """Make a container and start it."""
     if not detach:
         check_terminal(given["interactive"], given["tty"])
     try:
-        code = run_container(client(), name, configuration(image, command, given, attach=not detach), detach=detach)
+        daemon = client()
+        body = configuration(image, command, given, attach=not detach)
+        joined = None if detach else Joined.to_new(body, detach_keys, sig_proxy)
+        id_ = make(daemon, Creation(name, platform, pull, quiet), body)
+        if joined is not None:
+            raise typer.Exit(start_joined(daemon, id_, joined))
+        daemon.post(f"/containers/{id_}/start")
+        print_text(id_)
     except (ApiError, Unreachable, ValueError) as error:
         print_warning(f"swarmpy: {'Error response from daemon: ' if isinstance(error, ApiError) else ''}{error}")
         raise typer.Exit(exit_code_of(error)) from error
-    raise typer.Exit(code)
-
-
-def run_container(daemon: Client, name: str, body: dict[str, Any], *, detach: bool) -> int:
-    """Make and start it; unless `detach`, join this process to it until it ends. Returns this process's exit code."""
-    id_ = make(daemon, name, body)
-    if detach:
-        daemon.post(f"/containers/{id_}/start")
-        print_text(id_)
-        return 0
-    condition = "removed" if body.get("HostConfig", {}).get("AutoRemove") else "next-exit"
-    tty, stdin = body.get("Tty", False), body.get("OpenStdin", False)
-    with attached(daemon, id_, stdin=stdin) as stream, waiting(daemon, id_, condition) as ended:
-        daemon.post(f"/containers/{id_}/start")
-        return carry(daemon, id_, stream, ended, stdin=stdin, tty=tty)
-
-
-def check_terminal(interactive: bool | None, tty: bool | None) -> None:
-    """Raises ValueError when what is typed shall go to a terminal, and nobody types."""
-    if interactive and tty and not sys.stdin.isatty():
-        raise ValueError("the input device is not a TTY")
-
-
-NEVER_RAN, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
-
-
-def exit_code_of(error: Exception) -> int:
-    """Why a container did not run, as a shell would say it: by the words that docker's command looks for as well."""
-    text = str(error)
-    if not isinstance(error, ApiError):
-        return NEVER_RAN
-    if "executable file not found" in text or "no such file or directory" in text:
-        return NOT_FOUND
-    return NOT_EXECUTABLE if "permission denied" in text or "is a directory" in text else NEVER_RAN
-
-
-@contextmanager
-def attached(daemon: Client, id_: str, *, stdin: bool) -> Iterator[Hijacked]:
-    query = {"stream": "1", "stdout": "1", "stderr": "1", "stdin": "1" if stdin else "0"}
-    stream = daemon.hijack(f"/containers/{id_}/attach", query)
-    with stream.connection:
-        yield stream
-
-
-def waiting(daemon: Client, id_: str, condition: str) -> AbstractContextManager[HTTPResponse]:
-    """The answer whose body comes when the container has ended; it is registered by then."""
-    return daemon.stream("POST", f"/containers/{id_}/wait", {"condition": condition})
-
-
-def carry(daemon: Client, id_: str, stream: Hijacked, ended: HTTPResponse, *, stdin: bool, tty: bool) -> int:
-    """Join this process to a container that runs, until it ends or the user detaches; returns its exit code."""
-    path = f"/containers/{id_}"
-    if tty:
-        with raw_terminal(lambda rows, columns: resize(daemon, path, rows, columns)):
-            detached = join_streams(stream, stdin=stdin, tty=True)
-        if detached:
-            print_warning("read escape sequence")
-            return 0
-    else:
-        with forwarded_signals(lambda number: daemon.post(f"{path}/kill", {"signal": number})):
-            join_streams(stream, stdin=stdin, tty=False)
-    body = ended.read()
-    if not body:
-        raise Unreachable(f"the daemon at {daemon.host} went away; the container goes on")
-    return int(json.loads(body)["StatusCode"])
-
-
-def resize(daemon: Client, path: str, rows: int, columns: int) -> None:
-    daemon.post(f"{path}/resize", {"h": rows, "w": columns})
-
-
-def make(daemon: Client, name: str, body: dict[str, Any]) -> str:
-    """Create the container, pulling its image when it is not here."""
-    query = {"name": name or None}
-    try:
-        made = daemon.post("/containers/create", query, body)
-    except ApiError as error:
-        if error.status != 404 or "image" not in str(error).lower():
-            raise
-        print_warning(f"Unable to find image '{body['Image']}' locally")
-        pull_image(daemon, body["Image"], quiet=False)
-        made = daemon.post("/containers/create", query, body)
-    for warning in made.get("Warnings") or []:
-        print_warning(f"WARNING: {warning}")
-    return str(made["Id"])
-
-
-def configuration(image: str, command: list[str] | None, given: dict[str, Any], *, attach: bool) -> dict[str, Any]:
-    """ContainerConfig with its HostConfig. `attach`: this process will be joined to it."""
-    body: dict[str, Any] = {"Image": image, "AttachStdout": attach, "AttachStderr": attach}
-    if command:
-        body["Cmd"] = list(command)
-    apply(body, CONTAINER, given)
-    if attach and body.get("OpenStdin"):
-        body |= {"AttachStdin": True, "StdinOnce": True}
-    return body
 
 
 @verb(app, COMMANDS, "start", word="start")
-def start(containers: Containers) -> None:
+def start(
+    containers: Containers,
+    attach: Annotated[bool, typer.Option("--attach", "-a", help="Show its output, and pass on signals")] = False,
+    interactive: Interactive = False,
+    detach_keys: DetachKeys = "",
+    checkpoint: Annotated[str, typer.Option("--checkpoint", help="State to start from")] = "",
+    checkpoint_dir: Annotated[str, typer.Option("--checkpoint-dir", help="Where that state is")] = "",
+) -> None:
     """Start containers."""
     daemon = client()
-    each(containers, lambda reference: daemon.post(f"/containers/{reference}/start"))
+    query = {"checkpoint": checkpoint or None, "checkpoint-dir": checkpoint_dir or None}
+    if not attach and not interactive:
+        each(containers, lambda reference: daemon.post(f"/containers/{reference}/start", query))
+        return
+    if len(containers) > 1:
+        raise ValueError("you cannot start and attach multiple containers at once")
+    inspected = daemon.get(f"/containers/{containers[0]}/json")
+    joined = Joined.to_present(inspected, detach_keys, sig_proxy=True, stdin=interactive)
+    raise typer.Exit(start_joined(daemon, inspected["Id"], joined, query))
+
+
+@verb(app, COMMANDS, "attach", word="attach")
+def attach(
+    container: Container,
+    no_stdin: Annotated[bool, typer.Option("--no-stdin", help="Pass no input on")] = False,
+    detach_keys: DetachKeys = "",
+    sig_proxy: SigProxy = True,
+) -> None:
+    """Join this terminal to a running container."""
+    daemon = client()
+    inspected = daemon.get(f"/containers/{container}/json")
+    raise typer.Exit(
+        attach_joined(daemon, inspected, Joined.to_present(inspected, detach_keys, sig_proxy, stdin=not no_stdin))
+    )
+
+
+@verb(app, COMMANDS, "exec", word="exec", reads=RunsCommand)
+def exec_(
+    container: Container,
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARG…]", show_default=False)],
+    interactive: Interactive = False,
+    tty: Tty = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for it")] = False,
+    env: Env = [],  # noqa: B006
+    env_file: Annotated[list[str], typer.Option("--env-file", help="File of environment variables")] = [],  # noqa: B006
+    user: User = "",
+    workdir: Workdir = "",
+    privileged: Annotated[bool, typer.Option("--privileged", help="With every capability")] = False,
+    detach_keys: DetachKeys = "",
+) -> None:
+    """Run a command in a running container."""
+    if not detach:
+        check_terminal(interactive, tty)
+    body = {
+        "AttachStdin": interactive,
+        "AttachStdout": not detach,
+        "AttachStderr": not detach,
+        "DetachKeys": detach_keys,
+        "Tty": tty,
+        "Cmd": list(command),
+        "Env": [*env_files(env_file), *environment(env)],
+        "User": user,
+        "WorkingDir": workdir,
+        "Privileged": privileged,
+    }
+    joined = Joined(tty, interactive, True, True, escape_keys(detach_keys), sig_proxy=False)
+    daemon = client()
+    id_ = daemon.post(f"/containers/{container}/exec", body=body)["Id"]
+    if detach:
+        daemon.post(f"/exec/{id_}/start", body={"Detach": True, "Tty": tty})
+        return
+    raise typer.Exit(exec_joined(daemon, id_, joined))
 
 
 @verb(app, COMMANDS, "stop", word="stop")
@@ -341,59 +342,3 @@ def logs(
         "timestamps": str(timestamps).lower(),
     }
     print_logs(daemon, f"/containers/{container}/logs", query, tty=inspected["Config"]["Tty"])
-
-
-@verb(app, COMMANDS, "attach", word="attach")
-def attach(container: Container) -> None:
-    """Join this terminal to a running container."""
-    daemon = client()
-    inspected = daemon.get(f"/containers/{container}/json")
-    if not inspected["State"]["Running"]:
-        raise ValueError("cannot attach to a stopped container, start it first")
-    id_, stdin, tty = inspected["Id"], inspected["Config"]["OpenStdin"], inspected["Config"]["Tty"]
-    with attached(daemon, id_, stdin=stdin) as stream, waiting(daemon, id_, "not-running") as ended:
-        raise typer.Exit(carry(daemon, id_, stream, ended, stdin=stdin, tty=tty))
-
-
-@verb(app, COMMANDS, "exec", word="exec", reads=RunsCommand)
-def exec_(
-    container: Container,
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARG…]", show_default=False)],
-    interactive: Interactive = False,
-    tty: Tty = False,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for it")] = False,
-    env: Env = [],  # noqa: B006
-    user: User = "",
-    workdir: Workdir = "",
-    privileged: Annotated[bool, typer.Option("--privileged", help="With every capability")] = False,
-) -> None:
-    """Run a command in a running container."""
-    daemon = client()
-    if not detach:
-        check_terminal(interactive, tty)
-    body = {
-        "AttachStdin": interactive,
-        "AttachStdout": not detach,
-        "AttachStderr": not detach,
-        "Tty": tty,
-        "Cmd": list(command),
-        "Env": values.env(env, dict(os.environ)),
-        "User": user,
-        "WorkingDir": workdir,
-        "Privileged": privileged,
-    }
-    id_ = daemon.post(f"/containers/{container}/exec", body=body)["Id"]
-    if detach:
-        daemon.post(f"/exec/{id_}/start", body={"Detach": True, "Tty": tty})
-        return
-    begin = {"Detach": False, "Tty": tty} | ({"ConsoleSize": list(window_size())} if tty else {})
-    stream = daemon.hijack(f"/exec/{id_}/start", body=begin)
-    with stream.connection:
-        if tty:
-            with raw_terminal(lambda rows, columns: resize(daemon, f"/exec/{id_}", rows, columns)) as tell_size:
-                if join_streams(stream, stdin=interactive, tty=True, begun=tell_size):
-                    print_warning("read escape sequence")
-                    return
-        else:
-            join_streams(stream, stdin=interactive, tty=False)
-    raise typer.Exit(daemon.get(f"/exec/{id_}/json")["ExitCode"])

@@ -53,6 +53,20 @@ def terminal(body: JSON, on: bool) -> None:
         into(body, "HostConfig")["ConsoleSize"] = list(window_size())
 
 
+def joins(body: JSON, streams: list[str]) -> None:
+    """Which of its streams a process is joined to."""
+    for stream in streams:
+        if stream.lower() not in ("stdin", "stdout", "stderr"):
+            raise WrongFlag(f"--attach: {stream!r} is not one of stdin, stdout, stderr")
+    given = {stream.capitalize() for stream in streams}
+    body.update({f"Attach{name}": name in given for name in ("Stdin", "Stdout", "Stderr")})
+
+
+def distrust(body: JSON, on: bool) -> None:
+    if not on:
+        raise WrongFlag("--disable-content-trust: 'false' is not supported: signatures of images are not checked")
+
+
 def size(flag: str) -> Callable[[str], int]:
     return lambda text: values.size_bytes(flag, text)
 
@@ -114,7 +128,7 @@ CONTAINER: tuple[Flag, ...] = (
     Flag("restart", str, "no, always, unless-stopped or on-failure[:N]", restart),
     Flag("workdir", str, "Working directory", sets("WorkingDir"), "w"),
     Flag("user", str, "User and group", sets("User"), "u"),
-    Flag("hostname", str, "Host name", sets("Hostname")),
+    Flag("hostname", str, "Host name", sets("Hostname"), "h"),
     Flag("entrypoint", str, "Replaces the image's entrypoint", entrypoint),
     Flag("read-only", bool, "The root file system cannot be written", sets("HostConfig", "ReadonlyRootfs")),
     Flag("privileged", bool, "With every capability", sets("HostConfig", "Privileged")),
@@ -123,6 +137,9 @@ CONTAINER: tuple[Flag, ...] = (
     Flag("log-driver", str, "Log driver", sets("HostConfig", "LogConfig", "Type")),
     Flag("log-opt", list[str], "Option of the log driver", merges("log-opt", "HostConfig", "LogConfig", "Config")),
     Flag("stop-signal", str, "Signal that stops it", sets("StopSignal")),
+    Flag("attach", list[str], "Join stdin, stdout or stderr of it, and no other", joins, "a"),
+    Flag("cidfile", str, "File its id is written to", sets("HostConfig", "ContainerIDFile")),
+    Flag("disable-content-trust", bool, "As always: signatures are not checked", distrust),
     Flag("rm", bool, "Remove the container when it ends", sets("HostConfig", "AutoRemove")),
     # What it sees of its host and of others
     Flag("add-host", list[str], "Line of /etc/hosts, NAME:IP", extends("HostConfig", "ExtraHosts")),
@@ -179,6 +196,7 @@ CONTAINER: tuple[Flag, ...] = (
     *health_flags("Healthcheck"),
     *absent(
         "cpu-rt-period", "cpu-rt-runtime", "blkio-weight-device", "gpus", "ip", "ip6", "link", "link-local-ip",
-        "memory-swappiness", "network-alias", "storage-opt",
+        "memory-swappiness", "network-alias", "storage-opt", "kernel-memory", "cpu-count", "cpu-percent",
+        "io-maxbandwidth", "io-maxiops",
     ),
 )

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from swarmpy.cli.commands import client, noun, verb
+from swarmpy.cli.failures import WrongFlag
 from swarmpy.cli.output import age, print_rows, print_text, print_warning, short_id, size_text
 from swarmpy.cli.registry_auth import auth_for
 from swarmpy.cli.values import filters_json
@@ -28,6 +30,8 @@ Images = Annotated[list[str], typer.Argument(metavar="IMAGE…", show_default=Fa
 Image = Annotated[str, typer.Argument(metavar="IMAGE", show_default=False)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say less")]
 Format = Annotated[str, typer.Option("--format", help="json, or a template such as {{.Repository}}")]
+Platform = Annotated[str, typer.Option("--platform", help="Of an image for several, OS/ARCHITECTURE[/VARIANT]")]
+Untrusting = Annotated[bool, typer.Option("--disable-content-trust", help="As always: signatures are not checked")]
 Filter = Annotated[list[str], typer.Option("--filter", "-f", help="reference=…, label=…, dangling=…")]
 
 
@@ -58,20 +62,33 @@ def ls(
 
 
 @verb(app, COMMANDS, "pull", word="pull")
-def pull(image: Image, quiet: Quiet = False) -> None:
+def pull(
+    image: Image,
+    quiet: Quiet = False,
+    platform: Platform = "",
+    all_tags: Annotated[bool, typer.Option("--all-tags", "-a", help="Every tag of the repository")] = False,
+    disable_content_trust: Untrusting = True,
+) -> None:
     """Fetch an image from its registry."""
-    pull_image(client(), image, quiet=quiet)
-
-
-def pull_image(daemon: Client, image: str, *, quiet: bool) -> None:
-    """Fetch, showing each layer's last state. Raises ValueError with the daemon's text when the pull fails."""
-    follow(daemon.messages("POST", "/images/create", {"fromImage": image}, auth=auth_for(image)), quiet=quiet)
+    if not disable_content_trust:
+        raise WrongFlag("--disable-content-trust: 'false' is not supported: signatures of images are not checked")
+    if all_tags:
+        raise WrongFlag("--all-tags is not supported by this version of swarmpy: name the tags one by one")
+    pull_image(client(), image, quiet=quiet, platform=platform)
     if quiet:
         print_text(image)
 
 
-def follow(messages: Any, *, quiet: bool) -> None:
-    """Print the messages of a long operation; an error among them is raised as ValueError."""
+def pull_image(
+    daemon: Client, image: str, *, quiet: bool, platform: str = "", say: Callable[[str], None] = print_text
+) -> None:
+    """Fetch, saying each layer's last state. Raises ValueError with the daemon's text when the pull fails."""
+    query = {"fromImage": image, "platform": platform or None}
+    follow(daemon.messages("POST", "/images/create", query, auth=auth_for(image)), quiet=quiet, say=say)
+
+
+def follow(messages: Any, *, quiet: bool, say: Callable[[str], None] = print_text) -> None:
+    """Say the messages of a long operation; an error among them is raised as ValueError."""
     said: dict[str, str] = {}
     for message in messages:
         if "error" in message:
@@ -80,7 +97,7 @@ def follow(messages: Any, *, quiet: bool) -> None:
         if quiet or not status or said.get(id_) == status:
             continue
         said[id_] = status
-        print_text(f"{id_}: {status}" if id_ else status)
+        say(f"{id_}: {status}" if id_ else status)
 
 
 @verb(app, COMMANDS, "load", word="load")

@@ -89,15 +89,17 @@ def forwarded_signals(send: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def join_streams(stream: Hijacked, *, stdin: bool, tty: bool, begun: Callable[[], None] = lambda: None) -> bool:
+def join_streams(
+    stream: Hijacked, *, stdin: bool, tty: bool, keys: bytes, begun: Callable[[], None] = lambda: None
+) -> bool:
     """Copy until the container's side ends. End of our input is passed on by closing that half of the connection.
 
-    `begun` is called with the first output. Returns True when the user has pressed the keys that detach, and False
-    otherwise.
+    `keys` detach, where there is a terminal. `begun` is called with the first output. Returns True when the user has
+    detached, and False otherwise.
     """
     connection = stream.connection
     output = _Output(tty)
-    keys = DetachKeys() if tty else None
+    escape = DetachKeys(keys) if tty else None
     if stream.early:
         output.write(stream.early)
     with selectors.DefaultSelector() as selector:
@@ -114,8 +116,8 @@ def join_streams(stream: Hijacked, *, stdin: bool, tty: bool, begun: Callable[[]
                         begun()
                     output.write(data)
                 elif data := os.read(sys.stdin.fileno(), CHUNK):
-                    connection.sendall(keys.feed(data) if keys else data)
-                    if keys and keys.pressed:
+                    connection.sendall(escape.feed(data) if escape else data)
+                    if escape and escape.pressed:
                         return True
                 else:
                     selector.unregister(sys.stdin)

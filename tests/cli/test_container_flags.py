@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarmpy.cli.container import configuration
+from swarmpy.cli.creation import configuration
 
 
 def test_run_fills_the_configuration() -> None:

@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -96,12 +97,62 @@ class Terminal:
         (("--memory", "much", "busybox", "true"), 125, "is not a size"),
         (("--nonsense", "busybox"), 125, "No such option: --nonsense"),
         (("nowhere.invalid/none:1",), 125, "nowhere.invalid"),
+        (("--pull", "never", "nowhere.invalid/none:1"), 125, "No such image: nowhere.invalid/none:1"),
+        (("--pull", "always", "nowhere.invalid/none:1"), 125, "nowhere.invalid"),
+        (("--pull", "sometimes", "busybox"), 125, "--pull: 'sometimes' is not one of always, missing, never"),
+        (("--platform", "linux/sparc", "busybox", "true"), 125, "platform 'linux/sparc' is not supported"),
+        (("-d", "-a", "stdout", "busybox", "true"), 125, "--attach and --detach exclude each other"),
+        (("-a", "output", "busybox", "true"), 125, "--attach: 'output' is not one of stdin, stdout, stderr"),
+        (("-it", "busybox", "true"), 1, "the input device is not a TTY"),
+        (("--detach-keys", "ctrl-1", "busybox", "true"), 125, "--detach-keys: Invalid escape keys (ctrl-1)"),
     ],
 )
 def test_exit_codes_of_run(host: Host, words: tuple[str, ...], code: int, message: str) -> None:
     done = swarmpy(host, "run", "--rm", *words)
     assert (done.returncode, message in done.stderr) == (code, True), done
     until("--rm removes it", lambda: not host.out("ps", "-aq"))
+
+
+@pytest.mark.parametrize("command", ["run -d", "create"])
+def test_the_id_is_written_to_a_file_that_was_not_there(host: Host, tmp_path: Path, command: str) -> None:
+    path = tmp_path / "id"
+    words = [*command.split(), "--cidfile", str(path)]
+    assert swarmpy(host, *words, "-m", "1k", "busybox", "true").returncode == (125 if "run" in command else 1)
+    assert not path.exists()
+    id_ = swarmpy(host, *words, "-h", "named", "busybox", "true").stdout.strip()
+    assert path.read_text() == id_
+    config = host.inspect(id_)
+    assert (config["HostConfig"]["ContainerIDFile"], config["Config"]["Hostname"]) == (str(path), "named")
+    again = swarmpy(host, *words, "busybox", "true")
+    assert (again.returncode, "--cidfile" in again.stderr, path.read_text()) == (125, True, id_)
+    host.docker("rm", "-f", id_)
+
+
+def test_a_container_that_is_killed(host: Host) -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-m", "swarmpy.cli.main", "run", "--rm", "--name", "victim", "busybox", "sleep", "99"],
+        env=environment(host), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until("it runs", lambda: host.out("ps", "-q", "--filter", "name=victim"))
+    host.docker("kill", "victim")
+    assert running.wait(DEADLINE_S) == 128 + signal.SIGKILL
+    running.communicate()
+
+
+def test_a_container_that_is_made_and_started_later(host: Host) -> None:
+    name = swarmpy(host, "create", "-i", "busybox", "sh", "-c", "cat; exit 4").stdout.strip()
+    started = swarmpy(host, "start", "-ai", name, input="text")
+    assert (started.stdout, started.returncode) == ("text", 4)
+    several = swarmpy(host, "start", "-a", name, name)
+    assert (several.returncode, several.stderr) == (1, "you cannot start and attach multiple containers at once\n")
+    stopped = swarmpy(host, "attach", name)
+    assert (stopped.returncode, "cannot attach to a stopped container" in stopped.stderr) == (1, True)
+    host.docker("rm", "-f", name)
+
+
+def test_only_the_streams_that_are_wanted(host: Host) -> None:
+    done = swarmpy(host, "run", "--rm", "-a", "stderr", "busybox", "sh", "-c", "echo out; echo err >&2")
+    assert (done.stdout, done.stderr, done.returncode) == ("", "err\n", 0)
 
 
 def test_nobody_answers() -> None:
