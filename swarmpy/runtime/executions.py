@@ -134,7 +134,7 @@ class Executions:
 
     def _find(self, number: int) -> _Execution:
         if number not in self._running:
-            raise RuntimeFailure(f"exec {number} has ended", FailureKind.NOT_FOUND)
+            raise RuntimeFailure(f"exec {number} has ended", FailureKind.CONFLICT)
         return self._running[number]
 
 

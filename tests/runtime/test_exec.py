@@ -143,8 +143,10 @@ def test_it_can_be_killed(with_host: WithHost) -> None:
         process = await container.exec(ExecProcess(["sleep", "1000"], env=ENV))
         await process.kill(15)
         assert await process.wait() == 128 + 15
-        with pytest.raises(RuntimeFailure, match="has ended"):
-            await process.kill(15)
+        for late in (process.kill(15), process.resize(24, 80)):
+            with pytest.raises(RuntimeFailure, match="has ended") as refused:
+                await late
+            assert refused.value.kind is FailureKind.CONFLICT
 
     with_host(test)
 
