@@ -52,6 +52,8 @@ class TransferRoutes:
             raise InvalidArgument("one of fromImage and fromSrc must be given")
         if source != "-":
             raise NotSupported("fromSrc: importing from a URL is not supported; send the archive as the body")
+        if query.get("platform"):
+            self._engine.check_platform(query["platform"])
         name = with_tag(query["repo"], query.get("tag", "")) if query.get("repo") else None
         body = request.content.iter_chunked(1 << 18)
         image = await self._engine.images.import_tar(
@@ -81,6 +83,8 @@ class TransferRoutes:
     async def _save(self, request: web.Request, names: Sequence[str]) -> web.StreamResponse:
         if not names:
             raise InvalidArgument("names: at least one image must be named")
+        if request.query.get("platform"):
+            raise NotSupported("platform: saving one platform of several is not supported")
         chunks = self._engine.images.save([*names])
         for image_id in self._engine.images.meant([*names]):
             self._event("save", image_id, image_id)

@@ -14,7 +14,7 @@ from aiohttp import web
 from swarmpy.api.requests import query_flag
 from swarmpy.engine import Engine, Filters
 from swarmpy.engine.times import format_rfc3339, parse_when
-from swarmpy.errors import InvalidArgument
+from swarmpy.errors import InvalidArgument, NotSupported
 from swarmpy.image import Image, parse_reference
 
 __all__ = ["image_summary", "routes", "with_tag"]
@@ -82,6 +82,8 @@ class ImageRoutes:
 
     async def remove(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
+        if request.query.get("platforms"):
+            raise NotSupported("platforms: removing one platform of several is not supported")
         image = self._engine.images.resolve(name)
         removed = await self._engine.images.remove(
             name,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["client", "each", "noun", "run_verb", "summaries", "verb"]
 
+NOT_FOUND = 404
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -76,15 +77,21 @@ def client() -> Client:
     return Client(default_host())
 
 
-def each(references: list[str], act: Callable[[str], None]) -> None:
-    """Do it for all of them; one that fails is reported and does not stop the rest."""
+def each(references: list[str], act: Callable[[str], object], *, may_be_gone: bool = False) -> None:
+    """Do it for all of them; one that fails is reported and does not stop the rest.
+
+    Prints the lines that `act` returns, and the reference if it returns no list. `may_be_gone`: one that is not there
+    is reported, and is no failure.
+    """
     failed = False
     for reference in references:
         try:
-            act(reference)
-            print_text(reference)
+            done = act(reference)
         except ApiError as error:
             print_warning(f"Error response from daemon: {error}")
-            failed = True
+            failed |= not (may_be_gone and error.status == NOT_FOUND)
+        else:
+            for line in done if isinstance(done, list) else [reference]:
+                print_text(line)
     if failed:
         raise typer.Exit(1)

@@ -5,7 +5,6 @@ Source  docker container; Docker Engine API, paths under /containers and /exec.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,10 +14,10 @@ from swarmpy.cli.container_flags import CONTAINER
 from swarmpy.cli.creation import Creation, configuration, make
 from swarmpy.cli.dialect import RunsCommand
 from swarmpy.cli.environment_flags import env_files, environment
-from swarmpy.cli.failures import ApiError, Unreachable
+from swarmpy.cli.failures import ApiError, Unreachable, WrongFlag
 from swarmpy.cli.flags import takes
 from swarmpy.cli.logs import print_logs, since_text
-from swarmpy.cli.output import age, print_rows, print_text, print_warning, short_id
+from swarmpy.cli.output import age, print_inspected, print_rows, print_text, print_warning, short_id, size_text
 from swarmpy.cli.running import (
     Joined,
     attach_joined,
@@ -48,6 +47,10 @@ Tty = Annotated[bool, typer.Option("--tty", "-t", help="With a terminal")]
 Env = Annotated[list[str], typer.Option("--env", "-e", help="Environment variable")]
 Workdir = Annotated[str, typer.Option("--workdir", "-w", help="Working directory")]
 User = Annotated[str, typer.Option("--user", "-u", help="User and group")]
+Timeout = Annotated[int | None, typer.Option("--timeout", "--time", "-t", help="Seconds until it is killed")]
+Signal = Annotated[str, typer.Option("--signal", "-s", help="Signal to send first")]
+Size = Annotated[bool, typer.Option("--size", "-s", help="With the sizes of their files")]
+ShortFormat = Annotated[str, typer.Option("--format", "-f", help="json, or a template such as {{.Names}}")]
 Platform = Annotated[str, typer.Option("--platform", help="Platform of the image, OS/ARCHITECTURE[/VARIANT]")]
 Pull = Annotated[str, typer.Option("--pull", help="When its image is fetched: always, missing or never")]
 QuietPull = Annotated[bool, typer.Option("--quiet", "-q", help="Do not show how its image is fetched")]
@@ -62,25 +65,37 @@ def ps(
     format_: Format = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only ids")] = False,
     no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Do not shorten ids and commands")] = False,
+    last: Annotated[int, typer.Option("--last", "-n", help="So many that were made last, in any state")] = -1,
+    latest: Annotated[bool, typer.Option("--latest", "-l", help="The one that was made last, in any state")] = False,
+    size: Size = False,
 ) -> None:
     """List containers."""
     rows = []
-    for row in client().get("/containers/json", {"all": str(everything).lower(), "filters": filters_json(filter_)}):
-        command = row["Command"]
-        rows.append(
-            {
-                "ID": row["Id"] if no_trunc else short_id(row["Id"]),
-                "Image": row["Image"],
-                "Command": f'"{command if no_trunc or len(command) <= 20 else command[:19] + "…"}"',
-                "Created": f"{age(row['Created'])} ago",
-                "Status": row["Status"],
-                "Ports": ", ".join(port_text(port) for port in row.get("Ports") or []),
-                "Names": ",".join(name.lstrip("/") for name in row["Names"]),
-                "State": row["State"],
-                "Labels": ",".join(f"{name}={value}" for name, value in (row.get("Labels") or {}).items()),
-            }
-        )
-    columns = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
+    limit = 1 if latest else last
+    query = {
+        "all": str(everything or limit > 0).lower(),
+        "filters": filters_json(filter_),
+        "limit": limit if limit > 0 else None,
+        "size": "true" if size or ".Size" in format_ else None,
+    }
+    for container in client().get("/containers/json", query):
+        command = container["Command"]
+        row = {
+            "ID": container["Id"] if no_trunc else short_id(container["Id"]),
+            "Image": container["Image"],
+            "Command": f'"{command if no_trunc or len(command) <= 20 else command[:19] + "…"}"',
+            "Created": f"{age(container['Created'])} ago",
+            "Status": container["Status"],
+            "State": container["State"],
+            "Ports": ", ".join(port_text(port) for port in container.get("Ports") or []),
+            "Names": ",".join(name.removeprefix("/") for name in container["Names"]),
+            "Labels": ",".join(f"{name}={value}" for name, value in (container.get("Labels") or {}).items()),
+        }
+        if query["size"]:
+            written, whole = container.get("SizeRw", 0), container.get("SizeRootFs", 0)
+            row["Size"] = f"{size_text(written)} (virtual {size_text(whole)})"
+        rows.append(row)
+    columns = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES", *(["SIZE"] if size else [])]
     print_rows(rows, columns, format_, quiet_field="ID" if quiet else None)
 
 
@@ -214,11 +229,7 @@ def exec_(
 
 
 @verb(app, COMMANDS, "stop", word="stop")
-def stop(
-    containers: Containers,
-    time: Annotated[int | None, typer.Option("--time", "-t", help="Seconds until it is killed")] = None,
-    signal: Annotated[str, typer.Option("--signal", "-s", help="Signal to send first")] = "",
-) -> None:
+def stop(containers: Containers, time: Timeout = None, signal: Signal = "") -> None:
     """Stop containers."""
     daemon = client()
     query = {"t": time, "signal": signal or None}
@@ -226,13 +237,11 @@ def stop(
 
 
 @verb(app, COMMANDS, "restart", word="restart")
-def restart_(
-    containers: Containers,
-    time: Annotated[int | None, typer.Option("--time", "-t", help="Seconds until it is killed")] = None,
-) -> None:
+def restart_(containers: Containers, time: Timeout = None, signal: Signal = "") -> None:
     """Stop containers and start them again."""
     daemon = client()
-    each(containers, lambda reference: daemon.post(f"/containers/{reference}/restart", {"t": time}))
+    query = {"t": time, "signal": signal or None}
+    each(containers, lambda reference: daemon.post(f"/containers/{reference}/restart", query))
 
 
 @verb(app, COMMANDS, "kill", word="kill")
@@ -261,13 +270,14 @@ def unpause(containers: Containers) -> None:
 @verb(app, COMMANDS, "rm", word="rm")
 def rm(
     containers: Containers,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Kill what runs")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Kill what runs, and miss nothing that is gone")] = False,
     volumes: Annotated[bool, typer.Option("--volumes", "-v", help="With its anonymous volumes")] = False,
+    link: Annotated[bool, typer.Option("--link", "-l", help="Remove a link between containers")] = False,
 ) -> None:
     """Remove containers."""
     daemon = client()
-    query = {"force": str(force).lower(), "v": str(volumes).lower()}
-    each(containers, lambda reference: daemon.delete(f"/containers/{reference}", query))
+    query = {"force": str(force).lower(), "v": str(volumes).lower(), "link": "true" if link else None}
+    each(containers, lambda reference: daemon.delete(f"/containers/{reference}", query), may_be_gone=force)
 
 
 @verb(app, COMMANDS, "rename", word="rename")
@@ -294,30 +304,36 @@ def top(container: Container) -> None:
 
 
 @verb(app, COMMANDS, "inspect", word="inspect")
-def inspect(containers: Containers, format_: Format = "") -> None:
+def inspect(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", show_default=False)],
+    format_: ShortFormat = "",
+    size: Size = False,
+    type_: Annotated[str, typer.Option("--type", help=f"Only this kind: {', '.join(KINDS)}")] = "",
+) -> None:
     """Show containers in full; as a word of its own also images, services and nodes."""
+    if type_ and type_ not in KINDS:
+        raise WrongFlag(f"--type: {type_!r} is not one of {', '.join(KINDS)}")
     daemon = client()
-    found = [find(daemon, reference) for reference in containers]
-    if format_:
-        print_rows(found, [], format_)
-    else:
-        print_text(json.dumps(found, indent=4))
+    print_inspected(names, lambda name: find(daemon, name, [type_] if type_ else list(KINDS), size=size), format_)
 
 
-def find(daemon: Client, reference: str) -> dict[str, Any]:
-    paths = (
-        f"/containers/{reference}/json",
-        f"/images/{reference}/json",
-        f"/services/{reference}",
-        f"/nodes/{reference}",
-    )
-    for path in paths:
+KINDS = {
+    "container": "/containers/{}/json", "image": "/images/{}/json", "network": "/networks/{}", "volume": "/volumes/{}",
+    "service": "/services/{}", "task": "/tasks/{}", "node": "/nodes/{}",
+}  # fmt: skip
+ABSENT, NOT_A_MANAGER = 404, 503
+
+
+def find(daemon: Client, name: str, kinds: list[str], *, size: bool) -> dict[str, Any]:
+    """The first thing of that name."""
+    for kind in kinds:
+        query = {"size": "true"} if size and kind == "container" else None
         try:
-            return dict(daemon.get(path))
+            return dict(daemon.get(KINDS[kind].format(name), query))
         except ApiError as error:
-            if error.status not in (404, 503):
+            if error.status not in (ABSENT, NOT_A_MANAGER):
                 raise
-    raise ValueError(f"Error: No such object: {reference}")
+    raise ValueError(f"Error: No such {kinds[0] if len(kinds) == 1 else 'object'}: {name}")
 
 
 @verb(app, COMMANDS, "logs", word="logs")
@@ -328,6 +344,7 @@ def logs(
     since: Annotated[str, typer.Option("--since", help="From a Unix time, or so long ago (10m)")] = "",
     until: Annotated[str, typer.Option("--until", help="Up to a Unix time, or so long ago")] = "",
     timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="With the time of each line")] = False,
+    details: Annotated[bool, typer.Option("--details", help="With what the log driver was told to add")] = False,
 ) -> None:
     """Show what a container printed."""
     daemon = client()
@@ -340,5 +357,6 @@ def logs(
         "since": since_text(since),
         "until": since_text(until),
         "timestamps": str(timestamps).lower(),
+        "details": str(details).lower(),
     }
     print_logs(daemon, f"/containers/{container}/logs", query, tty=inspected["Config"]["Tty"])

@@ -67,6 +67,11 @@ def distrust(body: JSON, on: bool) -> None:
         raise WrongFlag("--disable-content-trust: 'false' is not supported: signatures of images are not checked")
 
 
+def nothing(_: JSON, text: str) -> None:
+    """Of no effect any more, with docker too."""
+    values.size_bytes("kernel-memory", text)
+
+
 def size(flag: str) -> Callable[[str], int]:
     return lambda text: values.size_bytes(flag, text)
 
@@ -178,6 +183,7 @@ CONTAINER: tuple[Flag, ...] = (
          sets("HostConfig", "MemoryReservation", as_=size("memory-reservation"))),
     Flag("memory-swap", str, "Memory and swap together; -1: any swap",
          sets("HostConfig", "MemorySwap", as_=memory_and_swap)),
+    Flag("kernel-memory", str, "Of no effect any more", nothing),
     Flag("oom-kill-disable", bool, "Wait for memory instead of being killed", sets("HostConfig", "OomKillDisable")),
     Flag("oom-score-adj", int, "How soon it is killed for want of memory", sets("HostConfig", "OomScoreAdj")),
     Flag("group-add", list[str], "Additional group", extends("HostConfig", "GroupAdd")),
@@ -196,7 +202,7 @@ CONTAINER: tuple[Flag, ...] = (
     *health_flags("Healthcheck"),
     *absent(
         "cpu-rt-period", "cpu-rt-runtime", "blkio-weight-device", "gpus", "ip", "ip6", "link", "link-local-ip",
-        "memory-swappiness", "network-alias", "storage-opt", "kernel-memory", "cpu-count", "cpu-percent",
-        "io-maxbandwidth", "io-maxiops",
+        "memory-swappiness", "network-alias", "storage-opt", "cpu-count", "cpu-percent", "io-maxbandwidth",
+        "io-maxiops", "use-api-socket",
     ),
 )

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarmpy.cli.commands import client, noun, verb
+from swarmpy.cli.commands import client, each, noun, verb
 from swarmpy.cli.failures import WrongFlag
-from swarmpy.cli.output import age, print_rows, print_text, print_warning, short_id, size_text
+from swarmpy.cli.output import age, print_inspected, print_rows, print_text, print_warning, short_id, size_text
 from swarmpy.cli.registry_auth import auth_for
 from swarmpy.cli.values import filters_json
 
@@ -42,23 +42,31 @@ def ls(
     filter_: Filter = [],  # noqa: B006  # typer copies defaults
     format_: Format = "",
     quiet: Quiet = False,
+    no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Do not shorten ids")] = False,
+    digests: Annotated[bool, typer.Option("--digests", help="With the digests that registries know")] = False,
+    tree: Annotated[bool, typer.Option("--tree", help="With the platforms of each image")] = False,
 ) -> None:
     """List images."""
+    if tree:
+        raise WrongFlag("--tree is not supported by this version of swarmpy")
     wanted = [*filter_, *([f"reference={repository}"] if repository else [])]
     rows = []
     for image in client().get("/images/json", {"all": str(everything).lower(), "filters": filters_json(wanted)}):
+        known = dict(item.split("@", 1) for item in image.get("RepoDigests") or [])
         for tag in image.get("RepoTags") or ["<none>:<none>"]:
             name, _, version = tag.rpartition(":")
             rows.append(
                 {
                     "Repository": name,
                     "Tag": version,
-                    "ID": short_id(image["Id"]),
+                    "Digest": known.get(name, "<none>"),
+                    "ID": image["Id"] if no_trunc else short_id(image["Id"]),
                     "Created": f"{age(image['Created'])} ago",
                     "Size": size_text(image["Size"]),
                 }
             )
-    print_rows(rows, ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], format_, quiet_field="ID" if quiet else None)
+    columns = ["REPOSITORY", "TAG", *(["DIGEST"] if digests else []), "IMAGE ID", "CREATED", "SIZE"]
+    print_rows(rows, columns, format_, quiet_field="ID" if quiet else None)
 
 
 @verb(app, COMMANDS, "pull", word="pull")
@@ -104,10 +112,11 @@ def follow(messages: Any, *, quiet: bool, say: Callable[[str], None] = print_tex
 def load(
     source: Annotated[str, typer.Option("--input", "-i", help="A file instead of standard input")] = "",
     quiet: Quiet = False,
+    platform: Platform = "",
 ) -> None:
     """Take in images from an archive."""
     daemon = client()
-    query = {"quiet": "true" if quiet else "false"}
+    query = {"quiet": "true" if quiet else "false", "platform": platform_json(platform)}
     if source:
         with Path(source).open("rb") as archive:
             follow(daemon.messages("POST", "/images/load", query, archive), quiet=quiet)
@@ -119,13 +128,15 @@ def load(
 def save(
     images: Images,
     output: Annotated[str, typer.Option("--output", "-o", help="A file instead of standard output")] = "",
+    platform: Platform = "",
 ) -> None:
     """Write images to an archive."""
     if not output and sys.stdout.isatty():
         raise ValueError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
     target = Path(output).open("wb") if output else sys.stdout.buffer  # noqa: SIM115  # closed below, stdout must stay open
     try:
-        query = [("names", image) for image in images]
+        chosen = platform_json(platform)
+        query = [*(("names", image) for image in images), *([("platform", chosen)] if chosen else [])]
         with client().stream("GET", "/images/get?" + encoded(query)) as response:
             shutil.copyfileobj(response, target)
     finally:
@@ -145,10 +156,11 @@ def import_(
     reference: Annotated[str, typer.Argument(metavar="[REPOSITORY[:TAG]]", show_default=False)] = "",
     change: Annotated[list[str], typer.Option("--change", "-c", help="Dockerfile instruction to apply")] = [],  # noqa: B006
     message: Annotated[str, typer.Option("--message", "-m", help="Note for the image's history")] = "",
+    platform: Platform = "",
 ) -> None:
     """Make an image from a tar of a root file system."""
     repository, tag = split_tag(reference)
-    query = [("fromSrc", "-"), ("repo", repository), ("tag", tag), ("message", message)]
+    query = [("fromSrc", "-"), ("repo", repository), ("tag", tag), ("message", message), ("platform", platform)]
     path = "/images/create?" + encoded([*query, *(("changes", item) for item in change)])
     daemon = client()
     if source == "-":
@@ -172,20 +184,40 @@ def tag(image: Image, reference: Annotated[str, typer.Argument(metavar="NAME[:TA
 
 
 @verb(app, COMMANDS, "rm", word="rmi")
-def rm(images: Images, force: Annotated[bool, typer.Option("--force", "-f", help="Even if in use")] = False) -> None:
+def rm(
+    images: Images,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Even if in use")] = False,
+    no_prune: Annotated[bool, typer.Option("--no-prune", help="Keep parents that have no name")] = False,
+    platform: Platform = "",
+) -> None:
     """Remove images."""
+    query = {"force": str(force).lower(), "noprune": str(no_prune).lower(), "platforms": platform_json(platform)}
     daemon = client()
-    for image in images:
-        for removed in daemon.delete(f"/images/{image}", {"force": str(force).lower()}):
-            for kind, name in removed.items():
-                print_text(f"{kind}: {name}")
+
+    def remove(image: str) -> list[str]:
+        return [f"{kind}: {name}" for item in daemon.delete(f"/images/{image}", query) for kind, name in item.items()]
+
+    each(images, remove, may_be_gone=force)
+
+
+def platform_json(text: str) -> str | None:
+    """`linux/arm/v7`, as the API has it."""
+    if not text:
+        return None
+    names = ("os", "architecture", "variant")
+    parts = text.split("/")
+    if not 2 <= len(parts) <= len(names) or "" in parts:
+        raise WrongFlag(f"--platform: {text!r} is not OS/ARCHITECTURE[/VARIANT]")
+    return json.dumps(dict(zip(names, parts, strict=False)))
 
 
 @verb(app, COMMANDS, "inspect")
-def inspect(images: Images) -> None:
+def inspect(
+    images: Images, format_: Annotated[str, typer.Option("--format", "-f", help="json, or a template")] = ""
+) -> None:
     """Show images in full."""
     daemon = client()
-    print_text(json.dumps([daemon.get(f"/images/{image}/json") for image in images], indent=4))
+    print_inspected(images, lambda image: dict(daemon.get(f"/images/{image}/json")), format_)
 
 
 @verb(app, COMMANDS, "history")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from urllib.parse import unquote
 
 from swarmpy.cli import values
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from swarmpy.cli.client import Client
 
-__all__ = ["frames", "print_logs", "print_service_logs"]
+__all__ = ["Shown", "frames", "print_logs", "print_service_logs", "since_text"]
 
 HEADER = 8
 
@@ -43,26 +43,24 @@ def print_logs(daemon: Client, path: str, query: dict[str, Any], *, tty: bool) -
             write(sys.stderr.buffer if stream == 2 else sys.stdout.buffer, data)
 
 
-def print_service_logs(
-    daemon: Client,
-    reference: str,
-    *,
-    follow: bool,
-    tail: str,
-    since: str,
-    timestamps: bool,
-    raw: bool,
-    no_trunc: bool,
-) -> None:
+class Shown(NamedTuple):
+    """What of a service's lines is shown, and how."""
+
+    timestamps: bool
+    raw: bool
+    no_trunc: bool
+    no_resolve: bool
+    no_task_ids: bool
+    details: bool
+
+
+def print_service_logs(daemon: Client, reference: str, query: dict[str, Any], shown: Shown) -> None:
     """`web.1.abc@node2    | line`, for a service or one of its tasks."""
-    query = {
+    query = query | {
         "stdout": "1",
         "stderr": "1",
-        "follow": str(follow).lower(),
-        "tail": tail,
-        "timestamps": str(timestamps).lower(),
-        "details": str(not raw).lower(),
-        "since": since_text(since),
+        "timestamps": str(shown.timestamps).lower(),
+        "details": str(shown.details or not shown.raw).lower(),
     }
     try:
         service = daemon.get(f"/services/{reference}")
@@ -75,45 +73,47 @@ def print_service_logs(
             raise
         task = daemon.get(f"/tasks/{reference}")
         path, tty = f"/tasks/{task['ID']}/logs", task["Spec"]["ContainerSpec"].get("TTY", False)
-    if tty or raw:
+    if tty or shown.raw:
         print_logs(daemon, path, query, tty=tty)
         return
-    labels = TaskLabels(daemon, no_trunc=no_trunc)
+    labels = TaskLabels(daemon, shown)
     with daemon.stream("GET", path, query) as response:
         for stream, data in frames(response):
-            line = labels.named(data, timestamps=timestamps)
+            line = labels.named(data)
             write(sys.stderr.buffer if stream == 2 else sys.stdout.buffer, line)
 
 
 class TaskLabels:
     """Turns the details before a line into the name of its task."""
 
-    def __init__(self, daemon: Client, *, no_trunc: bool) -> None:
+    def __init__(self, daemon: Client, shown: Shown) -> None:
         self._daemon = daemon
-        self._names = Names(daemon)
-        self._no_trunc = no_trunc
+        self._names = Names(daemon, resolve=not shown.no_resolve)
+        self._shown = shown
         self._labels: dict[str, str] = {}
 
-    def named(self, data: bytes, *, timestamps: bool) -> bytes:
+    def named(self, data: bytes) -> bytes:
         stamp = b""
-        if timestamps:
+        if self._shown.timestamps:
             stamp, _, data = data.partition(b" ")
             stamp += b" "
-        details, _, line = data.partition(b" ")
-        text = details.decode()
-        if text not in self._labels:
-            self._labels[text] = self._label(
-                {unquote(name): unquote(value) for name, _, value in (pair.partition("=") for pair in text.split(","))}
-            )
+        text, _, line = data.partition(b" ")
+        pairs = (pair.partition("=") for pair in text.decode().split(","))
+        details = {unquote(name): unquote(value) for name, _, value in pairs}
+        of_task = tuple(details.pop(f"com.docker.swarm.{name}.id") for name in ("service", "task", "node"))
+        key = ",".join(of_task)
+        if key not in self._labels:
+            self._labels[key] = self._label(*of_task)
         width = max(map(len, self._labels.values()))
-        return stamp + f"{self._labels[text]:<{width}}    | ".encode() + line
+        others = ",".join(f"{name}={value}" for name, value in details.items())
+        more = f"{others} ".encode() if self._shown.details and others else b""
+        return stamp + f"{self._labels[key]:<{width}}    | ".encode() + more + line
 
-    def _label(self, details: dict[str, str]) -> str:
-        task_id = details["com.docker.swarm.task.id"]
+    def _label(self, service_id: str, task_id: str, node_id: str) -> str:
         slot = self._daemon.get(f"/tasks/{task_id}").get("Slot", 0)
-        service = self._names.service(details["com.docker.swarm.service.id"])
-        shown = task_id if self._no_trunc else short_id(task_id)
-        return f"{service}.{slot}.{shown}@{self._names.node(details['com.docker.swarm.node.id'])}"
+        shown = task_id if self._shown.no_trunc else short_id(task_id)
+        task = "" if self._shown.no_task_ids else f".{shown}"
+        return f"{self._names.service(service_id)}.{slot}{task}@{self._names.node(node_id)}"
 
 
 def since_text(text: str) -> str | None:

@@ -12,8 +12,9 @@ import typer
 
 from swarmpy.cli import values
 from swarmpy.cli.commands import client, each, noun, verb
-from swarmpy.cli.failures import ApiError
-from swarmpy.cli.output import print_rows, print_text
+from swarmpy.cli.failures import ApiError, WrongFlag
+from swarmpy.cli.output import print_inspected, print_rows, print_text
+from swarmpy.cli.pretty import print_node
 from swarmpy.cli.tasks import print_tasks
 from swarmpy.cli.values import filters_json
 
@@ -26,6 +27,9 @@ COMMANDS: dict[str, str] = {}
 Nodes = Annotated[list[str], typer.Argument(metavar="NODE…", show_default=False)]
 Format = Annotated[str, typer.Option("--format", help="json, or a template such as {{.Hostname}}")]
 Filter = Annotated[list[str], typer.Option("--filter", "-f", help="id=…, name=…, role=…, label=…, node.label=…")]
+ShortFormat = Annotated[str, typer.Option("--format", "-f", help="json, or a template such as {{.ID}}")]
+Pretty = Annotated[bool, typer.Option("--pretty", help="For people to read")]
+NoResolve = Annotated[bool, typer.Option("--no-resolve", help="Ids instead of names")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids")]
 
 
@@ -66,6 +70,7 @@ def ps(
     format_: Format = "",
     quiet: Quiet = False,
     no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Do not shorten ids and errors")] = False,
+    no_resolve: NoResolve = False,
 ) -> None:
     """List the tasks on nodes; on this one if none is named."""
     daemon = client()
@@ -74,18 +79,20 @@ def ps(
         node = daemon.get(f"/nodes/{reference}")
         wanted = json.loads(filters_json(filter_) or "{}") | {"node": [node["ID"]]}
         tasks += daemon.get("/tasks", {"filters": json.dumps(wanted)})
-    print_tasks(daemon, tasks, format_, quiet=quiet, no_trunc=no_trunc)
+    print_tasks(daemon, tasks, format_, quiet=quiet, no_trunc=no_trunc, no_resolve=no_resolve)
 
 
 @verb(app, COMMANDS, "inspect")
-def inspect(nodes: Nodes, format_: Format = "") -> None:
+def inspect(nodes: Nodes, format_: ShortFormat = "", pretty: Pretty = False) -> None:
     """Show nodes in full."""
+    if pretty and format_:
+        raise WrongFlag("--format and --pretty exclude each other")
     daemon = client()
-    found = [daemon.get(f"/nodes/{reference}") for reference in nodes]
-    if format_:
-        print_rows(found, [], format_)
+    if pretty:
+        for name in nodes:
+            print_node(daemon.get(f"/nodes/{name}"))
     else:
-        print_text(json.dumps(found, indent=4))
+        print_inspected(nodes, lambda name: dict(daemon.get(f"/nodes/{name}")), format_)
 
 
 @verb(app, COMMANDS, "update")

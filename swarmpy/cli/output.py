@@ -9,10 +9,12 @@ import datetime
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["age", "print_rows", "print_text", "print_warning", "short_id", "size_text"]
+from swarmpy.cli.failures import ApiError
+
+__all__ = ["age", "print_inspected", "print_rows", "print_text", "print_warning", "short_id", "size_text"]
 
 PLACEHOLDER = re.compile(r"\{\{\s*(json\s+)?\.([A-Za-z.]*)\s*\}\}")
 ID_LENGTH = 12
@@ -50,6 +52,25 @@ def print_rows(
             print_text(fill(template.replace("\\t", "\t"), row))
         return
     table(columns, [[str(row[field_of(column)]) for column in columns] for row in rows])
+
+
+def print_inspected(names: Sequence[str], find: Callable[[str], Mapping[str, Any]], template: str = "") -> None:
+    """The objects in full, as one list, and then what kept others out of it. Raises the last of these errors."""
+    found: list[Mapping[str, Any]] = []
+    failures: list[Exception] = []
+    for name in names:
+        try:
+            found.append(find(name))
+        except (ApiError, ValueError) as error:
+            failures.append(error)
+    if template:
+        print_rows(found, [], template)
+    else:
+        print_text(json.dumps(found, indent=4))
+    for failure in failures[:-1]:
+        print_warning(str(failure))
+    if failures:
+        raise failures[-1]
 
 
 def field_of(column: str) -> str:

@@ -12,9 +12,11 @@ import typer
 
 from swarmpy.cli.commands import client, each, noun, verb
 from swarmpy.cli.dialect import RunsCommand
+from swarmpy.cli.failures import WrongFlag
 from swarmpy.cli.flags import apply, takes
-from swarmpy.cli.logs import print_service_logs
-from swarmpy.cli.output import print_rows, print_text, print_warning, short_id
+from swarmpy.cli.logs import Shown, print_service_logs, since_text
+from swarmpy.cli.output import print_inspected, print_rows, print_text, print_warning, short_id
+from swarmpy.cli.pretty import print_service
 from swarmpy.cli.progress import wait_for_service
 from swarmpy.cli.registry_auth import auth_for
 from swarmpy.cli.service_flags import CREATE, UPDATE
@@ -28,6 +30,9 @@ Services = Annotated[list[str], typer.Argument(metavar="SERVICE…", show_defaul
 Service = Annotated[str, typer.Argument(metavar="SERVICE", show_default=False)]
 Format = Annotated[str, typer.Option("--format", help="json, or a template such as {{.Name}}")]
 Filter = Annotated[list[str], typer.Option("--filter", "-f", help="name=…, id=…, label=…, mode=…")]
+ShortFormat = Annotated[str, typer.Option("--format", "-f", help="json, or a template such as {{.ID}}")]
+Pretty = Annotated[bool, typer.Option("--pretty", help="For people to read")]
+NoResolve = Annotated[bool, typer.Option("--no-resolve", help="Ids instead of names")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Do not wait until the service has converged")]
 NoProgress = Annotated[bool, typer.Option("--quiet", "-q", help="Wait, but show no progress")]
@@ -168,6 +173,7 @@ def ps(
     format_: Format = "",
     quiet: Quiet = False,
     no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Do not shorten ids and errors")] = False,
+    no_resolve: NoResolve = False,
 ) -> None:
     """List the tasks of services."""
     daemon = client()
@@ -176,18 +182,20 @@ def ps(
         service = daemon.get(f"/services/{reference}")
         wanted = json.loads(filters_json(filter_) or "{}") | {"service": [service["ID"]]}
         tasks += daemon.get("/tasks", {"filters": json.dumps(wanted)})
-    print_tasks(daemon, tasks, format_, quiet=quiet, no_trunc=no_trunc)
+    print_tasks(daemon, tasks, format_, quiet=quiet, no_trunc=no_trunc, no_resolve=no_resolve)
 
 
 @verb(app, COMMANDS, "inspect")
-def inspect(services: Services, format_: Format = "") -> None:
+def inspect(services: Services, format_: ShortFormat = "", pretty: Pretty = False) -> None:
     """Show services in full."""
+    if pretty and format_:
+        raise WrongFlag("--format and --pretty exclude each other")
     daemon = client()
-    found = [daemon.get(f"/services/{reference}") for reference in services]
-    if format_:
-        print_rows(found, [], format_)
+    if pretty:
+        for name in services:
+            print_service(daemon.get(f"/services/{name}"))
     else:
-        print_text(json.dumps(found, indent=4))
+        print_inspected(services, lambda name: dict(daemon.get(f"/services/{name}")), format_)
 
 
 @verb(app, COMMANDS, "rm")
@@ -206,11 +214,14 @@ def logs(
     timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="With the time of each line")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Without the name of the task")] = False,
     no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Do not shorten ids")] = False,
+    no_resolve: NoResolve = False,
+    no_task_ids: Annotated[bool, typer.Option("--no-task-ids", help="Without the ids of tasks")] = False,
+    details: Annotated[bool, typer.Option("--details", help="With what the log driver was told to add")] = False,
 ) -> None:
     """Show what the tasks of a service print."""
-    print_service_logs(
-        client(), service, follow=follow, tail=tail, since=since, timestamps=timestamps, raw=raw, no_trunc=no_trunc
-    )
+    shown = Shown(timestamps, raw, no_trunc, no_resolve, no_task_ids, details)
+    query = {"follow": str(follow).lower(), "tail": tail, "since": since_text(since)}
+    print_service_logs(client(), service, query, shown)
 
 
 def random_name() -> str:

@@ -5,13 +5,17 @@ Source  docker swarm; Docker Engine API, paths under /swarm.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarmpy.cli import values
 from swarmpy.cli.commands import client, noun, verb
+from swarmpy.cli.failures import WrongFlag
+from swarmpy.cli.flags import Flag, apply, sets, takes
 from swarmpy.cli.output import print_text
+from swarmpy.cli.values import duration_ns
 
 if TYPE_CHECKING:
     from swarmpy.cli.client import Client
@@ -24,25 +28,57 @@ Availability = Annotated[str, typer.Option("--availability", help="active, pause
 Listen = Annotated[str, typer.Option("--listen-addr", help="Where managers listen, ADDRESS[:PORT]")]
 Advertise = Annotated[str, typer.Option("--advertise-addr", help="Address other nodes reach this one at")]
 DataPath = Annotated[str, typer.Option("--data-path-addr", help="Address for the traffic of containers")]
-History = Annotated[int | None, typer.Option("--task-history-limit", help="Past tasks kept per slot")]
-Heartbeat = Annotated[str, typer.Option("--dispatcher-heartbeat", help="Time between a node's heartbeats")]
-Expiry = Annotated[str, typer.Option("--cert-expiry", help="Lifetime of a node's certificate")]
-Snapshots = Annotated[int | None, typer.Option("--snapshot-interval", help="Log entries between snapshots")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only what scripts want")]
+
+SPEC = (
+    Flag("task-history-limit", int, "Past tasks kept per slot", sets("Orchestration", "TaskHistoryRetentionLimit")),
+    Flag("dispatcher-heartbeat", str, "Time between a node's heartbeats",
+         sets("Dispatcher", "HeartbeatPeriod", as_=lambda text: duration_ns("dispatcher-heartbeat", text))),
+    Flag("cert-expiry", str, "Lifetime of a node's certificate",
+         sets("CAConfig", "NodeCertExpiry", as_=lambda text: duration_ns("cert-expiry", text))),
+    Flag("external-ca", list[str], "Who signs certificates, protocol=…,url=…[,cacert=FILE]",
+         sets("CAConfig", "ExternalCAs", as_=lambda items: [external_ca(item) for item in items])),
+    Flag("snapshot-interval", int, "Log entries between snapshots", sets("Raft", "SnapshotInterval")),
+    Flag("max-snapshots", int, "Old snapshots that are kept", sets("Raft", "KeepOldSnapshots")),
+    Flag("autolock", bool, "Managers need a key when they start", sets("EncryptionConfig", "AutoLockManagers")),
+)  # fmt: skip
+CA = (
+    *(flag for flag in SPEC if flag.name in ("cert-expiry", "external-ca")),
+    Flag("ca-cert", str, "File of the new root certificate",
+         sets("CAConfig", "SigningCACert", as_=lambda path: content("ca-cert", path))),
+    Flag("ca-key", str, "File of its key", sets("CAConfig", "SigningCAKey", as_=lambda path: content("ca-key", path))),
+)  # fmt: skip
 
 
-def spec_changes(spec: dict[str, Any], history: int | None, heartbeat: str, expiry: str, snapshots: int | None) -> None:
-    if history is not None:
-        spec.setdefault("Orchestration", {})["TaskHistoryRetentionLimit"] = history
-    if heartbeat:
-        spec.setdefault("Dispatcher", {})["HeartbeatPeriod"] = values.duration_ns("dispatcher-heartbeat", heartbeat)
-    if expiry:
-        spec.setdefault("CAConfig", {})["NodeCertExpiry"] = values.duration_ns("cert-expiry", expiry)
-    if snapshots is not None:
-        spec.setdefault("Raft", {})["SnapshotInterval"] = snapshots
+def external_ca(text: str) -> dict[str, Any]:
+    """`protocol=cfssl,url=https://…[,cacert=FILE][,NAME=VALUE]`."""
+    names = {"protocol": "Protocol", "url": "URL", "cacert": "CACert"}
+    found: dict[str, Any] = {}
+    for field in text.split(","):
+        name, equals, value = field.partition("=")
+        if not equals:
+            raise WrongFlag(f"--external-ca: {text!r}: {field!r} is not NAME=VALUE")
+        if name.lower() in names:
+            found[names[name.lower()]] = content("external-ca", value) if name.lower() == "cacert" else value
+        else:
+            found.setdefault("Options", {})[name] = value
+    for name in ("protocol", "url"):
+        if names[name] not in found:
+            raise WrongFlag(f"--external-ca: {text!r}: {name}=… is missing")
+    return found
+
+
+def content(flag: str, path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongFlag(f"--{flag}: {path}: {getattr(error, 'strerror', None) or 'is not text'}") from error
 
 
 @verb(app, COMMANDS, "init")
+@takes(SPEC)
 def init(
+    *,
     listen_addr: Listen = f"0.0.0.0:{DEFAULT_PORT}",
     advertise_addr: Advertise = "",
     data_path_addr: DataPath = "",
@@ -53,14 +89,11 @@ def init(
         bool, typer.Option("--force-new-cluster", help="From this manager's state, alone")
     ] = False,
     availability: Availability = "active",
-    task_history_limit: History = None,
-    dispatcher_heartbeat: Heartbeat = "",
-    cert_expiry: Expiry = "",
-    snapshot_interval: Snapshots = None,
+    **given: Any,
 ) -> None:
     """Start a swarm with this node as its manager."""
     spec: dict[str, Any] = {}
-    spec_changes(spec, task_history_limit, dispatcher_heartbeat, cert_expiry, snapshot_interval)
+    apply(spec, SPEC, given)
     daemon = client()
     node_id = daemon.post(
         "/swarm/init",
@@ -80,6 +113,8 @@ def init(
     print_text("To add a worker to this swarm, run the following command:\n")
     print_text(f"    {join_command(daemon, 'Worker')}\n")
     print_text("To add a manager to this swarm, run 'swarmpy swarm join-token manager' and follow the instructions.")
+    if given["autolock"]:
+        print_unlock_key(daemon)
 
 
 def join_command(daemon: Client, role: str) -> str:
@@ -93,7 +128,7 @@ def join_command(daemon: Client, role: str) -> str:
 @verb(app, COMMANDS, "join")
 def join(
     remotes: Annotated[list[str], typer.Argument(metavar="HOST:PORT…", show_default=False)],
-    token: Annotated[str, typer.Option("--token", help="Join token, of a worker or a manager", show_default=False)],
+    token: Annotated[str, typer.Option("--token", help="Join token, of a worker or a manager")] = "",
     listen_addr: Listen = f"0.0.0.0:{DEFAULT_PORT}",
     advertise_addr: Advertise = "",
     data_path_addr: DataPath = "",
@@ -122,7 +157,7 @@ def join_token(
     rotate: Annotated[
         bool, typer.Option("--rotate", help="Make a new token; the old one is refused from now on")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the token")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show, or change, the token that lets nodes join."""
     if role not in ("worker", "manager"):
@@ -149,30 +184,79 @@ def leave(force: Annotated[bool, typer.Option("--force", "-f", help="Also as a m
 
 
 @verb(app, COMMANDS, "update")
-def update(
-    task_history_limit: History = None,
-    dispatcher_heartbeat: Heartbeat = "",
-    cert_expiry: Expiry = "",
-    snapshot_interval: Snapshots = None,
-) -> None:
+@takes(SPEC)
+def update(context: typer.Context, **given: Any) -> None:
     """Change the swarm's settings."""
+    if all(value is None or value == [] for value in given.values()):
+        print_text(context.get_help())
+        return
     daemon = client()
     swarm = daemon.get("/swarm")
-    spec_changes(swarm["Spec"], task_history_limit, dispatcher_heartbeat, cert_expiry, snapshot_interval)
+    apply(swarm["Spec"], SPEC, given)
     daemon.post("/swarm/update", {"version": swarm["Version"]["Index"]}, swarm["Spec"])
     print_text("Swarm updated.")
+    if given["autolock"]:
+        print_unlock_key(daemon)
 
 
 @verb(app, COMMANDS, "ca")
+@takes(CA)
 def ca(
+    *,
     rotate: Annotated[bool, typer.Option("--rotate", help="Make a new root certificate")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not show the new certificate")] = False,
+    quiet: Quiet = False,
+    **given: Any,
 ) -> None:
     """Show the root certificate of the swarm."""
+    for flag in CA:
+        if given[flag.parameter] and not rotate:
+            raise WrongFlag(f"--{flag.name}: --rotate must be given as well")
     daemon = client()
     swarm = daemon.get("/swarm")
     if rotate:
         spec = swarm["Spec"]
-        spec["CAConfig"]["ForceRotate"] = spec["CAConfig"].get("ForceRotate", 0) + 1
+        apply(spec, CA, given)
+        if not given["ca_cert"] and not given["ca_key"]:
+            spec["CAConfig"]["ForceRotate"] = spec["CAConfig"].get("ForceRotate", 0) + 1
         daemon.post("/swarm/update", {"version": swarm["Version"]["Index"]}, spec)
         swarm = daemon.get("/swarm")
-    print_text(swarm["TLSInfo"]["TrustRoot"].rstrip("\n"))
+    if not (rotate and (detach or quiet)):
+        print_text(swarm["TLSInfo"]["TrustRoot"].rstrip("\n"))
+
+
+@verb(app, COMMANDS, "unlock-key")
+def unlock_key(
+    rotate: Annotated[bool, typer.Option("--rotate", help="Make a new key")] = False, quiet: Quiet = False
+) -> None:
+    """Show, or change, the key that unlocks managers."""
+    daemon = client()
+    if rotate:
+        swarm = daemon.get("/swarm")
+        if not swarm["Spec"].get("EncryptionConfig", {}).get("AutoLockManagers"):
+            raise ValueError("cannot rotate because autolock is not turned on")
+        query = {"version": swarm["Version"]["Index"], "rotateManagerUnlockKey": "true"}
+        daemon.post("/swarm/update", query, swarm["Spec"])
+        if not quiet:
+            print_text("Successfully rotated manager unlock key.\n")
+    if quiet:
+        print_text(daemon.get("/swarm/unlockkey")["UnlockKey"])
+    else:
+        print_unlock_key(daemon)
+
+
+def print_unlock_key(daemon: Client) -> None:
+    key = daemon.get("/swarm/unlockkey")["UnlockKey"]
+    print_text("To unlock a swarm manager after it restarts, run 'swarmpy swarm unlock' and give this key:\n")
+    print_text(f"    {key}\n\nKeep it in a safe place: without it no manager can be started again.")
+
+
+@verb(app, COMMANDS, "unlock")
+def unlock() -> None:
+    """Give this manager the key, which is asked for."""
+    daemon = client()
+    state = daemon.get("/info")["Swarm"]["LocalNodeState"]
+    if state != "locked":
+        raise ValueError("this node is not part of a swarm" if state == "inactive" else "the swarm is not locked")
+    key = typer.prompt("Enter unlock key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
+    daemon.post("/swarm/unlock", body={"UnlockKey": key.strip()})

@@ -85,7 +85,7 @@ def info(format_: Format = "") -> None:
 def events(
     since: Annotated[str, typer.Option("--since", help="From a Unix time, or so long ago (10m)")] = "",
     until: Annotated[str, typer.Option("--until", help="Up to a Unix time, or so long ago")] = "",
-    filter_: Annotated[list[str], typer.Option("--filter", help="type=…, event=…, container=…")] = [],  # noqa: B006
+    filter_: Annotated[list[str], typer.Option("--filter", "-f", help="type=…, event=…")] = [],  # noqa: B006
     format_: Annotated[str, typer.Option("--format", help="json, or a template such as {{.Action}}")] = "",
 ) -> None:
     """Show what happens, as it happens."""

@@ -18,10 +18,11 @@ ERROR_WIDTH = 60
 
 
 class Names:
-    """Names of nodes and services by id; asked for once, an id that is gone stays an id."""
+    """Names of nodes and services by id; asked for once, an id that is gone stays an id. So do all unless `resolve`."""
 
-    def __init__(self, daemon: Client) -> None:
+    def __init__(self, daemon: Client, *, resolve: bool = True) -> None:
         self._daemon = daemon
+        self._resolve = resolve
         self._known: dict[str, str] = {}
 
     def node(self, id_: str) -> str:
@@ -31,6 +32,8 @@ class Names:
         return self._name(f"/services/{id_}", id_, lambda service: str(service["Spec"]["Name"]))
 
     def _name(self, path: str, id_: str, read: Any) -> str:
+        if not self._resolve:
+            return id_
         if path not in self._known:
             try:
                 self._known[path] = read(self._daemon.get(path)) or id_
@@ -41,8 +44,11 @@ class Names:
         return self._known[path]
 
 
-def print_tasks(daemon: Client, tasks: list[JSON], format_: str, *, quiet: bool, no_trunc: bool) -> None:
-    names = Names(daemon)
+def print_tasks(
+    daemon: Client, tasks: list[JSON], format_: str, *, quiet: bool, no_trunc: bool, no_resolve: bool
+) -> None:
+    """`no_resolve`: ids instead of the names of services and nodes."""
+    names = Names(daemon, resolve=not no_resolve)
     ordered = sorted(tasks, key=lambda task: task["CreatedAt"], reverse=True)
     ordered.sort(key=lambda task: (names.service(task["ServiceID"]), task.get("Slot", 0)))
     rows, previous = [], ""
