@@ -51,6 +51,14 @@ class Client:
     def delete(self, path: str, query: Query | None = None) -> Any:
         return self._json("DELETE", path, query)
 
+    def head(self, path: str, query: Query | None = None) -> dict[str, str]:
+        """The headers of the answer."""
+        connection = self._connect()
+        try:
+            return dict(self._request(connection, "HEAD", path, query, None, {}).getheaders())
+        finally:
+            connection.close()
+
     @contextmanager
     def stream(
         self,

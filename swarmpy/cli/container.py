@@ -360,3 +360,25 @@ def logs(
         "details": str(details).lower(),
     }
     print_logs(daemon, f"/containers/{container}/logs", query, tty=inspected["Config"]["Tty"])
+
+
+@verb(app, COMMANDS, "cp", word="cp")
+def cp(
+    source: Annotated[str, typer.Argument(metavar="[CONTAINER:]PATH|-", show_default=False)],
+    target: Annotated[str, typer.Argument(metavar="[CONTAINER:]PATH|-", show_default=False)],
+    archive: Annotated[bool, typer.Option("--archive", "-a", help="Into a container, with the files' owners")] = False,
+    follow_link: Annotated[bool, typer.Option("--follow-link", "-L", help="Follow a link that is the source")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing, as always")] = False,
+) -> None:
+    """Copy files into a container, or out of one."""
+    from swarmpy.cli.copying import copy_in, copy_out, place  # tarfile takes its time
+
+    inside, outside = place(source), place(target)
+    if inside.container and outside.container:
+        raise ValueError("copying between containers is not supported")
+    if inside.container:
+        copy_out(client(), inside, target, follow_link=follow_link)
+    elif outside.container:
+        copy_in(client(), source, outside, follow_link=follow_link, archive=archive)
+    else:
+        raise ValueError("one of the two must be CONTAINER:PATH")

@@ -30,6 +30,7 @@ NOUNS = {
 }
 WORDS = {
     "attach": ("container", "Join this terminal to a running container"),
+    "cp": ("container", "Copy files into a container, or out of one"),
     "create": ("container", "Make a container, and do not start it"),
     "events": ("system", "Show what happens, as it happens"),
     "exec": ("container", "Run a command in a running container"),

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from swarmpy.cli.output import print_text, size_text
+from swarmpy.cli.output import print_text
 
 __all__ = ["print_node", "print_service"]
 
 JSON = dict[str, Any]
 NANO = 10**9
+MIB = 2**20
 
 
 def print_service(service: JSON) -> None:
@@ -81,7 +82,7 @@ def print_node(node: JSON) -> None:
 
 def amounts(resources: JSON) -> JSON:
     cpus, memory = resources.get("NanoCPUs"), resources.get("MemoryBytes")
-    return {"CPUs": f"{cpus / NANO:g}" if cpus else None, "Memory": size_text(memory) if memory else None}
+    return {"CPUs": f"{cpus / NANO:g}" if cpus else None, "Memory": f"{memory / MIB:g}MiB" if memory else None}
 
 
 def seconds(nanoseconds: int | None) -> str | None:
