@@ -3,7 +3,7 @@ VENV   ?= .venv
 PYTHON ?= python3
 PY     := $(VENV)/bin/python
 
-.PHONY: help install test vm-test lint demo bench wheelhouse proto simulate mutations clean
+.PHONY: help install test vm-test lint demo bench wheelhouse proto simulate mutations chaos clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,11 @@ simulate: install  ## Raft clusters under faults, SEEDS of them (1000) in JOBS p
 
 mutations: install  ## plant bugs in the Raft core, one at a time: the simulation must find each
 	$(PY) -m tests.raft.simulation --mutations --seeds 500 --jobs $(JOBS)
+
+MINUTES ?= 10
+SEED    ?=
+chaos: install   ## a lab of ten hosts, as root, under load while everything fails, for MINUTES (10); SEED repeats a plan
+	$(PY) -m tests.chaos.run $(MINUTES) $(SEED)
 
 proto: install   ## generate swarmpy/rpc from proto/
 	$(PY) -m grpc_tools.protoc -Iswarmpy/rpc=proto --python_out=. --pyi_out=. --grpc_python_out=. \

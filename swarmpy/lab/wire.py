@@ -182,6 +182,8 @@ def _configure(links: Any, plan: HostPlan, lab: LabPlan) -> None:
 
 def _insert_pair(links: Any, port: str, near: str, far: str) -> None:
     """The port leaves the bridge, and a pair stands ready for the relay: `near` for it, `far` on the bridge."""
+    if not links.link_lookup(ifname=port):
+        raise Conflict(f"host {port} is down and has no link that could be impaired; start it first")
     links.link("add", ifname=near, kind="veth", state="up", peer={"ifname": far})
     links.link("set", index=_index(links, far), master=_index(links, BRIDGE), state="up")
     links.link("set", index=_index(links, port), master=0)
