@@ -16,6 +16,7 @@ $(VENV)/installed: pyproject.toml deploy/packages.txt deploy/packages-test.txt d
 	$(PYTHON) -m venv $(VENV)
 	PYTHONWARNINGS=ignore $(PY) -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat \
 		--editable '.[dev]'
+	$(PY) -m compileall -q swarmpy        # pip does it for the others; the first command is as fast as the next
 	touch $@
 
 test: install lint    ## the whole suite, as root
