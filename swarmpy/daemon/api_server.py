@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from swarmpy.daemon.config import Config
-from swarmpy.daemon.tls_front import TlsFront
+from swarmpy.daemon.tls_front import TlsFront, server_context
 from swarmpy.errors import Conflict, InvalidArgument
 
 __all__ = ["ApiServer"]
@@ -41,6 +41,8 @@ class ApiServer:
                 await self._listen_tcp(host)
 
     async def close(self) -> None:
+        for front in self._fronts:
+            front.stop_listening()
         await self._runner.cleanup()
         for front in self._fronts:
             await front.close()
@@ -76,17 +78,12 @@ class ApiServer:
             raise Conflict(f"--host {host}: cannot listen there: {failure.strerror}") from failure
 
     def _tls(self) -> ssl.SSLContext:
-        """TLS that demands a client certificate of `--tlscacert`."""
         config = self._config
         assert config.tls_ca and config.tls_cert and config.tls_key     # checked with the command line
         try:
-            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=config.tls_ca)
-            context.load_cert_chain(config.tls_cert, config.tls_key)
-        except (OSError, ssl.SSLError) as failure:
+            return server_context(config.tls_ca, config.tls_cert, config.tls_key)
+        except OSError as failure:
             raise InvalidArgument(f"--tlscacert, --tlscert, --tlskey: cannot be used: {failure}") from failure
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.verify_mode = ssl.CERT_REQUIRED
-        return context
 
 
 def _clear_stale(path: Path) -> None:

@@ -3,6 +3,8 @@
 Owns    the connections from outside until they end; each is carried to the server over a socket pair.
 Laws    A client's close_notify (RFC 8446, 6.1) ends its own direction alone: `docker run` without -i sends one at once
         and then reads the output. asyncio's own TLS closes the connection on it. TCP's end means the client is gone.
+        What the server has sent arrives, whatever the client still says: TCP answers a connection closed with input
+        unread by a reset, which overtakes the output (RFC 9112, 9.6), so the rest of the input is read and dropped.
 """
 
 from __future__ import annotations
@@ -13,13 +15,29 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 
-__all__ = ["TlsFront"]
+__all__ = ["TlsFront", "server_context"]
 
 log = logging.getLogger(__name__)
 
 HANDSHAKE_S = 30.0
+LINGER_S = 5.0                      # for a client to close after it was told that this is all
+CLOSE_S = 1.0                       # for what the server has just said to leave, when the front closes
 CHUNK = 1 << 16
+KEEPALIVE = {                       # a client that vanished without a word is noticed after two and a half minutes
+    socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 9,
+}  # fmt: skip
+
+
+def server_context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+    """TLS that demands a client certificate of `ca`. Raises OSError (ssl.SSLError among them) when a file is no use."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
+    context.load_cert_chain(certificate, key)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.options |= ssl.OP_NO_RENEGOTIATION      # else a write might have to wait for a read
+    return context
 
 
 class TlsFront:
@@ -31,14 +49,21 @@ class TlsFront:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
-    async def listen(self, address: str, port: int) -> None:
-        """Take connections. Raises OSError when the address cannot be listened on."""
+    async def listen(self, address: str, port: int) -> int:
+        """Take connections at the port returned: any for 0. Raises OSError when the address cannot be listened on."""
         self._server = await asyncio.start_server(self._accept, address, port)
+        return int(self._server.sockets[0].getsockname()[1])
 
-    async def close(self) -> None:
-        """No connection is left."""
+    def stop_listening(self) -> None:
+        """No connection is added any more."""
         if self._server is not None:
             self._server.close()
+
+    async def close(self) -> None:
+        """No connection is left. Those that the server has ended before get what it said, within CLOSE_S."""
+        self.stop_listening()
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=CLOSE_S)
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -51,48 +76,81 @@ class TlsFront:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tls = _Tls(self._context, reader, writer)
         try:
-            async with asyncio.timeout(HANDSHAKE_S):
-                await tls.shake_hands()
+            _keep_alive(writer.get_extra_info("socket"))
+            try:
+                async with asyncio.timeout(HANDSHAKE_S):
+                    await tls.shake_hands()
+            except ssl.SSLError:
+                await tls.linger()      # it has been told why
+                raise
             await self._carry(tls)
+            writer.close()
+            await writer.wait_closed()
         except (OSError, TimeoutError) as failure:    # ssl.SSLError among them
             log.debug("a connection to the API over TLS ended: %s", failure)
         finally:
-            writer.transport.abort() if tls.broken else writer.close()
+            writer.transport.abort()
 
     async def _carry(self, tls: _Tls) -> None:
         """Both directions, until the server has sent everything or the client is gone."""
         ours, theirs = socket.socketpair()
-        theirs.setblocking(False)
-        await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, theirs)
-        reader, writer = await asyncio.open_connection(sock=ours)
-        inward = asyncio.create_task(_inward(tls, writer))
-        outward = asyncio.create_task(_outward(reader, tls))
-        try:
-            await asyncio.wait((inward, outward), return_when=asyncio.FIRST_COMPLETED)
-            for done in (inward, outward):
-                if done.done():
-                    done.result()
-        finally:
-            for task in (inward, outward):
-                task.cancel()
-            await asyncio.gather(inward, outward, return_exceptions=True)
-            writer.transport.abort()
+        with ours:
+            for end in (ours, theirs):
+                end.setblocking(False)
+            await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, theirs)
+            inward = asyncio.create_task(_inward(tls, ours))
+            outward = asyncio.create_task(_outward(ours, tls))
+            try:
+                await asyncio.wait((inward, outward), return_when=asyncio.FIRST_COMPLETED)
+                if outward.done():
+                    outward.result()
+                    await asyncio.wait((inward,), timeout=LINGER_S)
+                else:
+                    inward.result()
+            finally:
+                for task in (inward, outward):
+                    task.cancel()
+                await asyncio.gather(inward, outward, return_exceptions=True)
 
 
-async def _inward(tls: _Tls, server: asyncio.StreamWriter) -> None:
-    """From the client; returns when it is gone."""
+async def _inward(tls: _Tls, server: socket.socket) -> None:
+    """From the client; returns when it is gone, or raises ConnectionError."""
     while data := await tls.read():
-        server.write(data)
-        await server.drain()
-    server.write_eof()
+        if not await _taken(server, data):
+            break
+    else:
+        server.shutdown(socket.SHUT_WR)
     await tls.until_gone()
 
 
-async def _outward(server: asyncio.StreamReader, tls: _Tls) -> None:
-    """From the server; returns when it has sent everything."""
-    while data := await server.read(CHUNK):
+async def _outward(server: socket.socket, tls: _Tls) -> None:
+    """From the server; returns when the client has been sent everything."""
+    while data := await _said(server):
         await tls.write(data)
     await tls.end()
+
+
+async def _taken(server: socket.socket, data: bytes) -> bool:
+    """Whether the server still listens: it may have answered before it has heard everything."""
+    try:
+        await asyncio.get_running_loop().sock_sendall(server, data)
+    except ConnectionError:
+        return False
+    return True
+
+
+async def _said(server: socket.socket) -> bytes:
+    """The server's next bytes; empty once there are no more."""
+    try:
+        return await asyncio.get_running_loop().sock_recv(server, CHUNK)
+    except ConnectionResetError:    # Linux says so after the last byte when the server has closed with input unread
+        return b""
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE.items():
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class _Tls:
@@ -102,9 +160,9 @@ class _Tls:
         self._reader, self._writer = reader, writer
         self._arrived, self._leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._arrived, self._leaving, server_side=True)
-        self.broken = True  # until it has ended as it should
 
     async def shake_hands(self) -> None:
+        """Raises ssl.SSLError when the client is not one of ours, OSError when it is gone."""
         while True:
             try:
                 self._tls.do_handshake()
@@ -116,7 +174,7 @@ class _Tls:
                 await self._flush()     # an alert too, so that a client learns why
 
     async def read(self) -> bytes:
-        """The client's next bytes; empty once it has ended its direction."""
+        """The client's next bytes; empty once it has ended its direction. ConnectionResetError when it is gone."""
         while True:
             try:
                 return self._tls.read(CHUNK)
@@ -127,15 +185,22 @@ class _Tls:
                 await self._receive()
 
     async def write(self, data: bytes) -> None:
-        self._tls.write(data)
+        self._tls.write(data)           # all of it, as memory is never full
         await self._flush()
 
     async def end(self) -> None:
         """The client knows that this was all."""
-        with contextlib.suppress(ssl.SSLWantReadError):     # the client's own word may come later, or never
+        with contextlib.suppress(ssl.SSLError):     # the client's own word may come later, after more input, or never
             self._tls.unwrap()
         await self._flush()
-        self.broken = False
+        self._writer.write_eof()
+
+    async def linger(self) -> None:
+        """After a handshake that failed: the alert arrives, whatever the client sent after its half of it."""
+        self._writer.write_eof()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await self.until_gone()
 
     async def until_gone(self) -> None:
         while await self._reader.read(CHUNK):

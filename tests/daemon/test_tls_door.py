@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import subprocess
-from collections.abc import Callable, Iterator
+import tarfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +19,36 @@ from tests.vm.door import Keys
 pytestmark = [pytest.mark.root, pytest.mark.cluster]
 
 SLOW_S = 90.0
-Docker = Callable[..., subprocess.CompletedProcess[bytes]]
+MIB = 1 << 20
 
 
-@pytest.fixture
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    """The client, inside the network namespace of a daemon that listens on TCP alone."""
+class Docker:
+    """The client, in the network namespace of a daemon that listens on TCP and on its socket."""
+
+    def __init__(self, daemon: Daemon, pid: int, keys: Path) -> None:
+        self._inside = ["nsenter", f"--net=/proc/{pid}/ns/net"]
+        self.tls = [f"--tlscert={keys}/cert.pem", f"--tlskey={keys}/key.pem", "--tlsverify"]
+        self.tls += [f"--tlscacert={keys}/ca.pem", "--host=tcp://127.0.0.1:2376"]
+        self.unix = [f"--host=unix://{daemon.socket}"]
+
+    def __call__(self, *words: str, stdin: bytes = b"", unix: bool = False) -> subprocess.CompletedProcess[bytes]:
+        argv = self.argv(*words, unix=unix)
+        return subprocess.run(argv, input=stdin, capture_output=True, timeout=SLOW_S, check=False)
+
+    def argv(self, *words: str, unix: bool = False) -> list[str]:
+        return [*self._inside, "docker", *(self.unix if unix else self.tls), *words]
+
+    def up(self) -> None:
+        subprocess.run([*self._inside, "ip", "link", "set", "lo", "up"], check=True)
+
+    def connections(self) -> int:
+        """Those over TCP that the daemon has not closed."""
+        argv = [*self._inside, "ss", "-Htn", "state", "established", "state", "close-wait", "sport", "=", ":2376"]
+        return len(subprocess.run(argv, capture_output=True, check=True).stdout.splitlines())
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     root = tmp_path_factory.mktemp("d")
     keys = Keys(["127.0.0.1"])
     for name, data in keys.machine.items():
@@ -32,27 +60,21 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
         "--tlscert", str(root / "server-cert.pem"), "--tlskey", str(root / "server-key.pem"),
     )  # fmt: skip
     try:
-        yield from _client(daemon, process, root)
+        daemon.wait_ready(SLOW_S)
+        docker = Docker(daemon, process.pid, root)
+        docker.up()
+        done = docker("import", "-", "busybox", stdin=web_root())
+        assert done.returncode == 0, done.stderr
+        yield docker
     finally:
         process.terminate()
         process.wait(SLOW_S)
 
 
-def _client(daemon: Daemon, process: subprocess.Popen[bytes], root: Path) -> Iterator[Docker]:
-    daemon.wait_ready(SLOW_S)
-    inside = ["nsenter", f"--net=/proc/{process.pid}/ns/net"]
-    subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
-    connection = [f"--tlscert={root}/cert.pem", f"--tlskey={root}/key.pem"]
-    connection += ["--tlsverify", f"--tlscacert={root}/ca.pem", "--host=tcp://127.0.0.1:2376"]
-
-    def run(*words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        argv = [*inside, "docker", *connection, *words]
-        return subprocess.run(argv, input=stdin, capture_output=True, timeout=SLOW_S, check=False)
-
-    done = run("import", "-", "busybox", stdin=web_root())
-    assert done.returncode == 0, done.stderr
-    yield run
-    run("rm", "--force", "box")
+@pytest.fixture
+def docker(served: Docker) -> Iterator[Docker]:
+    yield served
+    served("rm", "--force", "box")
 
 
 def test_output_comes_after_the_client_has_ended_its_input(docker: Docker) -> None:
@@ -65,3 +87,48 @@ def test_input_ends_and_the_answer_comes(docker: Docker) -> None:
     data = b"x" * 300_000
     done = docker("run", "--name=box", "--interactive", "busybox", "cat", stdin=data)
     assert (done.returncode, len(done.stdout)) == (0, len(data)), done.stderr
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tls", "unix"])
+def test_a_program_that_leaves_its_input_unread_is_heard(docker: Docker, unix: bool) -> None:
+    command = ["run", "--name=box", "--interactive", "busybox", "sh", "-c", "busybox head -c 3; echo; echo the end"]
+    done = docker(*command, stdin=b"abc" * (20 * MIB), unix=unix)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"abc\nthe end\n", b"")
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tls", "unix"])
+def test_an_upload_that_is_refused_says_why(docker: Docker, unix: bool) -> None:
+    said = [docker(*words, stdin=b"no archive" * (5 * MIB), unix=unix) for words in (["load"], ["import", "-"])]
+    for done in said:
+        assert done.returncode == 1
+        assert b"connection reset" not in done.stderr and b"broken pipe" not in done.stderr, done.stderr
+        assert b"Error response from daemon" in done.stderr or b"archive" in done.stderr, done.stderr
+
+
+def test_large_images_come_and_go(docker: Docker) -> None:
+    data = os.urandom(64 * MIB)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo("data")
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    done = docker("import", "-", "large", stdin=archive.getvalue())
+    assert done.returncode == 0, done.stderr
+    saved = docker("save", "large")
+    assert saved.returncode == 0 and len(saved.stdout) > len(data), saved.stderr
+    assert docker("rmi", "large").returncode == 0
+    loaded = docker("load", stdin=saved.stdout)
+    assert (loaded.returncode, loaded.stdout) == (0, b"Loaded image: large:latest\n"), loaded.stderr
+
+
+@pytest.mark.parametrize("command", ["logs --follow box", "attach --no-stdin box", "stats", "events", "wait box"])
+def test_a_client_that_goes_is_let_go(docker: Docker, command: str) -> None:
+    """Without a word, as one that is killed; nothing is said to it meanwhile."""
+    assert docker("run", "--detach", "--name=box", "busybox", "sleep", "1000").returncode == 0
+    deadline_s = time.monotonic() + SLOW_S
+    with subprocess.Popen(docker.argv(*command.split()), stdout=subprocess.DEVNULL) as client:
+        while docker.connections() == 0:
+            assert client.poll() is None and time.monotonic() < deadline_s
+        client.kill()
+    while docker.connections() > 0:
+        assert time.monotonic() < deadline_s, "the daemon keeps the connection"
