@@ -22,9 +22,13 @@ GRACE_S = 10.0
 
 
 async def end_all(runtime: Runtime, grace_s: float = GRACE_S) -> int:
-    """Every container has ended, by SIGTERM or after `grace_s` by SIGKILL. Returns how many had to end."""
+    """Every container has ended, by SIGTERM or after `grace_s` by SIGKILL. Returns how many had to end.
+
+    The cgroup that they lay in is gone too: the daemon has left it to them.
+    """
     running = [container for container in await runtime.adopt() if container.status is None]
     await asyncio.gather(*(_end(container, grace_s) for container in running))
+    await runtime.close()
     return len(running)
 
 

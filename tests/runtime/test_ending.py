@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,7 @@ def test_who_ends_in_time_ends_in_its_own_way_and_others_are_killed(with_host: W
             await streams.close()
         await containers[1].pause()
         assert await end_all(Runtime(host.state, cgroup_parent=host.cgroup_parent), 5.0) == 3
+        assert not list(Path("/sys/fs/cgroup").rglob(host.cgroup_parent.strip("/")))
         statuses = [await container.wait() for container in containers]
         assert [(status.exit_code, status.signal) for status in statuses] == [(5, 0), (5, 0), (137, 9)]
         assert await end_all(Runtime(host.state, cgroup_parent=host.cgroup_parent), 5.0) == 0
