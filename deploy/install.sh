@@ -93,6 +93,7 @@ if [ "$start" = yes ] && [ -d /run/systemd/system ]; then
         [ -n "$before" ] || fail "swarmpyd does not start"
         use "$before"
         systemctl daemon-reload
+        systemctl reset-failed swarmpyd.service || true     # the starts that failed do not count against it
         systemctl restart swarmpyd.service || true
         rm -rf "$release"
         fail "the new release does not start; the one before it is in use again"

@@ -63,13 +63,14 @@ mkdir "$root/tmp/deploy" "$root/tmp/wheels"
 cp "$project"/deploy/*.* "$root/tmp/deploy/"
 cp "$wheels"/*.whl "$root/tmp/wheels/"
 inside sh /tmp/deploy/install.sh --wheelhouse /tmp/wheels
-# The tests of the runtime, with what they need beside it.
+# The tests of the runtime, with what they need beside it, and the installer for another release.
 cp "$work/tools" "$root/tmp/tools"
 inside /opt/swarmpy/current/bin/python -m pip install --quiet --disable-pip-version-check --no-index \
     --find-links /tmp/wheels --no-cache-dir --root-user-action=ignore --target /opt/tests --requirement /tmp/tools
 mkdir "$root/opt/tests/tests"
 cp -r "$project/tests/__init__.py" "$project/tests/runtime" "$root/opt/tests/tests/"
 cp "$project/pyproject.toml" "$root/opt/tests/"
+cp -r "$root/tmp/deploy" "$root/opt/tests/"
 
 # What a test needs of a machine that lives for minutes: its address from outside, no consoles, no upkeep.
 cp -r "$here/files/." "$root/"

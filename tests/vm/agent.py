@@ -19,7 +19,7 @@ from typing import Any
 __all__ = ["Agent", "Outcome", "Silent"]
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 1.0
-SYNC_S = 10.0
+SYNC_S = 30.0
 
 
 class Silent(Exception):
@@ -57,8 +57,7 @@ class Agent:
         """`sh -c command` in the machine. Raises Silent when the machine goes away meanwhile, or takes too long."""
         end_s = time.monotonic() + timeout_s
         with self._line(timeout_s) as line:
-            argv = {"path": "/bin/sh", "arg": ["-c", command], "capture-output": True}
-            process = line.ask("guest-exec", argv)["pid"]
+            process = line.start(command)
             pause_s = FIRST_PAUSE_S
             while not (status := line.ask("guest-exec-status", {"pid": process}))["exited"]:
                 if time.monotonic() > end_s:
@@ -67,6 +66,11 @@ class Agent:
                 pause_s = min(2 * pause_s, LAST_PAUSE_S)
         code = status.get("exitcode", 128 + int(status.get("signal", 0)))
         return Outcome(command, code, _text(status.get("out-data")), _text(status.get("err-data")))
+
+    def start(self, command: str) -> None:
+        """`sh -c command` is on its way; for what ends the agent itself. Raises Silent."""
+        with self._line(SYNC_S) as line:
+            line.start(command)
 
     @contextmanager
     def _line(self, timeout_s: float) -> Iterator[_Line]:
@@ -99,6 +103,11 @@ class _Line:
                     return
             except ValueError:
                 continue
+
+    def start(self, command: str) -> int:
+        """The process that runs it, which the agent remembers until its end was asked for."""
+        argv = {"path": "/bin/sh", "arg": ["-c", command], "capture-output": True}
+        return int(self.ask("guest-exec", argv)["pid"])
 
     def ask(self, command: str, arguments: dict[str, Any]) -> Any:
         self._say(command, arguments)

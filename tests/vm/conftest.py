@@ -1,4 +1,4 @@
-"""The image, made once for the sources it is made of, and machines that end with their test."""
+"""The image, made once for the sources it is made of, and machines that end with their module."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def machine(
 
     yield make
     for each in made:
-        each.lose_power()
+        each.remove()
 
 
 @pytest.fixture(scope="module")

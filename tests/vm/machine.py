@@ -22,7 +22,9 @@ __all__ = ["Image", "Machine"]
 ACCELERATOR = os.environ.get("VM_ACCELERATOR", "tcg")
 BOOT_S = 900.0
 COMMAND_S = 600.0
+ANSWER_S = 60.0
 POLL_S = 0.25
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 
 
 @dataclass(frozen=True)
@@ -84,24 +86,30 @@ class Machine:
             )
 
     def lose_power(self) -> None:
-        """Off, at once."""
-        assert self._qemu is not None
-        self._qemu.kill()
-        self._qemu.wait()
-        self._qemu = None
+        """Off, at once; what is off stays so."""
+        if self._qemu is not None:
+            self._qemu.kill()
+            self._qemu.wait()
+            self._qemu = None
+
+    def remove(self) -> None:
+        """Off, and its disk is gone; what it said on its console stays."""
+        self.lose_power()
+        self._disk.unlink(missing_ok=True)
 
     def reboot(self) -> None:
         """It goes down as `systemctl reboot` does and is up again."""
-        before = self.run("cat /proc/sys/kernel/random/boot_id").ok()
-        self.run("systemctl reboot")
+        before = self.run(BOOT_ID).ok()
         deadline_s = time.monotonic() + BOOT_S
-        while True:
-            try:
-                if self._agent.run("cat /proc/sys/kernel/random/boot_id", 60).ok() != before:
-                    return
-            except Silent:
-                pass
+        self._agent.start("systemctl reboot")
+        while not self._is_another_boot(before):
             self._still_on(deadline_s)
+
+    def _is_another_boot(self, than: str) -> bool:
+        try:
+            return self._agent.answers() and self._agent.run(BOOT_ID, ANSWER_S).ok() != than
+        except Silent:
+            return False
 
     def wait_up(self) -> None:
         """Commands can be run."""
@@ -119,9 +127,10 @@ class Machine:
 
     def _command(self) -> list[str]:
         words = [
-            "console=ttyS0", "quiet", "mitigations=off", "no_timer_check", "random.trust_cpu=on", "net.ifnames=0",
-            f"systemd.hostname={self.name}", f"systemd.machine_id={uuid5(NAMESPACE_DNS, self.name).hex}",
-            f"vm.address={self.address}/24", self._kernel_options,
+            "console=ttyS0", "quiet", "mitigations=off", "no_timer_check", "nowatchdog", "random.trust_cpu=on",
+            "net.ifnames=0", f"systemd.hostname={self.name}",
+            f"systemd.machine_id={uuid5(NAMESPACE_DNS, self.name).hex}", f"vm.address={self.address}/24",
+            self._kernel_options,
         ]  # fmt: skip
         return [
             "qemu-system-x86_64", "-machine", f"q35,accel={ACCELERATOR}", "-cpu", "max", "-smp", str(self._processors),
