@@ -22,7 +22,7 @@ $(VENV)/installed: pyproject.toml deploy/packages.txt deploy/packages-test.txt d
 test: install lint    ## the whole suite, as root
 	$(PY) -m pytest -m "not vm"
 
-vm-test: install ## a swarm of two virtual machines, as root; many minutes where KVM does not work
+vm-test: install ## virtual machines: pure cgroup v2, a swarm of two; as root; many minutes where KVM does not work
 	$(PY) -m pytest tests/vm
 
 lint: install    ## ruff and mypy --strict
