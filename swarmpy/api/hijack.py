@@ -11,6 +11,7 @@ aiohttp closes a connection whose peer has shut down its half, so the transport 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from swarmpy.errors import Internal
 
 __all__ = ["Answered", "RawStream", "has_begun", "hijack", "mark_begun", "wants_upgrade"]
 
+LINGER_S = 2.0                      # for a client to close after it was told that this is all
 _LIMIT = 1 << 18
 _BEGUN = web.RequestKey("begun", bool)
 
@@ -122,6 +124,7 @@ async def hijack(request: web.Request, content_type: str) -> AsyncIterator[RawSt
     try:
         yield RawStream(reader, writer)
         await _flush(writer)
+        await _drop(reader)
     except ConnectionError:
         pass  # the client is gone, and with it whatever it had asked for
     finally:
@@ -147,6 +150,14 @@ async def _flush(writer: asyncio.StreamWriter) -> None:
     await writer.drain()
     if writer.can_write_eof():
         writer.write_eof()
+
+
+async def _drop(reader: asyncio.StreamReader) -> None:
+    """The client closes first, or LINGER_S pass: Linux makes a close with input unread a reset of the connection."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while await reader.read(_LIMIT):
+                continue
 
 
 def _head(request: web.Request, content_type: str) -> bytes:
