@@ -113,6 +113,9 @@ def test_no_request_fails_while_tasks_and_managers_move(swarm: Swarm) -> None:
     program = ("web:1", "busybox", "chroot", "/machine", sys.executable, "-I", "-S", "-c", PROGRAM)
     publish(swarm, "abrupt", PORT, 3, *machine, *program)
     publish(swarm, "polite", PORT + 1, 2, *machine, "--env", "POLITE=1", *program)
+    for host in swarm.hosts:            # each learns by itself where the tasks are
+        swarm.seen(host, PORT, 1)
+        swarm.seen(host, PORT + 1, 1)
     addresses = [swarm.address(host) for host in swarm.hosts]
     keeping = KeepAlive(addresses, PORT + 1)
     clients = [Prober(addresses, PORT), Prober(addresses[::-1], PORT), keeping]
