@@ -109,7 +109,7 @@ def all_answer(swarm: Swarm, port: int = PORT) -> bool:
 
 def test_no_request_fails_while_tasks_and_managers_move(swarm: Swarm) -> None:
     """New connections to a program that ends abruptly, and kept ones to one that is polite."""
-    machine = ("--mount", "type=bind,source=/,target=/machine,readonly")
+    machine = ("--update-monitor", "500ms", "--mount", "type=bind,source=/,target=/machine,readonly")
     program = ("web:1", "busybox", "chroot", "/machine", sys.executable, "-I", "-S", "-c", PROGRAM)
     publish(swarm, "abrupt", PORT, 3, *machine, *program)
     publish(swarm, "polite", PORT + 1, 2, *machine, "--env", "POLITE=1", *program)
