@@ -1,8 +1,9 @@
-"""Commits per second of the replicated log: three members in three processes on this machine, every write fsynced.
+"""Commits per second of the replicated log: three members in three processes on this machine, every write synced.
 
-Ours: the writers are coroutines in the leader's process, as the stages of a manager are. etcd's: its writers are
-clients on a connection to the leader, driven by the fastest client at hand: `wrk` against its gRPC gateway and its v2
-API (a C client, far cheaper than a Python one); the better of the two counts. Entries are 128 bytes.
+etcd's writers are clients with a connection each to the leader, driven by the fastest client at hand: `wrk` (written in
+C) against its gRPC gateway and its v2 API; the better of the two counts. Ours are measured twice: as coroutines in the
+leader's process, as the stages of a manager are, and as clients of the same `wrk` against an HTTP server in that
+process, the one that serves the Engine API. Values are 256 bytes. Our members use mutual TLS, etcd's plain HTTP.
 """
 
 from __future__ import annotations
@@ -18,18 +19,25 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import grpc.aio
+from aiohttp import web
 
 from bench.harness import Row, compare
-from swarmpy.manager.raft import CHANNEL_OPTIONS, Network, Options, RaftLog, RaftService
+from swarmpy.identity import Issued, Issuer, NodeIdentity, PeerGuard, create_root, new_key, peer_of
+from swarmpy.identity.certificates import key_pem, pem
+from swarmpy.identity.node_identity import SERVER_OPTIONS
+from swarmpy.manager.raft import Network, Options, RaftLog, RaftService
+from swarmpy.rpc.types_pb2 import NodeRole
 
 WRITERS = (1, 16, 64)
-ENTRY = bytes(range(128))
+ENTRY = bytes(range(256))
 SECONDS = 3.0
+DAY_NS = 86_400 * 10**9
 
 
 class Count:
@@ -55,18 +63,24 @@ class Count:
 
 async def member(directory: Path, raft_id: int, addrs: list[str]) -> None:
     """One process: the first bootstraps, adds the others and measures; each ends when its input does."""
-    service = RaftService(lambda context: None)
-    server = grpc.aio.server(options=CHANNEL_OPTIONS[:2])
+    identity = NodeIdentity.load(directory / "certificates" / str(raft_id))
+    service = RaftService(identity, lambda context: peer_of(context).require_manager().node_id)
+    guard = PeerGuard(identity, lambda: None, time.time_ns)
+    server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
     service.register(server)
-    server.add_insecure_port(addrs[raft_id - 1])
+    server.add_secure_port(addrs[raft_id - 1], identity.server_credentials(bytes))
     await server.start()
-    network = Network(service, lambda addr: grpc.aio.insecure_channel(addr, options=CHANNEL_OPTIONS))
+    network = Network(service, identity, "127.0.0.1")
     make = RaftLog.bootstrap if raft_id == 1 else RaftLog.join
     log = await make(
         directory / str(raft_id), bytes(32), Count(), network,
         raft_id=raft_id, node_id=f"n{raft_id}", addr=addrs[raft_id - 1], options=Options(),
     )  # fmt: skip
-    print("up", flush=True)
+    runner = web.AppRunner(commit_server(log), access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    print(f"up {runner.addresses[0][1]}", flush=True)
     if raft_id == 1:
         led = asyncio.Event()
         log.on_leadership(lambda leadership: led.set() if leadership.is_leader else None)
@@ -78,8 +92,21 @@ async def member(directory: Path, raft_id: int, addrs: list[str]) -> None:
             print("added", flush=True)
         elif command == "write":
             print(await measure_writers(log, int(numbers[0])), flush=True)
+    await runner.cleanup()
     await log.close()
     await server.stop(None)
+
+
+def commit_server(log: RaftLog) -> web.Application:
+    """PUT anything: answered once it is committed."""
+
+    async def commit(request: web.Request) -> web.Response:
+        await log.propose(await request.read())
+        return web.Response()
+
+    application = web.Application()
+    application.router.add_put("/", commit)
+    return application
 
 
 async def measure_writers(log: RaftLog, writers: int) -> float:
@@ -106,10 +133,27 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
+def issue_certificates(directory: Path, node_ids: Sequence[str]) -> None:
+    """A manager's certificate for each, as a swarm's first manager would issue it."""
+    now_ns = time.time_ns()
+    root = create_root("bench", now_ns)
+    for node_id in node_ids:
+        NodeIdentity.create(directory / node_id, issued(root, node_id, now_ns))
+
+
+def issued(root: Issuer, node_id: str, now_ns: int) -> Issued:
+    key = new_key()
+    leaf = root.issue(
+        key.public_key(), node_id=node_id, role=NodeRole.MANAGER, swarm_id="bench", now_ns=now_ns, lifetime_ns=DAY_NS
+    )
+    return Issued(key_pem(key), pem(leaf), pem(root.certificate))
+
+
 class Ours:
     """Three member processes, spoken to through their standard input and output."""
 
     def __init__(self, directory: Path) -> None:
+        issue_certificates(directory / "certificates", ["1", "2", "3"])
         addrs = [f"127.0.0.1:{port}" for port in free_ports(3)]
         self._processes = [
             subprocess.Popen(
@@ -120,13 +164,19 @@ class Ours:
             )
             for raft_id in (1, 2, 3)
         ]
-        for process in self._processes:
-            self._line(process)
+        ports = [int(self._line(process).split()[1]) for process in self._processes]
         for raft_id in (2, 3):
             self._ask(f"add {raft_id}")
+        self._url = f"http://127.0.0.1:{ports[0]}"
+        self._script = directory / "commit.lua"
+        self._script.write_text(f'wrk.method = "PUT"\nwrk.path = "/"\nwrk.body = "{"x" * len(ENTRY)}"\n')
 
     def write(self, writers: int) -> float:
         return float(self._ask(f"write {writers}"))
+
+    def serve(self, clients: int) -> float:
+        """Commits per second for clients over HTTP."""
+        return wrk(self._url, self._script, clients)
 
     def _ask(self, command: str) -> str:
         process = self._processes[0]
@@ -149,6 +199,20 @@ class Ours:
                 process.stdin.close()
         for process in self._processes:
             process.wait(30)
+
+
+def wrk(url: str, script: Path, connections: int) -> float:
+    """Requests per second; each connection waits for its answer before it asks again."""
+    output = subprocess.run(
+        ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS:g}s", "-s", str(script), url],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    found = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    if found is None or "Non-2xx" in output:
+        raise RuntimeError(f"wrk against {url} failed:\n{output}")
+    return float(found[1])
 
 
 class Etcd:
@@ -176,22 +240,10 @@ class Etcd:
         except BaseException:
             self.close()
             raise
-        self._scripts = {"v2": self._script_v2(), "v3": self._script_v3()}
+        self._scripts = (self._script_v2(), self._script_v3())
 
     def write(self, writers: int) -> float:
-        return max(self._wrk(api, writers) for api in self._scripts)
-
-    def _wrk(self, api: str, writers: int) -> float:
-        output = subprocess.run(
-            ["wrk", "-t1", f"-c{writers}", f"-d{SECONDS:g}s", "-s", str(self._scripts[api]), self._leader],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        found = re.search(r"Requests/sec:\s+([\d.]+)", output)
-        if found is None or "Non-2xx" in output:
-            raise RuntimeError(f"wrk against etcd failed:\n{output}")
-        return float(found[1])
+        return max(wrk(self._leader, script, writers) for script in self._scripts)
 
     def _script_v2(self) -> Path:
         script = self._directory / "v2.lua"
@@ -231,8 +283,11 @@ class Etcd:
             process.wait(30)
 
 
+Cluster = TypeVar("Cluster", Ours, Etcd)
+
+
 @contextmanager
-def running(kind: type[Ours] | type[Etcd]) -> Iterator[Ours | Etcd]:
+def running(kind: type[Cluster]) -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="bench-raft-", dir=".") as directory:
         cluster = kind(Path(directory).absolute())
         try:
@@ -243,18 +298,29 @@ def running(kind: type[Ours] | type[Etcd]) -> Iterator[Ours | Etcd]:
 
 def measure(repeats: int) -> list[Row]:
     ours: dict[int, list[float]] = {writers: [] for writers in WRITERS}
+    served: dict[int, list[float]] = {writers: [] for writers in WRITERS}
     theirs: dict[int, list[float]] = {writers: [] for writers in WRITERS}
     absent = [name for name in ("etcd", "wrk") if shutil.which(name) is None]
     for _ in range(repeats):
-        for kind, samples in ((Ours, ours), *(() if absent else ((Etcd, theirs),))):
-            with running(kind) as cluster:
+        with running(Ours) as cluster:
+            for writers in WRITERS:
+                ours[writers].append(cluster.write(writers))
+                if shutil.which("wrk") is not None:
+                    served[writers].append(cluster.serve(writers))
+        if not absent:
+            with running(Etcd) as etcd:
                 for writers in WRITERS:
-                    samples[writers].append(cluster.write(writers))
+                    theirs[writers].append(etcd.write(writers))
     peer = f"no {', '.join(absent)} on this machine" if absent else f"etcd {etcd_version()}"
-    return [
-        compare(f"raft commits, {writers} writers", "1/s", "more", ours[writers], theirs[writers], peer)
-        for writers in WRITERS
-    ]
+    rows = []
+    for writers in WRITERS:
+        rows.append(
+            compare(f"raft commits, writers {writers}", "1/s", "more", ours[writers], theirs[writers], peer)
+        )
+        if served[writers]:
+            name = f"raft commits, HTTP clients {writers}"
+            rows.append(compare(name, "1/s", "more", served[writers], theirs[writers], peer))
+    return rows
 
 
 def etcd_version() -> str:

@@ -15,7 +15,7 @@ from swarmpy.daemon.parts import LogStart, OpenLog
 from swarmpy.daemon.swarm_state import SwarmState
 from swarmpy.identity import NodeIdentity, peer_of
 from swarmpy.identity.durable_file import write_durably
-from swarmpy.manager.raft import CHANNEL_OPTIONS, Ended, Network, Options, RaftLog, RaftService
+from swarmpy.manager.raft import Ended, Network, Options, RaftLog, RaftService
 from swarmpy.manager.store import Store
 from swarmpy.rpc.types_pb2 import RaftConfig
 
@@ -23,6 +23,7 @@ __all__ = ["open_raft"]
 
 KEY_FILE = "raft.key"               # beside the log's directory, 0600
 KEY_BYTES = 32
+WIRE_PORT = 7946                    # open between the nodes of a swarm, says Docker, and unused by us
 
 
 async def open_raft(
@@ -34,8 +35,8 @@ async def open_raft(
     on_end: Callable[[str, bool], None],
 ) -> OpenLog:
     """See `Parts.open_log`. Raises Corrupt when what is on the disk is damaged."""
-    service = RaftService(_managers_only)
-    network = Network(service, lambda addr: identity.channel(addr, CHANNEL_OPTIONS))
+    service = RaftService(identity, _managers_only)
+    network = Network(service, identity, state.listen_addr.rpartition(":")[0].strip("[]"), WIRE_PORT)
     key = await asyncio.to_thread(_key, directory.with_name(KEY_FILE))
     raft_id, node_id, addr = state.raft_id, identity.node_id, state.advertise_addr
     if start is LogStart.FOUND:
@@ -58,8 +59,8 @@ def _configure(log: RaftLog, config: RaftConfig) -> None:
     )
 
 
-def _managers_only(context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    peer_of(context).require_manager()
+def _managers_only(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    return peer_of(context).require_manager().node_id
 
 
 def _tell(ended: asyncio.Future[Ended], on_end: Callable[[str, bool], None]) -> None:

@@ -9,6 +9,8 @@ Gives   TLS for this node as a server and as a client. Servers take a renewal up
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -169,6 +171,18 @@ class NodeIdentity:
 
         return grpc.dynamic_ssl_server_credentials(configuration(), changed, require_client_authentication=True)
 
+    def server_tls(self) -> ssl.SSLContext:
+        """Mutual TLS outside gRPC, for this manager as the server: whoever connects needs a certificate of the swarm's
+        root (no join token will do). Of the present certificate: ask for each connection."""
+        context = _tls(ssl.PROTOCOL_TLS_SERVER, self._issued)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.num_tickets = 0                 # nobody resumes, and the client need never read
+        return context
+
+    def client_tls(self) -> ssl.SSLContext:
+        """The same for the client, which asks for MANAGER_NAME as the server's name."""
+        return _tls(ssl.PROTOCOL_TLS_CLIENT, self._issued)
+
     def credential(self) -> KeyPair:
         """The present certificate and its key, for TLS clients."""
         return KeyPair(self._issued.certificate, self._issued.key)
@@ -184,6 +198,18 @@ def open_channel(
     """A channel that speaks only to a manager of the swarm with this root."""
     credentials = grpc.ssl_channel_credentials(root_ca, credential.key, credential.certificate)
     return grpc.aio.secure_channel(addr, credentials, options=CHANNEL_OPTIONS + options)
+
+
+def _tls(protocol: int, issued: Issued) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=issued.root_ca.decode())
+    # The module reads keys from files alone, and the one on the disk may be newer than what is in use.
+    with os.fdopen(os.memfd_create("certificate"), "wb") as file:
+        file.write(issued.key + issued.certificate)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+    return context
 
 
 def _file(issued: Issued) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,11 @@ from pathlib import Path
 import grpc.aio
 
 from swarmpy.errors import Conflict
-from swarmpy.manager.raft import CHANNEL_OPTIONS, Network, Options, RaftLog, RaftService
+from swarmpy.identity import NodeIdentity, PeerGuard, peer_of
+from swarmpy.identity.node_identity import SERVER_OPTIONS
+from swarmpy.manager.raft import Network, Options, RaftLog, RaftService
+from swarmpy.rpc.types_pb2 import NodeRole
+from tests.identity.swarm import Swarm
 
 KEY = bytes(range(32))
 FAST = Options(tick_s=0.02, snapshot_interval=1_000_000, read_timeout_s=5, change_timeout_s=20)
@@ -89,8 +94,11 @@ class Member:
     raft_id: int
     directory: Path
     options: Options
+    identity: NodeIdentity
+    swarm: Swarm
     addr: str = ""
     port: int = 0
+    wire_port: int = 0
     journal: Journal = field(default_factory=Journal)
     server: grpc.aio.Server | None = None
     log: RaftLog = field(init=False)
@@ -100,13 +108,15 @@ class Member:
         return f"node-{self.raft_id}"
 
     async def listen(self) -> Network:
-        service = RaftService(lambda context: None)
-        self.server = grpc.aio.server(options=CHANNEL_OPTIONS[:2])
+        service = RaftService(self.identity, lambda context: peer_of(context).require_manager().node_id)
+        guard = PeerGuard(self.identity, self.swarm.join_roots, time.time_ns)
+        self.server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
         service.register(self.server)
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        credentials = self.identity.server_credentials(lambda: self.swarm.join_roots().pem)
+        self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", credentials)
         self.addr = f"127.0.0.1:{self.port}"
         await self.server.start()
-        return Network(service, lambda addr: grpc.aio.insecure_channel(addr, options=CHANNEL_OPTIONS))
+        return Network(service, self.identity, "127.0.0.1", self.wire_port)
 
     async def bootstrap(self) -> None:
         network = await self.listen()
@@ -143,6 +153,7 @@ class Cluster:
     def __init__(self, directory: Path, options: Options = FAST) -> None:
         self.directory = directory
         self.options = options
+        self.swarm = Swarm()
         self.members: dict[int, Member] = {}
 
     async def __aenter__(self) -> Cluster:
@@ -152,7 +163,9 @@ class Cluster:
         await asyncio.gather(*(member.stop() for member in self.members.values()))
 
     def new(self, raft_id: int) -> Member:
-        member = self.members[raft_id] = Member(raft_id, self.directory / str(raft_id), self.options)
+        identity = self.swarm.node(self.directory / "certificates", f"node-{raft_id}", NodeRole.MANAGER)
+        member = Member(raft_id, self.directory / str(raft_id), self.options, identity, self.swarm)
+        self.members[raft_id] = member
         return member
 
     async def grow(self, size: int) -> Member:

@@ -55,17 +55,22 @@ class Stage:
         self.moved = asyncio.Event()
         self.failures: list[Exception] = []
         self.application = Application(self.machine, self.moved.set, self.failures.append)
-        self.answers: list[object] = []
+        self._proposers: list[asyncio.Future[int]] = []
         self.snapshots: list[bytes] = []
 
     def apply(self, *numbers: int) -> None:
         """As entries numbered by their place in the log."""
-        start = self.last + 1
-        self.application.apply([
-            (Entry(index, 1, EntryKind.NORMAL, b"%d" % number), self.answers.append)
-            for index, number in enumerate(numbers, start)
-        ])
+        entries = [
+            Entry(index, 1, EntryKind.NORMAL, b"%d" % number) for index, number in enumerate(numbers, self.last + 1)
+        ]
+        proposers = {entry.index: asyncio.get_running_loop().create_future() for entry in entries}
+        self._proposers += proposers.values()
+        self.application.apply(entries, proposers)
         self.last += len(numbers)
+
+    @property
+    def answers(self) -> list[int]:
+        return [proposer.result() for proposer in self._proposers if proposer.done()]
 
     last = 0
 
@@ -125,10 +130,11 @@ def test_what_comes_while_a_snapshot_is_read_waits_in_order() -> None:
         stage.apply(5)
         stage.snapshot()
         assert (stage.machine.total, application.applied, stage.answers) == (1, 1, [1])
-        assert not barrier.done() and application.waiting() == [barrier]
+        assert not barrier.done() and application.waiting()[0] is barrier
+        assert len(application.waiting()) == 4, "and who proposed what waits"
         stage.machine.gate.open()
         await stage.until(lambda: application.applied == 21)
-        assert stage.answers == [1, 101, 103, 205] and stage.machine.loads == [10, 20]
+        assert stage.answers == [1, 101, 103, 205] and not application.waiting() and stage.machine.loads == [10, 20]
         assert barrier.done() and stage.moved.is_set() and not stage.snapshots
 
     on_stage(story)
@@ -162,7 +168,7 @@ def test_closing_gives_up_what_is_under_way(work: str) -> None:
 
 def test_the_term_begins_with_its_first_entry_here() -> None:
     async def story(stage: Stage) -> None:
-        stage.application.apply([(Entry(1, 4, EntryKind.NOOP, b""), None)])
+        stage.application.apply([Entry(1, 4, EntryKind.NOOP, b"")], {})
         assert stage.application.term_begun == 4
 
     on_stage(story)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -131,7 +130,7 @@ def test_a_follower_that_reads_a_snapshot_goes_on_following(tmp_path: Path) -> N
         async with Cluster(tmp_path, options) as cluster:
             leader = await cluster.grow(1)
             await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(200)))
-            await until(lambda: leader.log._core.log.snapshot is not None, "a snapshot")
+            await until(lambda: any(leader.directory.glob("snapshot-*")), "a snapshot")
             newcomer = cluster.new(2)
             gate = newcomer.journal.before_load = Gate()
             await newcomer.join()
@@ -248,10 +247,10 @@ def test_a_damaged_log_is_refused_with_advice(tmp_path: Path) -> None:
             leader = await cluster.grow(1)
             await leader.log.propose(b"x")
             await leader.stop()
-            db = sqlite3.connect(tmp_path / "1" / "raft.db")
-            with db:
-                db.execute("UPDATE runs SET sealed = zeroblob(99) WHERE last = (SELECT max(last) FROM runs)")
-            db.close()
+            (segment,) = (tmp_path / "1").glob("log-*")
+            with segment.open("r+b") as file:
+                file.seek(100)
+                file.write(b"noise")
             with pytest.raises(Corrupt, match="join again"):
                 await leader.restart()
             assert leader.server is not None
@@ -274,6 +273,57 @@ def test_a_member_whose_disk_fails_stops_and_says_so(tmp_path: Path, monkeypatch
                 await leader.log.propose(b"x")
             assert not (await leader.log.ended).removed
             assert not leader.log.leadership.is_leader
+
+    run(scenario())
+
+
+def test_a_follower_whose_disk_is_full_stops_and_comes_back_with_all_it_had_promised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            leader = await cluster.grow(3)
+            follower = cluster.members[3]
+            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(50)))
+
+            def full(writes: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            monkeypatch.setattr(follower.log._driver._disk._storage, "write", full)
+            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(50, 100)))
+            ended = await asyncio.wait_for(follower.log.ended, 10)
+            assert "No space left on device" in str(ended)
+            assert not ended.removed
+            await leader.log.propose(b"without it")
+            await follower.stop()
+            await follower.restart()
+            await until(lambda: follower.journal.entries == leader.journal.entries, "the follower to catch up")
+
+    run(scenario())
+
+
+def test_a_follower_whose_log_is_damaged_is_refused_and_joins_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            leader = await cluster.grow(3)
+            follower = cluster.members[3]
+            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(50)))
+            await follower.stop()
+            segment = next(follower.directory.glob("log-*"))
+            data = bytearray(segment.read_bytes())
+            data[200] ^= 1
+            segment.write_bytes(data)
+            with pytest.raises(Corrupt, match="join again"):
+                await follower.restart()
+            assert follower.server is not None
+            await follower.server.stop(None)
+            follower.server = None
+            await leader.log.remove_member(3)
+            newcomer = cluster.new(4)
+            await newcomer.join()
+            await leader.log.add_member(4, newcomer.node_id, newcomer.addr)
+            await newcomer.log.read_barrier()
+            assert newcomer.journal.entries == leader.journal.entries
 
     run(scenario())
 

@@ -3,13 +3,16 @@
     messages, membership, quorum, entries, progress     values and small pieces
     role, follower, candidate, leader, core             the state machine: no clock, socket, disk or randomness
     codec, seal, storage, disk                          bytes, and where they are durable
-    transport                                           gRPC streams
-    recovery                                            a new cluster, and going on alone
-    driver                                              RaftLog, which the rest of swarmpy sees as a ReplicatedLog
+    wire, handshake, listener, wires                    our own TLS connections, for speed
+    service, link                                       gRPC streams, which admit them and stand in for them
+    driver                                              the member's thread: clock, disk and wires for the core
+    application, peers, changes, log                    the event loop's side, and RaftLog, a ReplicatedLog
+    starting, recovery                                  founding, joining, reopening, and going on alone
 """
 
-from swarmpy.manager.raft.driver import Ended, Network, Options, RaftLog
+from swarmpy.manager.raft.log import Network, RaftLog
+from swarmpy.manager.raft.options import Ended, Options
+from swarmpy.manager.raft.service import RaftService
 from swarmpy.manager.raft.storage import Corrupt
-from swarmpy.manager.raft.transport import CHANNEL_OPTIONS, RaftService
 
-__all__ = ["CHANNEL_OPTIONS", "Corrupt", "Ended", "Network", "Options", "RaftLog", "RaftService"]
+__all__ = ["Corrupt", "Ended", "Network", "Options", "RaftLog", "RaftService"]

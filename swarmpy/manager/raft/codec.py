@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 from swarmpy.manager.raft.messages import (
@@ -29,6 +30,7 @@ from swarmpy.manager.raft.messages import (
     TimeoutNow,
     VoteRequest,
     VoteResponse,
+    make_entries,
 )
 
 __all__ = ["Codec", "Malformed", "decode_entries", "decode_message", "encode_entries"]
@@ -124,16 +126,14 @@ def decode_entries(data: bytes, start: int = 0) -> tuple[Entry, ...]:
         columns = struct.Struct(f"<{count}Q{count}B{count}I")
         position = start + _COUNT.size
         values = columns.unpack_from(data, position)
-        position += columns.size
-        entries = []
-        for index in range(count):
-            end = position + values[2 * count + index]
-            entries.append(Entry(first + index, values[index], _KINDS[values[count + index]], data[position:end]))
-            position = end
+        ends = list(accumulate(values[2 * count :], initial=position + columns.size))
+        kinds = [_KINDS[kind] for kind in values[count : 2 * count]]
+        datas = [data[begin:end] for begin, end in pairwise(ends)]
+        entries = make_entries(range(first, first + count), values, kinds, datas)
     except (struct.error, KeyError) as error:
         raise Malformed(f"entries cannot be read: {error}") from error
-    if position != len(data) or not entries:
-        raise Malformed(f"entries from {first} are {len(data) - position} bytes longer than they say")
+    if ends[-1] != len(data) or not entries:
+        raise Malformed(f"entries from {first} are {len(data) - ends[-1]} bytes longer than they say")
     return tuple(entries)
 
 

@@ -17,6 +17,7 @@ Source  Raft paper, Figure 2; thesis, chapters 3, 4, 6, 9. Pre-vote and check-qu
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -98,7 +99,7 @@ class Raft:
         self._number = 0                             # of the last Ready
         self._promised = (self.term, self.vote)      # as handed to the disk
         self._durable = (self.term, self.vote)       # as known durable
-        self._promises: dict[int, tuple[int, int]] = {}
+        self._promises: deque[tuple[int, tuple[int, int]]] = deque()    # (number of the Ready, what it promises)
         self._snapshot_to_store: Snapshot | None = None
         self._restore: Snapshot | None = None
         self._compact = 0
@@ -180,23 +181,23 @@ class Raft:
         """Everything to be done since the last one, or None."""
         self.role.flush()
         log = self.log
+        promise = (self.term, self.vote)
         if not (
             self._early
             or self._after_disk
-            or self.reads
-            or log.handed < log.last_index
             or log.applied < log.committed
-            or self._promised != (self.term, self.vote)
+            or log.handed < log.last_index
+            or self.reads
+            or self._promised != promise
             or self._snapshot_to_store
         ):
             return None
         self._number += 1
         restore, self._restore = self._restore, None
         entries = log.hand_over(self._number)
-        promise = (self.term, self.vote)
         must_write = bool(entries or self._snapshot_to_store or promise != self._promised)
         self._promised = promise
-        self._promises[self._number] = promise
+        self._promises.append((self._number, promise))
         ready = Ready(
             number=self._number,
             early=tuple(self._early),
@@ -216,8 +217,8 @@ class Raft:
 
     def advance(self, number: int) -> None:
         """Ready `number`, and every earlier one, is durable."""
-        for written in [written for written in self._promises if written <= number]:
-            self._durable = self._promises.pop(written)
+        while self._promises and self._promises[0][0] <= number:
+            self._durable = self._promises.popleft()[1]
         before = self.log.stable
         self.log.written(number)
         if self.log.stable > before:

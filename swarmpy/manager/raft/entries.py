@@ -13,8 +13,10 @@ Source  Raft paper, 5.3, 5.4.1 and 7.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from swarmpy.manager.raft.messages import Entry, Snapshot
 
@@ -29,6 +31,8 @@ class EntryLog:
         self.offset = offset
         self.offset_term = offset_term
         self._entries = list(entries)
+        self.last_index = offset + len(self._entries)
+        self._sizes = list(accumulate(map(_size, self._entries), initial=0))    # bytes of data before each, and of all
         self.committed = self.applied = snapshot.index if snapshot else 0
         self.stable = self.handed = self.last_index
         self._writes: deque[tuple[int, int]] = deque()    # (number of the Ready, last index it makes durable)
@@ -38,10 +42,6 @@ class EntryLog:
     @property
     def first_index(self) -> int:
         return self.offset + 1
-
-    @property
-    def last_index(self) -> int:
-        return self.offset + len(self._entries)
 
     @property
     def last_term(self) -> int:
@@ -60,14 +60,15 @@ class EntryLog:
 
     def slice(self, first: int, last: int, max_bytes: int | None = None) -> tuple[Entry, ...]:
         """Entries first..last, cut at `max_bytes` of data but never to none."""
-        found = self._entries[first - self.offset - 1 : last - self.offset]
-        if max_bytes is not None:
-            size = 0
-            for position, entry in enumerate(found):
-                size += len(entry.data)
-                if size > max_bytes and position:
-                    return tuple(found[:position])
-        return tuple(found)
+        start, end = first - self.offset - 1, last - self.offset
+        if max_bytes is not None and end - start > 1:
+            most = bisect_right(self._sizes, self._sizes[start] + max_bytes, start, end + 1) - 1
+            end = max(start + 1, most)
+        return tuple(self._entries[start:end])
+
+    def size(self, first: int, last: int) -> int:
+        """Bytes of data in the entries first..last."""
+        return self._sizes[last - self.offset] - self._sizes[first - self.offset - 1]
 
     def matches(self, index: int, term: int) -> bool:
         return self.term(index) == term
@@ -94,6 +95,8 @@ class EntryLog:
     def extend(self, entries: Sequence[Entry]) -> None:
         """The leader's own: they follow the last."""
         self._entries.extend(entries)
+        self.last_index += len(entries)
+        self._sizes.extend(accumulate(map(_size, entries), initial=self._sizes.pop()))
 
     def merge(self, entries: Sequence[Entry]) -> None:
         """A follower's: replace the first entry that conflicts and all after it, keep what agrees (5.3)."""
@@ -101,7 +104,7 @@ class EntryLog:
             if not self.matches(entry.index, entry.term):
                 if entry.index <= self.last_index:
                     self._truncate(entry.index)
-                self._entries.extend(entries[position:])
+                self.extend(entries[position:])
                 return
 
     def _truncate(self, index: int) -> None:
@@ -109,6 +112,8 @@ class EntryLog:
         if index <= self.committed:
             raise AssertionError(f"entry {index} is committed (up to {self.committed}) and would be replaced")
         del self._entries[index - self.offset - 1 :]
+        self.last_index = index - 1
+        del self._sizes[index - self.offset :]
         self.stable = min(self.stable, index - 1)
         self.handed = min(self.handed, index - 1)
         self._writes = deque((number, min(last, index - 1)) for number, last in self._writes)
@@ -151,6 +156,7 @@ class EntryLog:
         if term is None:
             raise AssertionError(f"entry {offset} is gone before its compaction")
         del self._entries[: offset - self.offset]
+        del self._sizes[: offset - self.offset]
         self.offset, self.offset_term = offset, term
         return offset
 
@@ -158,7 +164,12 @@ class EntryLog:
         """Start over from another member's snapshot: no entry of ours is kept."""
         self.snapshot = snapshot
         self._entries.clear()
+        self._sizes = [0]
         self.offset, self.offset_term = snapshot.index, snapshot.term
-        self.committed = self.applied = self.handed = snapshot.index
+        self.committed = self.applied = self.handed = self.last_index = snapshot.index
         self.stable = min(self.stable, snapshot.index)
         self._writes = deque((number, min(last, snapshot.index)) for number, last in self._writes)
+
+
+def _size(entry: Entry) -> int:
+    return len(entry.data)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import count, repeat
 from typing import TYPE_CHECKING
 
 from swarmpy.manager.raft.membership import Change
 from swarmpy.manager.raft.messages import (
     Append,
     AppendResponse,
-    Entry,
     EntryKind,
     Heartbeat,
     HeartbeatResponse,
@@ -27,6 +27,7 @@ from swarmpy.manager.raft.messages import (
     SnapshotChunk,
     SnapshotResponse,
     TimeoutNow,
+    make_entries,
 )
 from swarmpy.manager.raft.progress import Progress
 from swarmpy.manager.raft.quorum import agreed
@@ -84,7 +85,7 @@ class Leader(Role):
         """Add entries to the log; returns the index of the first."""
         raft, log = self.raft, self.raft.log
         first = log.last_index + 1
-        log.extend([Entry(index, raft.term, kind, data) for index, data in enumerate(proposals, first)])
+        log.extend(make_entries(count(first), repeat(raft.term), repeat(kind), proposals))
         return first
 
     def objection(self, change: Change) -> str | None:
@@ -106,11 +107,14 @@ class Leader(Role):
 
     def flush(self) -> None:
         """Send every follower what it may be sent now, and start a round for the reads that wait."""
+        last_index = self.raft.log.last_index
         for member, progress in self.progress.items():
-            while progress.next <= self.raft.log.last_index and progress.can_append:
+            while progress.next <= last_index and progress.can_append:
                 self._append(member, progress)
-            self._send_chunks(member, progress)
-        self._start_round()
+            if progress.snapshot is not None:
+                self._send_chunks(member, progress)
+        if self._asked:
+            self._start_round()
 
     def _append(self, member: int, progress: Progress) -> None:
         """Send the entries from `next` on, or none as a probe; a snapshot when they are gone."""
@@ -124,9 +128,9 @@ class Leader(Role):
             self._send_chunks(member, progress)
             return
         entries = log.slice(progress.next, log.last_index, raft.config.max_append_bytes)
-        size = sum(len(entry.data) for entry in entries)
+        last_index = prev_index + len(entries)
         raft.send(Append(raft.raft_id, member, raft.term, prev_index, prev_term, log.committed, entries))
-        progress.appended(prev_index + len(entries), size)
+        progress.appended(last_index, log.size(progress.next, last_index))
 
     def _send_chunks(self, member: int, progress: Progress) -> None:
         raft, snapshot = self.raft, progress.snapshot
@@ -230,7 +234,7 @@ class Leader(Role):
 
     def _start_round(self) -> None:
         """Reads wait until the leader knows what is committed, which its first own entry tells (Raft paper, 8)."""
-        if not self._asked or not self.has_committed_in_term:
+        if not self.has_committed_in_term:
             return
         self._round += 1
         self._rounds.append((self._round, self.raft.log.committed, self._asked))

@@ -17,12 +17,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-__all__ = ["BrokenSeal", "Sealer"]
+__all__ = ["OVERHEAD_BYTES", "BrokenSeal", "Sealer"]
 
 _KEY_BYTES = 32
 _SALT_BYTES = 16
 _NONCE_BYTES = 12
+_TAG_BYTES = 16
 _RECORDS_PER_SALT = 1 << 32
+
+OVERHEAD_BYTES = _SALT_BYTES + _NONCE_BYTES + _TAG_BYTES
+"""By how much a sealed record is longer than what it holds."""
 
 
 class BrokenSeal(Exception):

@@ -1,52 +1,50 @@
-"""One member's durable log: a SQLite file in which every record is sealed.
+"""One member's durable state: who it is, the hard state, the entries, one snapshot. Every file is sealed.
 
-Owns    `raft.db` in the member's directory: who the member is, the hard state, the entries, one snapshot.
-Laws    One transaction per write, fsynced (WAL journal, synchronous=FULL) before `write` returns. What cannot be
-        opened is never served: opening raises Corrupt, which names file and record and tells how to rejoin.
-Out     Durable, as the core wants it. Everything here blocks: it runs in the disk thread.
+Owns    the member's directory:
 
-Entries are stored as *runs*, one row for the entries of one Ready, so that a batch costs one seal and one insert. The
-state record is written in every transaction and repeats the last index, so a missing run is noticed at the end, too.
+            lock        held by the process that uses the rest
+            identity    whose log this is
+            log-*       the write-ahead log (wal.py): hard state and entries
+            snapshot-*  the state machine and the members as of an index
 
-Source  SQLite, "Write-Ahead Logging" and "PRAGMA synchronous"; SQLite file format, 4 (the WAL file).
+Laws    What `write` was given is durable when it returns; after a crash before that, all of it or nothing: the record
+        in the log decides, and a snapshot counts from the record on that names it. What cannot be read as it was
+        written is never served: opening raises Corrupt, which names file and record and tells how to rejoin.
+
+A record is the hard state, the end of the log as it is then, the index of the snapshot before it, and *runs*: the
+entries of one Ready each, which replace whatever was stored from their first index on. All of this blocks.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import sqlite3
 import stat
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from swarmpy.errors import Internal
+from swarmpy.identity.durable_file import write_durably
 from swarmpy.manager.raft.codec import Malformed, decode_entries, encode_entries
 from swarmpy.manager.raft.core import Durable
 from swarmpy.manager.raft.messages import Entry, HardState, Snapshot
 from swarmpy.manager.raft.seal import BrokenSeal, Sealer
-from swarmpy.manager.raft.wal import damaged_frame
+from swarmpy.manager.raft.wal import SEGMENT_BYTES, Damaged, WriteAheadLog
 
 __all__ = ["Corrupt", "Identity", "Storage", "Write"]
 
-FILE_NAME = "raft.db"
-_SCHEMA = """
-CREATE TABLE identity (only INTEGER PRIMARY KEY CHECK (only = 1), sealed BLOB NOT NULL);
-CREATE TABLE state    (only INTEGER PRIMARY KEY CHECK (only = 1), sealed BLOB NOT NULL);
-CREATE TABLE snapshot (only INTEGER PRIMARY KEY CHECK (only = 1), idx INTEGER NOT NULL, term INTEGER NOT NULL,
-                       sealed BLOB NOT NULL);
-CREATE TABLE runs     (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, term INTEGER NOT NULL, sealed BLOB NOT NULL);
-PRAGMA user_version = 1;
-"""
-_STATE = struct.Struct("<QQQQQ")      # term, vote, commit, last index, last term
-_SNAPSHOT = struct.Struct("<I")       # length of the membership
+_RECORD = struct.Struct("<QQQQQQ")    # term, vote, commit, last index, last term, index of the snapshot
+_RUN = struct.Struct("<I")            # length of the run that follows; 0: all entries before were dropped
+_SNAPSHOT_PREFIX = "snapshot-"
+_SNAPSHOT = struct.Struct("<QI")      # term, length of the membership
 
 
 class Corrupt(Internal):
-    """The stored log is damaged. This member must not go on with it: it may have promised what is lost."""
+    """What is stored is damaged. This member must not go on with it: it may have promised what is lost."""
 
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
@@ -72,8 +70,7 @@ class Identity:
         return cls(*json.loads(data))
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """What one Ready wants durable. `encoded` is `entries` as the codec has them."""
 
     hard_state: HardState
@@ -85,204 +82,176 @@ class Write:
 
 
 class Storage:
-    """Opened by one process at a time; used by one thread at a time."""
+    """Made by `open`. Used by one process at a time, and in it by one thread at a time."""
 
-    def __init__(self, directory: Path, key: bytes) -> None:
-        """Create or open the file, mode 0600 in a directory of 0700. Raises Corrupt; Internal when it is in use."""
-        self.path = directory / FILE_NAME
-        self._sealer = Sealer(key)
-        self._last = (0, 0)    # index and term of the last entry stored
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(stat.S_IRWXU)
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR))
-        self.path.chmod(stat.S_IRUSR | stat.S_IWUSR)
-        self._check_journal()
-        self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+    @classmethod
+    def open(cls, directory: Path, key: bytes, segment_bytes: int = SEGMENT_BYTES) -> tuple[Storage, Durable]:
+        """Create or open what is in `directory`, and everything found there, checked from end to end.
+
+        The directory becomes 0700, its files 0600. Raises Corrupt; Internal when another process uses it, or when the
+        disk cannot be read or written.
+        """
+        storage = cls(directory, key, segment_bytes)
         try:
-            self._prepare()
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise Internal(f"the raft log {self.path} is in use by another process; stop that one first") from error
-            raise Corrupt(self.path, f"SQLite says: {error}") from error
+            return storage, storage._load()
+        except OSError as error:
+            storage.close()
+            raise Internal(f"the raft log in {directory} cannot be opened: {error}") from error
+        except BaseException:
+            storage.close()
+            raise
 
-    def _check_journal(self) -> None:
-        """SQLite would silently drop what follows a damaged frame, and with it what this member has promised."""
-        journal = self.path.with_name(FILE_NAME + "-wal")
-        frame = damaged_frame(journal.read_bytes()) if journal.exists() else None
-        if frame is not None:
-            where = f"frame {frame}" if frame else "the header"
-            raise Corrupt(journal, f"{where} was changed after it had been written, and entries would be lost with it")
-
-    def _prepare(self) -> None:
-        execute = self._db.execute
-        execute("PRAGMA locking_mode=EXCLUSIVE")      # no second process, and no shared-memory file
-        execute("PRAGMA journal_mode=WAL")
-        execute("PRAGMA synchronous=FULL")
-        execute("PRAGMA wal_autocheckpoint=4000")     # pages: 16 MiB
-        if execute("PRAGMA user_version").fetchone()[0] == 0:
-            self._db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
-            _sync_directory(self.path.parent)
+    def __init__(self, directory: Path, key: bytes, segment_bytes: int) -> None:
+        self._directory = directory
+        self._sealer = Sealer(key)
+        self._wal = WriteAheadLog(directory, self._sealer, _last_index, segment_bytes)
+        self._last = (0, 0)    # index and term of the last entry stored
+        self._snapshot_index = 0
+        directory.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
+        directory.chmod(stat.S_IRWXU)
+        self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise Internal(f"the raft log in {directory} is in use by another process; stop that one first") from error
 
     def close(self) -> None:
-        self._db.close()
+        self._wal.close()
+        os.close(self._lock)
 
     # Identity.
 
     def identity(self) -> Identity | None:
-        """None in a new file."""
-        row = self._row("SELECT sealed FROM identity")
-        return Identity.decode(self._open(row[0], b"identity", "the identity record")) if row else None
+        """None in a new directory. Raises Corrupt."""
+        path = self._directory / "identity"
+        if not path.exists():
+            return None
+        return Identity.decode(self._open(path, path.read_bytes(), b"identity"))
 
     def set_identity(self, identity: Identity) -> None:
-        sealed = self._sealer.seal(identity.encode(), b"identity")
-        self._db.execute("INSERT OR REPLACE INTO identity VALUES (1, ?)", (sealed,))
+        write_durably(self._directory / "identity", self._sealer.seal(identity.encode(), b"identity"))
 
     # Writing.
 
     def write(self, writes: Sequence[Write]) -> None:
-        """Make all of them durable, in order, in one transaction."""
-        execute = self._db.execute
-        execute("BEGIN IMMEDIATE")
-        try:
-            for write in writes:
-                self._write(write)
-            self._put_state(writes[-1].hard_state)
-            execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                execute("ROLLBACK")
-            raise
+        """Make all of them durable, in order, in one record. After an OSError nothing more may be written."""
+        snapshots = [write.snapshot for write in writes if write.snapshot is not None]
+        if snapshots:
+            self._put_snapshot(snapshots[-1])
+        runs = b"".join([self._runs(write) for write in writes])
+        state = writes[-1].hard_state
+        self._wal.append(_RECORD.pack(state.term, state.vote, state.commit, *self._last, self._snapshot_index) + runs)
+        if snapshots:
+            self._wal.forget(max(write.compact or write.restore * self._last[0] for write in writes))
+            self._remove_other_snapshots()
 
-    def _write(self, write: Write) -> None:
-        execute = self._db.execute
-        if write.snapshot is not None:
-            self._put_snapshot(write.snapshot)
-            if write.restore:
-                execute("DELETE FROM runs")
-                self._last = (write.snapshot.index, write.snapshot.term)
-        if write.compact:
-            execute("DELETE FROM runs WHERE last <= ?", (write.compact,))
+    def _runs(self, write: Write) -> bytes:
+        runs = b""
+        if write.snapshot is not None and write.restore:
+            runs = _RUN.pack(0)
+            self._last = (write.snapshot.index, write.snapshot.term)
         if write.entries:
-            if write.entries[0].index <= self._last[0]:
-                self._truncate(write.entries[0].index)
-            self._put_run(write.entries, write.encoded or encode_entries(write.entries))
-
-    def _truncate(self, index: int) -> None:
-        """Drop the entries from `index` on; a run that begins before keeps its beginning."""
-        row = self._row("SELECT first, last, term, sealed FROM runs WHERE first < ? AND last >= ?", (index, index))
-        self._db.execute("DELETE FROM runs WHERE last >= ?", (index,))
-        if row:
-            kept = [entry for entry in self._open_run(*row) if entry.index < index]
-            self._put_run(kept, encode_entries(kept))
-
-    def _put_run(self, entries: Sequence[Entry], encoded: bytes) -> None:
-        first, last, term = entries[0].index, entries[-1].index, entries[-1].term
-        sealed = self._sealer.seal(encoded, _run_context(first, last, term))
-        self._db.execute("INSERT INTO runs VALUES (?, ?, ?, ?)", (first, last, term, sealed))
-        self._last = (last, term)
+            encoded = write.encoded or encode_entries(write.entries)
+            runs += _RUN.pack(len(encoded)) + encoded
+            self._last = write.entries[-1][:2]
+        return runs
 
     def _put_snapshot(self, snapshot: Snapshot) -> None:
-        plain = b"".join((_SNAPSHOT.pack(len(snapshot.membership)), snapshot.membership, snapshot.data))
-        sealed = self._sealer.seal(plain, _snapshot_context(snapshot.index, snapshot.term))
-        row = (snapshot.index, snapshot.term, sealed)
-        self._db.execute("INSERT OR REPLACE INTO snapshot VALUES (1, ?, ?, ?)", row)
+        plain = b"".join((_SNAPSHOT.pack(snapshot.term, len(snapshot.membership)), snapshot.membership, snapshot.data))
+        sealed = self._sealer.seal(plain, _snapshot_context(snapshot.index))
+        write_durably(self._snapshot_path(snapshot.index), sealed)
+        self._snapshot_index = snapshot.index
 
-    def _put_state(self, state: HardState) -> None:
-        plain = _STATE.pack(state.term, state.vote, state.commit, *self._last)
-        self._db.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (self._sealer.seal(plain, b"state"),))
+    def _snapshot_path(self, index: int) -> Path:
+        return self._directory / f"{_SNAPSHOT_PREFIX}{index:016x}"
+
+    def _remove_other_snapshots(self) -> None:
+        for path in self._directory.glob(f"{_SNAPSHOT_PREFIX}*"):
+            if path != self._snapshot_path(self._snapshot_index):
+                path.unlink()
 
     # Reading.
 
-    def load(self) -> Durable:
-        """Everything stored, checked from end to end. Raises Corrupt."""
-        snapshot = self._load_snapshot()
-        entries = self._load_runs()
-        row = self._row("SELECT sealed FROM state")
-        if row is None:
-            if entries or snapshot:
-                raise Corrupt(self.path, "the state record is missing")
+    def _load(self) -> Durable:
+        try:
+            records = self._wal.open()
+        except Damaged as damage:
+            raise Corrupt(damage.path, str(damage)) from damage
+        entries: list[Entry] = []
+        for record in records:
+            self._replay(record, entries)
+        if not records:
             return Durable()
-        term, vote, commit, last_index, last_term = _STATE.unpack(self._open(row[0], b"state", "the state record"))
-        durable = self._join(snapshot, entries)
+        term, vote, commit, *last, self._snapshot_index = _RECORD.unpack_from(records[-1])
+        self._last = (last[0], last[1])
+        durable = self._join(HardState(term, vote, commit), self._load_snapshot(), entries)
         end = durable.entries[-1][:2] if durable.entries else (durable.offset, durable.offset_term)
-        if end != (last_index, last_term):
-            raise Corrupt(self.path, f"it ends at entry {end[0]} of term {end[1]}, not at {last_index} of {last_term}")
-        self._last = (last_index, last_term)
-        return replace(durable, hard_state=HardState(term, vote, commit))
+        if end != self._last:
+            raise self._corrupt(f"it ends at entry {end[0]} of term {end[1]}, not at {last[0]} of {last[1]}")
+        self._remove_other_snapshots()
+        return durable
+
+    def _replay(self, record: bytes, entries: list[Entry]) -> None:
+        """Do to `entries` what the record did to the log."""
+        at = _RECORD.size
+        while at < len(record):
+            (length,) = _RUN.unpack_from(record, at)
+            at += _RUN.size
+            if length == 0:
+                entries.clear()
+                continue
+            try:
+                run = decode_entries(record[at : at + length])
+            except Malformed as error:
+                raise self._corrupt(str(error)) from error
+            at += length
+            if entries:
+                if run[0].index > entries[-1].index + 1:
+                    raise self._corrupt(f"entries {entries[-1].index + 1} to {run[0].index - 1} are missing")
+                del entries[max(0, run[0].index - entries[0].index) :]
+            entries += run
 
     def _load_snapshot(self) -> Snapshot | None:
-        row = self._row("SELECT idx, term, sealed FROM snapshot")
-        if row is None:
+        index = self._snapshot_index
+        if index == 0:
             return None
-        index, term, sealed = row
-        plain = self._open(sealed, _snapshot_context(index, term), f"the snapshot at index {index}")
-        (length,) = _SNAPSHOT.unpack_from(plain)
+        path = self._snapshot_path(index)
+        if not path.exists():
+            raise Corrupt(path, "it is missing, and the log counts on it")
+        plain = self._open(path, path.read_bytes(), _snapshot_context(index))
+        term, length = _SNAPSHOT.unpack_from(plain)
         start = _SNAPSHOT.size
         return Snapshot(index, term, plain[start : start + length], plain[start + length :])
 
-    def _load_runs(self) -> list[Entry]:
-        entries: list[Entry] = []
-        try:
-            rows = self._db.execute("SELECT first, last, term, sealed FROM runs ORDER BY first").fetchall()
-        except sqlite3.DatabaseError as error:
-            raise Corrupt(self.path, f"SQLite says: {error}") from error
-        for row in rows:
-            run = self._open_run(*row)
-            if entries and run[0].index != entries[-1].index + 1:
-                raise Corrupt(self.path, f"entries {entries[-1].index + 1} to {run[0].index - 1} are missing")
-            entries += run
-        return entries
-
-    def _join(self, snapshot: Snapshot | None, entries: list[Entry]) -> Durable:
+    def _join(self, hard_state: HardState, snapshot: Snapshot | None, entries: list[Entry]) -> Durable:
         """Where the log begins: just after the snapshot, or before it, at an entry kept for slow followers."""
         base = (snapshot.index, snapshot.term) if snapshot else (0, 0)
         if not entries:
-            return Durable(snapshot=snapshot, offset=base[0], offset_term=base[1])
+            return Durable(hard_state, snapshot, *base)
         first = entries[0]
         if first.index > base[0] + 1:
-            raise Corrupt(self.path, f"entries {base[0] + 1} to {first.index - 1} are missing")
+            raise self._corrupt(f"entries {base[0] + 1} to {first.index - 1} are missing")
         if first.index == base[0] + 1:
-            return Durable(snapshot=snapshot, offset=base[0], offset_term=base[1], entries=tuple(entries))
+            return Durable(hard_state, snapshot, *base, tuple(entries))
         if first.index == 1:
-            return Durable(snapshot=snapshot, entries=tuple(entries))
-        return Durable(snapshot=snapshot, offset=first.index, offset_term=first.term, entries=tuple(entries[1:]))
+            return Durable(hard_state, snapshot, entries=tuple(entries))
+        return Durable(hard_state, snapshot, first.index, first.term, tuple(entries[1:]))
 
-    def _open_run(self, first: int, last: int, term: int, sealed: bytes) -> tuple[Entry, ...]:
-        what = f"the entry at index {first}" if first == last else f"the entries at index {first} to {last}"
-        plain = self._open(sealed, _run_context(first, last, term), what)
-        try:
-            entries = decode_entries(plain)
-        except Malformed as error:
-            raise Corrupt(self.path, f"{what}: {error}") from error
-        return entries
-
-    def _open(self, sealed: bytes, context: bytes, what: str) -> bytes:
+    def _open(self, path: Path, sealed: bytes, context: bytes) -> bytes:
         try:
             return self._sealer.open(sealed, context)
         except BrokenSeal as error:
-            raise Corrupt(self.path, f"{what} cannot be opened: {error}") from error
+            raise Corrupt(path, f"it cannot be opened: {error}") from error
 
-    def _row(self, query: str, values: tuple[int, ...] = ()) -> tuple[Any, ...] | None:
-        try:
-            row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
-        except sqlite3.DatabaseError as error:
-            raise Corrupt(self.path, f"SQLite says: {error}") from error
-        return row
+    def _corrupt(self, what: str) -> Corrupt:
+        return Corrupt(self._directory / "log-*", what)
 
 
-def _run_context(first: int, last: int, term: int) -> bytes:
-    return b"run %d %d %d" % (first, last, term)
+def _last_index(record: bytes) -> int:
+    """Up to which index entries have to be forgotten before the record may be."""
+    return int(_RECORD.unpack_from(record)[3])
 
 
-def _snapshot_context(index: int, term: int) -> bytes:
-    return b"snapshot %d %d" % (index, term)
-
-
-def _sync_directory(directory: Path) -> None:
-    """The new file's name is durable only with its directory (fsync(2), NOTES)."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _snapshot_context(index: int) -> bytes:
+    return b"snapshot %d" % index

@@ -1,80 +1,186 @@
-"""Telling a damaged SQLite journal from one that a crash cut short.
+"""The write-ahead log on the disk: segments of records, of which the last is written to.
 
-SQLite ends the recovery of a write-ahead journal at the first frame whose checksum fails, and says nothing: right after
-a crash, whose last transaction was never acknowledged; silently wrong when a bit flipped in a transaction that was. We
-sync every transaction before the next begins, so frames of a later transaction behind the bad one prove the latter.
-A flip within the very last transaction cannot be told from a torn write, and counts as one.
+    log-0000000000000001   records 1 to 812, of which the last is empty: the log goes on in the next segment
+    log-000000000000032d   record 813 on, then zeros
 
-Source  SQLite database file format, 4.1 to 4.3:
+Laws    A record is on the disk, synced, when `append` returns, and before the next is begun. Segments are filled with
+        zeros before they are used: a write changes no metadata then, and its sync is one write and one flush.
+        A segment exists durably before the one before it ends with the empty record that says so: none can get lost at
+        the end without being missed. After a write that failed nothing more may be written.
 
-            header (32 bytes): magic, version, page size, checkpoint, salt 1, salt 2, checksum 1, checksum 2
-            frame  (24 bytes and a page): page, pages after a commit or 0, salt 1, salt 2, checksum 1, checksum 2
+A sync that failed may leave in the page cache what never reached the disk, and call it clean: whoever opens the log
+next would take it for durable. So opening writes the last segment again, and syncs it.
 
-        all big-endian. Checksums run on from the header through all frames, each frame's over the first 8 bytes of its
-        header and its page, in words whose byte order the magic's lowest bit tells.
+Source  pwritev2(2), RWF_DSYNC; fsync(2); Rebello et al., "Can Applications Recover from fsync Failures?" (2020).
 """
 
 from __future__ import annotations
 
-import struct
+import itertools
+import os
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["damaged_frame"]
+from swarmpy.manager.raft.records import Scan, encode_record, record_bytes, scan
+from swarmpy.manager.raft.seal import Sealer
 
-_HEADER = struct.Struct(">8I")
-_FRAME = struct.Struct(">6I")
-_MAGIC = 0x377F0682
-_MASK = 0xFFFFFFFF
+__all__ = ["SEGMENT_BYTES", "Damaged", "WriteAheadLog"]
+
+SEGMENT_BYTES = 4 << 20
+_PREFIX = "log-"
+_UNFINISHED = ".new"
+_END = b""                              # the body of a segment's last record
+_END_BYTES = record_bytes(len(_END))
+_MODE = stat.S_IRUSR | stat.S_IWUSR
+
+
+class Damaged(Exception):
+    """A file is not as it was written."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(what)
+        self.path = path
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
-    good: bool       # its checksum follows from its predecessor's
-    commit: bool
-    current: bool    # of the journal's present round, and not left from before the last checkpoint
+class _Found:
+    """A segment as it was read."""
+
+    path: Path
+    first: int      # number of its first record
+    data: bytes
+    scan: Scan
+
+    @property
+    def next(self) -> int:
+        """Number of the record after its last."""
+        return self.first + len(self.scan.bodies)
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.scan.bodies) and self.scan.bodies[-1] == _END
 
 
-def damaged_frame(journal: bytes) -> int | None:
-    """The number, from 1, of a frame that was changed after its transaction was synced; 0 for the header; or None."""
-    if len(journal) < _HEADER.size or not any(journal[: _HEADER.size]):
-        return None    # never written, or not even begun
-    magic, _, page_size, _, salt1, salt2, *checksum = _HEADER.unpack_from(journal)
-    order = ">" if magic & 1 else "<"
-    if magic & ~1 != _MAGIC or _sum(journal[:24], (0, 0), order) != tuple(checksum):
-        return 0
-    frames = _frames(journal, page_size, (salt1, salt2), (checksum[0], checksum[1]), order)
-    bad = next((number for number, frame in enumerate(frames) if not (frame.good and frame.current)), None)
-    if bad is None:
-        return None
-    rest = frames[bad:]
-    commit = next((number for number, frame in enumerate(rest) if frame.commit and frame.current), len(rest))
-    later = any(frame.current and frame.good for frame in rest[commit + 1 :])
-    return bad + 1 if later else None
+@dataclass(slots=True)
+class _Segment:
+    path: Path
+    mark: int       # the highest that any of its records has
 
 
-def _frames(
-    journal: bytes, page_size: int, salts: tuple[int, int], checksum: tuple[int, int], order: str
-) -> list[_Frame]:
-    """Each judged by the checksum stored in the one before, so that one bad frame does not spoil the rest."""
-    frames = []
-    position = _HEADER.size
-    while position + _FRAME.size + page_size <= len(journal):
-        _, commit, salt1, salt2, sum1, sum2 = _FRAME.unpack_from(journal, position)
-        page = position + _FRAME.size
-        current = (salt1, salt2) == salts
-        computed = None
-        if current:
-            computed = _sum(journal[position : position + 8] + journal[page : page + page_size], checksum, order)
-        frames.append(_Frame(computed == (sum1, sum2), commit != 0, current))
-        checksum = (sum1, sum2)
-        position = page + page_size
-    return frames
+class WriteAheadLog:
+    """Bodies are never empty, and only `mark_of` looks into them: a mark says when a record may be forgotten."""
+
+    def __init__(
+        self, directory: Path, sealer: Sealer, mark_of: Callable[[bytes], int], segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        self._directory = directory
+        self._sealer = sealer
+        self._mark_of = mark_of
+        self._segment_bytes = segment_bytes
+        self._segments: list[_Segment] = []
+        self._fd = -1           # of the last segment
+        self._size = 0          # of that
+        self._end = 0           # where its next record goes
+        self._next = 1          # number of that record
+
+    def open(self) -> list[bytes]:
+        """The bodies of all records, in order. Raises Damaged; OSError when the disk does not let itself be read."""
+        for leftover in self._directory.glob(f"{_PREFIX}*{_UNFINISHED}"):
+            leftover.unlink()
+        found = self._read()
+        for one in found:
+            marks = (self._mark_of(body) for body in one.scan.bodies if body != _END)
+            self._segments.append(_Segment(one.path, max(marks, default=0)))
+        if found:
+            last = found[-1]
+            self._next, self._end, self._size = last.next, last.scan.end, len(last.data)
+            self._fd = os.open(last.path, os.O_RDWR | os.O_CLOEXEC)
+            _write(self._fd, last.data[: self._end].ljust(self._size, b"\0"), 0)
+        return [body for one in found for body in one.scan.bodies if body != _END]
+
+    def append(self, body: bytes) -> None:
+        """Make one record durable. Raises OSError."""
+        size = record_bytes(len(body))
+        if self._end + size + _END_BYTES > self._size:
+            self._begin_segment(size + _END_BYTES)
+        self._put(body)
+        segment = self._segments[-1]
+        segment.mark = max(segment.mark, self._mark_of(body))
+
+    def forget(self, mark: int) -> None:
+        """Delete the oldest segments whose records all have marks up to `mark`; never the last. Raises OSError."""
+        while len(self._segments) > 1 and self._segments[0].mark <= mark:
+            self._segments.pop(0).path.unlink()
+            _sync_directory(self._directory)    # one by one: none may be gone while an older one is there
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    # Reading.
+
+    def _read(self) -> list[_Found]:
+        found = []
+        for path in sorted(self._directory.glob(f"{_PREFIX}*")):
+            first, data = int(path.name.removeprefix(_PREFIX), 16), path.read_bytes()
+            found.append(_Found(path, first, data, scan(self._sealer, data, first)))
+        if len(found) > 1 and not found[-1].data.strip(b"\0") and not found[-2].ended:
+            found.pop().path.unlink()    # its predecessor was never ended: a crash came between
+        for before, after in itertools.pairwise(found):
+            if not before.ended or before.next != after.first:
+                what = before.scan.damage or f"records {before.next} to {after.first - 1} are missing"
+                raise Damaged(before.path, what)
+        if found and found[-1].scan.damage:
+            raise Damaged(found[-1].path, found[-1].scan.damage)
+        if found and found[-1].ended:
+            raise Damaged(found[-1].path, f"the segment that begins with record {found[-1].next} is missing")
+        return found
+
+    # Writing.
+
+    def _begin_segment(self, at_least: int) -> None:
+        fresh = bool(self._segments)    # all but the first have one before them, which takes a record to end
+        path = self._directory / f"{_PREFIX}{self._next + fresh:016x}"
+        size = max(self._segment_bytes, at_least)
+        unfinished = path.with_name(path.name + _UNFINISHED)
+        fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+        try:
+            _write(fd, bytes(size), 0)
+            unfinished.rename(path)
+            _sync_directory(self._directory)
+            if fresh:
+                self._put(_END)
+        except BaseException:
+            os.close(fd)
+            unfinished.unlink(missing_ok=True)
+            raise
+        self.close()
+        self._fd, self._size, self._end = fd, size, 0
+        self._segments.append(_Segment(path, 0))
+
+    def _put(self, body: bytes) -> None:
+        record = encode_record(self._sealer, self._next, body)
+        _write(self._fd, record, self._end)
+        self._end += len(record)
+        self._next += 1
 
 
-def _sum(data: bytes, start: tuple[int, int], order: str) -> tuple[int, int]:
-    first, second = start
-    words = iter(struct.unpack(f"{order}{len(data) // 4}I", data))
-    for one in words:
-        first = (first + one + second) & _MASK
-        second = (second + next(words) + first) & _MASK
-    return first, second
+def _write(fd: int, data: bytes, at: int) -> None:
+    """Write all of `data`, durably."""
+    view = memoryview(data)
+    while view:
+        written = os.pwritev(fd, [view], at, os.RWF_DSYNC)
+        view = view[written:]
+        at += written
+
+
+def _sync_directory(directory: Path) -> None:
+    """A new name is durable only with its directory (fsync(2), NOTES)."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

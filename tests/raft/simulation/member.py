@@ -96,7 +96,7 @@ class Member:
             self._snapshots.append((self.applied, self.core.membership, data, keep))
 
     def _store_snapshots(self) -> None:
-        if self._random.random() < 0.3:
+        if self._snapshots and self._random.random() < 0.3:
             while self._snapshots:
                 self.core.snapshot_taken(*self._snapshots.pop(0))
 

@@ -84,24 +84,24 @@ def _with_hard_state(change: Callable[[HardState], HardState]) -> Patches:
 
     def ready(self: Raft) -> Ready | None:
         made = sound(self)
-        return made and replace(made, hard_state=change(made.hard_state))
+        return made and made._replace(hard_state=change(made.hard_state))
 
     return [(Raft, "ready", ready)]
 
 
 @mutation("Figure 2: votedFor is persistent state", seed=33)
 def _vote_in_memory_only() -> Patches:
-    return _with_hard_state(lambda state: replace(state, vote=0))
+    return _with_hard_state(lambda state: state._replace(vote=0))
 
 
 @mutation("Figure 2: currentTerm is persistent state", seed=0)
 def _term_in_memory_only() -> Patches:
-    return _with_hard_state(lambda state: replace(state, term=1, vote=0))
+    return _with_hard_state(lambda state: state._replace(term=1, vote=0))
 
 
 @mutation("a change is in force where the next one is stored: the commit index is written with the entries", seed=0)
 def _commit_index_not_stored() -> Patches:
-    return _with_hard_state(lambda state: replace(state, commit=0))
+    return _with_hard_state(lambda state: state._replace(commit=0))
 
 
 @mutation("5.3: a follower answers when the entries are durable", seed=2)
@@ -193,7 +193,7 @@ def _no_consistency_check() -> Patches:
             if self.term(entry.index) != entry.term:
                 if entry.index <= self.last_index:
                     self._truncate(entry.index)
-                self._entries.extend(entries[position:])
+                self.extend(entries[position:])
                 return
 
     return [(EntryLog, "matches", matches), (EntryLog, "merge", merge)]
@@ -204,7 +204,7 @@ def _every_append_truncates() -> Patches:
     def merge(self: EntryLog, entries: Sequence[Entry]) -> None:
         if entries and entries[0].index <= self.last_index:
             self._truncate(entries[0].index)
-        self._entries.extend(entries)
+        self.extend(entries)
 
     return [(EntryLog, "merge", merge)]
 
@@ -212,7 +212,7 @@ def _every_append_truncates() -> Patches:
 @mutation("5.3: a conflicting entry and all that follow it are replaced", seed=0)
 def _conflicts_are_kept() -> Patches:
     def merge(self: EntryLog, entries: Sequence[Entry]) -> None:
-        self._entries.extend(entry for entry in entries if entry.index > self.last_index)
+        self.extend([entry for entry in entries if entry.index > self.last_index])
 
     return [(EntryLog, "merge", merge)]
 

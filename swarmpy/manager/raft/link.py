@@ -1,0 +1,234 @@
+"""The sending side to one other member: a gRPC stream that holds the place, a wire for speed, a stream for snapshots.
+
+Owns    Link. Everything in it happens on the event loop's thread; the wires it opens are handed on.
+Laws    Queues are bounded: what a slow or absent peer does not take is dropped and reported, for Raft repairs loss and
+        not delay. Where the wire's port cannot be reached, all goes over gRPC: slower, and to the swarm's port alone.
+        Each attempt to connect presents the certificate of that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from random import Random
+from typing import Protocol
+
+import grpc.aio
+
+from swarmpy.identity import NodeIdentity
+from swarmpy.manager.raft.handshake import Refused, dial
+from swarmpy.manager.raft.service import Hello, Ticket
+from swarmpy.manager.raft.wire import Outgoing
+from swarmpy.rpc.raft_pb2 import RaftBatch, RaftDone
+from swarmpy.rpc.raft_pb2_grpc import RaftStub
+
+__all__ = ["Link", "LinkOwner"]
+
+_log = logging.getLogger(__name__)
+
+_CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+_BATCH_BYTES = 2 << 20
+_QUEUE_BYTES = 32 << 20
+_QUEUE_MESSAGES = 4096
+_FIRST_BACKOFF_S = 0.05
+_LAST_BACKOFF_S = 1.0
+_LAST_WIRE_BACKOFF_S = 30.0     # a firewall does not open from one second to the next
+
+
+class LinkOwner(Protocol):
+    """Who holds the links."""
+
+    def lost(self, member: int) -> None:
+        """Messages to `member` were dropped, or may be lost with their stream."""
+
+    def opened(self, wire: Outgoing) -> None:
+        """A wire is up; the owner closes it."""
+
+    def closed(self, member: int) -> None:
+        """Wires to `member` are to be closed: their stream is gone."""
+
+
+class Link:
+    """Keeps its streams and its wire open, reconnecting, until it is closed."""
+
+    def __init__(self, hello: Hello, addr: str, identity: NodeIdentity, owner: LinkOwner, random: Random) -> None:
+        self.addr = addr
+        self._hello = hello
+        self._member = hello.to
+        self._identity = identity
+        self._owner = owner
+        self._random = random
+        self._credential = identity.credential()
+        self._channel = identity.channel(addr, _CHANNEL_OPTIONS)
+        self._wire_broke = asyncio.Event()
+        self._rest, self._bulk = _Lane(), _Lane()
+        self._tasks = [
+            asyncio.create_task(self._keep_messages(), name=f"raft-link-{addr}"),
+            asyncio.create_task(self._keep_snapshots(), name=f"raft-snapshots-{addr}"),
+        ]
+
+    def send(self, message: bytes, *, bulk: bool) -> None:
+        """Queue one message for gRPC; the oldest go when there are too many."""
+        if (self._bulk if bulk else self._rest).put(message):
+            self._owner.lost(self._member)
+
+    def wire_broke(self) -> None:
+        """The wire handed to the owner is gone: open another."""
+        self._wire_broke.set()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._channel.close(None)
+
+    async def _keep_messages(self) -> None:
+        """Keep the stream open for ever: it is how the other member knows that this one is there."""
+        backoff = _Backoff(self._random, _LAST_BACKOFF_S)
+        while True:
+            call = (await self._stub()).Messages(metadata=self._hello.metadata())
+            try:
+                ticket = Ticket.of(await call.initial_metadata())
+                if ticket is not None:
+                    backoff.reset()
+                    await self._serve(call, ticket)
+                await call
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+                _log.debug("raft stream to %s broke: %s", self.addr, _reason(error))
+            finally:
+                call.cancel()
+            self._rest.clear()
+            self._owner.lost(self._member)
+            await backoff.sleep()
+
+    async def _keep_snapshots(self) -> None:
+        """Open a stream when there is something to send."""
+        backoff = _Backoff(self._random, _LAST_BACKOFF_S)
+        while True:
+            await self._bulk.filled.wait()
+            call = (await self._stub()).Snapshots(metadata=self._hello.metadata())
+            try:
+                await call.wait_for_connection()
+                backoff.reset()
+                await _pump(self._bulk, call)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+                _log.debug("raft snapshot stream to %s broke: %s", self.addr, _reason(error))
+            finally:
+                call.cancel()
+            self._bulk.clear()
+            self._owner.lost(self._member)
+            await backoff.sleep()
+
+    async def _serve(self, call: _Call, ticket: Ticket) -> None:
+        """Until the stream ends: what is given to `send`, and a wire beside it."""
+        wire = asyncio.create_task(self._keep_wire(ticket), name=f"raft-wire-{self.addr}")
+        try:
+            await _pump(self._rest, call)
+        finally:
+            wire.cancel()
+            await asyncio.gather(wire, return_exceptions=True)
+            self._owner.closed(self._member)
+
+    async def _keep_wire(self, ticket: Ticket) -> None:
+        loop = asyncio.get_running_loop()
+        host = self.addr.rpartition(":")[0].strip("[]")
+        backoff = _Backoff(self._random, _LAST_WIRE_BACKOFF_S)
+        while True:
+            self._wire_broke.clear()
+            try:
+                socket = await dial(host, ticket.port, self._identity.client_tls(), ticket.secret)
+            except (OSError, TimeoutError, Refused) as failure:
+                _log.info("port %d of %s cannot be used, raft goes over gRPC: %s", ticket.port, host, failure)
+            else:
+                opened = loop.time()
+                self._owner.opened(Outgoing(self._member, socket))
+                await self._wire_broke.wait()
+                if loop.time() - opened > _LAST_BACKOFF_S:
+                    backoff.reset()
+            await backoff.sleep()
+
+    async def _stub(self) -> RaftStub:
+        """On a channel with the present certificate: the one before may have expired."""
+        credential = self._identity.credential()
+        if credential != self._credential:
+            old, self._credential = self._channel, credential
+            self._channel = self._identity.channel(self.addr, _CHANNEL_OPTIONS)
+            await old.close(None)
+        return RaftStub(self._channel)
+
+
+_Call = grpc.aio.StreamUnaryCall[RaftBatch, RaftDone]
+
+
+async def _pump(lane: _Lane, call: _Call) -> None:
+    """Write batches until the stream ends; raises what it ended with."""
+    call.add_done_callback(lambda _: lane.filled.set())
+    while not call.done():
+        await lane.filled.wait()
+        batch = lane.take()
+        if batch:
+            await call.write(RaftBatch(messages=batch))
+    await call
+
+
+def _reason(error: grpc.aio.AioRpcError | asyncio.InvalidStateError) -> str:
+    return str(error.details() if isinstance(error, grpc.aio.AioRpcError) else error)
+
+
+class _Backoff:
+    """Waits twice as long each time, give or take a half."""
+
+    def __init__(self, random: Random, last_s: float) -> None:
+        self._random = random
+        self._last_s = last_s
+        self._next_s = _FIRST_BACKOFF_S
+
+    def reset(self) -> None:
+        self._next_s = _FIRST_BACKOFF_S
+
+    async def sleep(self) -> None:
+        await asyncio.sleep(self._next_s * (0.5 + self._random.random()))
+        self._next_s = min(2 * self._next_s, self._last_s)
+
+
+class _Lane:
+    """A bounded queue."""
+
+    def __init__(self) -> None:
+        self.filled = asyncio.Event()
+        self._messages: deque[bytes] = deque()
+        self._bytes = 0
+
+    def put(self, message: bytes) -> bool:
+        """Returns whether older ones were dropped for it."""
+        self._messages.append(message)
+        self._bytes += len(message)
+        self.filled.set()
+        dropped = False
+        while len(self._messages) > 1 and (self._bytes > _QUEUE_BYTES or len(self._messages) > _QUEUE_MESSAGES):
+            self._bytes -= len(self._messages.popleft())
+            dropped = True
+        return dropped
+
+    def take(self) -> list[bytes]:
+        """The next batch, in order."""
+        batch: list[bytes] = []
+        size = 0
+        while self._messages and (not batch or size + len(self._messages[0]) <= _BATCH_BYTES):
+            message = self._messages.popleft()
+            size += len(message)
+            batch.append(message)
+        self._bytes -= size
+        if not self._messages:
+            self.filled.clear()
+        return batch
+
+    def clear(self) -> None:
+        self._messages.clear()
+        self._bytes = 0
+        self.filled.clear()

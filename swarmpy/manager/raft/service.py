@@ -1,0 +1,168 @@
+"""The receiving side of Raft's gRPC streams, on the server of the swarm's port.
+
+A stream of Messages is what tells that a member is there: it is admitted by its certificate and for this very member,
+and when it breaks, the member is gone. It carries the messages itself only as long as there is no wire: its initial
+metadata brings a ticket for one, and the port to take it to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+
+from swarmpy.errors import Forbidden
+from swarmpy.identity import NodeIdentity
+from swarmpy.manager.raft.listener import WireListener
+from swarmpy.manager.raft.wire import Incoming
+from swarmpy.rpc.raft_pb2 import RaftBatch, RaftDone
+from swarmpy.rpc.raft_pb2_grpc import RaftServicer, add_RaftServicer_to_server
+
+__all__ = ["Hello", "RaftService", "Receiver", "Ticket"]
+
+_Context = grpc.aio.ServicerContext[RaftBatch, RaftDone]
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Who opens a stream, and to whom it believes to speak."""
+
+    cluster_id: str
+    sender: int
+    to: int
+    addr: str
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return (
+            ("raft-cluster", self.cluster_id),
+            ("raft-from", str(self.sender)),
+            ("raft-to", str(self.to)),
+            ("raft-addr", self.addr),
+        )
+
+    @classmethod
+    def of(cls, context: _Context) -> Hello | None:
+        """What the peer's metadata says; None when it is not that of a Raft stream."""
+        fields = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
+        try:
+            return cls(
+                fields["raft-cluster"], int(fields["raft-from"]), int(fields["raft-to"]), fields["raft-addr"]
+            )
+        except (KeyError, ValueError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What lets the peer of a stream open a wire, and where."""
+
+    port: int
+    secret: bytes
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("raft-wire-port", str(self.port)), ("raft-wire-ticket", self.secret.hex()))
+
+    @classmethod
+    def of(cls, metadata: Any) -> Ticket | None:
+        """From a stream's initial metadata; None when it brings none."""
+        fields = {str(key): str(value) for key, value in metadata or ()}
+        try:
+            return cls(int(fields["raft-wire-port"]), bytes.fromhex(fields["raft-wire-ticket"]))
+        except (KeyError, ValueError):
+            return None
+
+
+class Receiver(Protocol):
+    """The member behind a RaftService. All is called on the loop's thread."""
+
+    def objection(self, hello: Hello) -> str | None:
+        """Why the stream is not for this member, or None when it is taken."""
+
+    def connected(self, hello: Hello) -> None: ...
+
+    def wired(self, wire: Incoming) -> None: ...
+
+    def received(self, sender: int, messages: Sequence[bytes]) -> None: ...
+
+    def disconnected(self, sender: int) -> None: ...
+
+
+class RaftService(RaftServicer):
+    """Receives for the member that is attached, if any: a node keeps its server while it is promoted or demoted."""
+
+    def __init__(self, identity: NodeIdentity, authorize: Callable[[_Context], str]) -> None:
+        """`authorize` returns the id of the manager that calls, and raises Forbidden for anybody else."""
+        self._authorize = authorize
+        self._receiver: Receiver | None = None
+        self._streams: dict[int, int] = {}    # sender -> number of its latest stream
+        self._count = 0
+        self._listener = WireListener(identity, self._wired)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        add_RaftServicer_to_server(self, server)
+
+    def attach(self, receiver: Receiver, host: str, port: int) -> None:
+        """Receive for this member, its wires on `host`, and `port` if that is free."""
+        self._listener.open(host, port)
+        self._receiver = receiver
+
+    async def detach(self, receiver: Receiver) -> None:
+        if self._receiver is receiver:
+            self._receiver = None
+            await self._listener.close()
+
+    def _wired(self, wire: Incoming) -> None:
+        if self._receiver is None or wire.member not in self._streams:
+            wire.close()
+        else:
+            self._receiver.wired(wire)
+
+    async def Messages(  # noqa: N802 - gRPC's name
+        self, request_iterator: AsyncIterator[RaftBatch], context: _Context
+    ) -> RaftDone:
+        receiver, hello, node_id = await self._admit(context)
+        self._count += 1
+        number = self._streams[hello.sender] = self._count
+        receiver.connected(hello)
+        secret = self._listener.issue(hello.sender, node_id)
+        try:
+            await context.send_initial_metadata(Ticket(self._listener.port, secret).metadata())
+            await self._receive(receiver, hello, request_iterator)
+        finally:
+            self._listener.revoke(secret)
+            if self._streams.get(hello.sender) == number:
+                del self._streams[hello.sender]
+                if self._receiver is receiver:
+                    receiver.disconnected(hello.sender)
+        return RaftDone()
+
+    async def Snapshots(  # noqa: N802 - gRPC's name
+        self, request_iterator: AsyncIterator[RaftBatch], context: _Context
+    ) -> RaftDone:
+        receiver, hello, _ = await self._admit(context)
+        await self._receive(receiver, hello, request_iterator)
+        return RaftDone()
+
+    async def _receive(self, receiver: Receiver, hello: Hello, batches: AsyncIterator[RaftBatch]) -> None:
+        async for batch in batches:
+            if self._receiver is not receiver:
+                return
+            receiver.received(hello.sender, batch.messages)
+
+    async def _admit(self, context: _Context) -> tuple[Receiver, Hello, str]:
+        try:
+            node_id = self._authorize(context)
+        except Forbidden as error:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        receiver, hello = self._receiver, Hello.of(context)
+        if hello is None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the stream's metadata is not that of a raft member")
+        if receiver is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "no raft member runs here")
+        objection = receiver.objection(hello)
+        if objection is not None:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, objection)
+        return receiver, hello, node_id

@@ -1,0 +1,286 @@
+"""Wires: frames over real TLS, who may open one, and what happens where none can be opened."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from swarmpy.errors import Conflict, InvalidArgument
+from swarmpy.identity import NodeIdentity
+from swarmpy.manager.raft.handshake import Refused, dial
+from swarmpy.manager.raft.listener import WireListener
+from swarmpy.manager.raft.options import MAX_ENTRY_BYTES
+from swarmpy.manager.raft.wire import FRAME_LIMIT_BYTES, Broken, Incoming, Outgoing
+from swarmpy.manager.raft.wires import Wires
+from swarmpy.rpc.types_pb2 import NodeRole
+from tests.identity.swarm import Swarm
+from tests.raft.cluster import FAST, Cluster, until
+
+
+def run(scenario: Coroutine[None, None, None]) -> None:
+    asyncio.run(asyncio.wait_for(scenario, 60))
+
+
+@contextmanager
+def pair(directory: Path) -> Iterator[tuple[ssl.SSLSocket, ssl.SSLSocket]]:
+    """Two ends of a TLS connection between managers, both non-blocking: the dialler's and the listener's."""
+    swarm = Swarm()
+    one, other = (swarm.node(directory, name, NodeRole.MANAGER) for name in ("one", "other"))
+    accepted: list[ssl.SSLSocket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(
+            target=lambda: accepted.append(other.server_tls().wrap_socket(listening.accept()[0], server_side=True))
+        )
+        thread.start()
+        plain = socket.create_connection(listening.getsockname())
+        dialled = one.client_tls().wrap_socket(plain, server_hostname="swarmpy-manager")
+        thread.join()
+    for end in (dialled, accepted[0]):
+        end.setblocking(False)
+    with dialled, accepted[0]:
+        yield dialled, accepted[0]
+
+
+def received(wire: Incoming, count: int, meanwhile: Callable[[], None] = lambda: None) -> list[bytes]:
+    """The next `count` messages, however they are cut up on the way."""
+    messages: list[bytes] = []
+    while len(messages) < count:
+        meanwhile()
+        messages += wire.receive()
+        assert not wire.ended, wire.ended
+    return messages
+
+
+class TestFrames:
+    def test_messages_of_all_sizes_arrive_whole_and_in_order(self, tmp_path: Path) -> None:
+        sent = [bytes([size % 251]) * size for size in (0, 1, 3, 300, 16_384, 16_385, 70_000, 3_000_000, 5)]
+        with pair(tmp_path) as (one, other):
+            outgoing, incoming = Outgoing(2, one), Incoming(1, other)
+            for message in sent:
+                assert outgoing.send(message)
+            assert received(incoming, len(sent), outgoing.flush) == sent
+            assert not outgoing.waiting
+
+    def test_what_a_peer_does_not_read_is_bounded_and_then_refused(self, tmp_path: Path) -> None:
+        with pair(tmp_path) as (one, other):
+            outgoing, incoming = Outgoing(2, one), Incoming(1, other)
+            taken = 0
+            while outgoing.send(bytes(1 << 20)):
+                taken += 1
+                assert taken < 100
+            assert outgoing.waiting
+            assert len(received(incoming, taken, outgoing.flush)) == taken
+            assert outgoing.send(b"again")
+            assert received(incoming, 1) == [b"again"]
+
+    def test_messages_before_the_end_are_not_lost_with_it(self, tmp_path: Path) -> None:
+        with pair(tmp_path) as (one, other):
+            outgoing, incoming = Outgoing(2, one), Incoming(1, other)
+            outgoing.send(b"last words")
+            outgoing.close()
+            messages: list[bytes] = []
+            while not incoming.ended:
+                messages += incoming.receive()
+            assert messages == [b"last words"]
+
+    def test_a_frame_beyond_all_measure_ends_the_wire_before_it_takes_memory(self, tmp_path: Path) -> None:
+        with pair(tmp_path) as (one, other):
+            incoming = Incoming(1, other)
+            one.send((FRAME_LIMIT_BYTES + 1).to_bytes(4, "little"))
+            while not incoming.ended:
+                assert incoming.receive() == []
+            assert "longer than any message" in incoming.ended
+
+    def test_the_sender_notices_the_end(self, tmp_path: Path) -> None:
+        with pair(tmp_path) as (one, other):
+            outgoing = Outgoing(2, one)
+            outgoing.check()
+            other.close()
+            with pytest.raises(Broken):
+                while True:
+                    outgoing.check()
+
+    def test_the_bell_wakes_and_wires_tell_who_sent(self, tmp_path: Path) -> None:
+        with pair(tmp_path) as (one, other):
+            here, there = Wires(), Wires()
+            here.add(Outgoing(7, one))
+            there.add(Incoming(5, other))
+            there.ring()
+            assert there.wait(60) == []
+            assert here.can_reach(7)
+            assert here.send(7, b"x")
+            assert there.wait(60) == [(5, [b"x"])]
+            there.drop_all()
+            while here.can_reach(7):
+                here.wait(60)
+            assert here.take_broken() == [7]
+            for wires in (here, there):
+                wires.drop_all()
+                wires.close()
+
+
+class TestAdmission:
+    """A ticket, and the certificate of the manager it was given to."""
+
+    def test_who_gets_in(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            swarm, stranger = Swarm(), Swarm()
+            arrived: list[Incoming] = []
+            listener = WireListener(swarm.node(tmp_path, "me", NodeRole.MANAGER), arrived.append)
+            listener.open("127.0.0.1", 0)
+            ticket = listener.issue(7, "friend")
+            friend = swarm.node(tmp_path, "friend", NodeRole.MANAGER)
+            wire = await dial("127.0.0.1", listener.port, friend.client_tls(), ticket)
+            await until(lambda: [one.member for one in arrived] == [7], "the friend's wire")
+            wire.close()
+            other = swarm.node(tmp_path, "other", NodeRole.MANAGER)
+            worker = swarm.node(tmp_path, "worker", NodeRole.WORKER)
+            elsewhere = stranger.node(tmp_path / "elsewhere", "friend", NodeRole.MANAGER)
+            await self._refused(listener, friend, bytes(32))          # no ticket
+            await self._refused(listener, other, ticket)              # another manager's
+            await self._refused(listener, worker, ticket)             # no manager
+            await self._refused(listener, elsewhere, ticket)          # of another swarm
+            listener.revoke(ticket)
+            await self._refused(listener, friend, ticket)             # its stream has ended
+            assert len(arrived) == 1
+            arrived[0].close()
+            await listener.close()
+
+        run(scenario())
+
+    @staticmethod
+    async def _refused(listener: WireListener, identity: NodeIdentity, ticket: bytes) -> None:
+        with pytest.raises((OSError, Refused)):
+            await dial("127.0.0.1", listener.port, identity.client_tls(), ticket)
+
+    def test_a_worker_cannot_pose_as_the_listener(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            swarm = Swarm()
+            listener = WireListener(swarm.node(tmp_path, "worker", NodeRole.WORKER), lambda wire: wire.close())
+            listener.open("127.0.0.1", 0)
+            manager = swarm.node(tmp_path, "manager", NodeRole.MANAGER)
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await dial("127.0.0.1", listener.port, manager.client_tls(), listener.issue(1, "manager"))
+            await listener.close()
+
+        run(scenario())
+
+    def test_a_port_that_is_taken_is_replaced_by_a_free_one(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            identity = Swarm().node(tmp_path, "me", NodeRole.MANAGER)
+            with socket.create_server(("127.0.0.1", 0)) as taken:
+                port = int(taken.getsockname()[1])
+                listener = WireListener(identity, lambda wire: wire.close())
+                listener.open("127.0.0.1", port)
+                assert listener.port not in (0, port)
+                await listener.close()
+
+        run(scenario())
+
+
+class TestClusters:
+    def test_messages_travel_by_wire(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def scenario() -> None:
+            async with Cluster(tmp_path) as cluster:
+                leader = await cluster.grow(3)
+                await leader.log.propose(b"by now there are wires")
+                by_grpc: list[object] = []
+                for member in cluster.members.values():
+                    monkeypatch.setattr(member.log._peers, "received", lambda *came: by_grpc.append(came))
+                await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(100)))
+                await cluster.members[3].log.read_barrier()
+                assert by_grpc == []
+
+        run(scenario())
+
+    def test_where_no_wire_can_be_opened_all_goes_over_grpc(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As behind a firewall that lets only the swarm's port pass."""
+
+        async def unreachable(*_: object) -> ssl.SSLSocket:
+            raise TimeoutError("no answer")
+
+        monkeypatch.setattr("swarmpy.manager.raft.link.dial", unreachable)
+
+        async def scenario() -> None:
+            async with Cluster(tmp_path) as cluster:
+                leader = await cluster.grow(3)
+                await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(100)))
+                await cluster.members[2].log.read_barrier()
+                assert len(cluster.members[2].journal.entries) == 100
+                await leader.stop()
+                await (await cluster.leader()).log.propose(b"next")
+
+        run(scenario())
+
+    def test_a_wire_that_breaks_is_opened_again_and_nothing_is_lost(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with Cluster(tmp_path) as cluster:
+                leader = await cluster.grow(3)
+                for number in range(5):
+                    for other in (2, 3):
+                        leader.log._driver.drop_outgoing(other)
+                        leader.log._peers.wires_broke([other])
+                    await asyncio.gather(*(leader.log.propose(b"%d.%d" % (number, n)) for n in range(50)))
+                await cluster.members[3].log.read_barrier()
+                assert cluster.members[3].journal.entries == leader.journal.entries
+
+        run(scenario())
+
+    def test_a_manager_whose_certificate_was_renewed_connects_with_the_new_one(self, tmp_path: Path) -> None:
+        """The one it began with has expired by the time that a peer comes back."""
+
+        async def scenario() -> None:
+            async with Cluster(tmp_path) as cluster:
+                brief = cluster.new(1)
+                issued = cluster.swarm.issued(brief.node_id, NodeRole.MANAGER, lifetime_ns=8 * 10**9)
+                await brief.identity.install(issued)
+                await brief.bootstrap()
+                leader = await cluster.grow(2)
+                await leader.log.propose(b"before")
+                end = asyncio.get_running_loop().time() + 8.5
+                await cluster.members[2].stop()
+                await brief.identity.install(cluster.swarm.issued(brief.node_id, NodeRole.MANAGER))
+                await until(lambda: asyncio.get_running_loop().time() > end, "the first certificate to expire", 20)
+                await cluster.members[2].restart()
+                await (await cluster.leader()).log.propose(b"after")
+
+        run(scenario())
+
+    def test_a_member_that_moved_is_followed_to_its_new_address(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with Cluster(tmp_path) as cluster:
+                leader = await cluster.grow(3)
+                mover = cluster.members[3]
+                await mover.stop()
+                old, mover.port = mover.port, 0
+                await mover.restart()
+                assert mover.port != old
+                await leader.log.add_member(3, mover.node_id, mover.addr)
+                await leader.log.propose(b"to the new address")
+                await until(lambda: b"to the new address" in mover.journal.entries, "the entry")
+
+        run(scenario())
+
+    def test_an_entry_beyond_the_limit_is_refused_and_one_below_it_travels(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with Cluster(tmp_path, replace(FAST, election_ticks=50)) as cluster:
+                leader = await cluster.grow(3)
+                with pytest.raises(InvalidArgument, match="split it"):
+                    await leader.log.propose(bytes(MAX_ENTRY_BYTES + 1))
+                await leader.log.propose(b"\1" * MAX_ENTRY_BYTES)
+                with pytest.raises(Conflict):
+                    await leader.log.propose(b"no")
+                await cluster.members[2].log.read_barrier()
+                assert [len(entry) for entry in cluster.members[2].journal.entries] == [MAX_ENTRY_BYTES]
+
+        run(scenario())
