@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,14 @@ import pytest
 
 from swarmpy.errors import Conflict, InvalidArgument
 from swarmpy.identity import NodeIdentity
+from swarmpy.identity.join_credential import join_root
 from swarmpy.manager.raft.handshake import Refused, dial
 from swarmpy.manager.raft.listener import WireListener
 from swarmpy.manager.raft.options import MAX_ENTRY_BYTES
+from swarmpy.manager.raft.service import Hello, Ticket
 from swarmpy.manager.raft.wire import FRAME_LIMIT_BYTES, Broken, Incoming, Outgoing
 from swarmpy.manager.raft.wires import Wires
+from swarmpy.rpc.raft_pb2_grpc import RaftStub
 from swarmpy.rpc.types_pb2 import NodeRole
 from tests.identity.swarm import Swarm
 from tests.raft.cluster import FAST, Cluster, until
@@ -127,44 +131,182 @@ class TestFrames:
                 wires.close()
 
 
+class Door:
+    """A listener of the manager `me`, and what it let in."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.swarm = Swarm()
+        self.arrived: list[Incoming] = []
+        self.objection: str | None = None
+        self.listener = WireListener(self.node("me"), lambda member: self.objection, self.arrived.append)
+
+    def node(self, name: str, role: NodeRole = NodeRole.MANAGER) -> NodeIdentity:
+        return self.swarm.node(self.directory, name, role)
+
+    async def __aenter__(self) -> Door:
+        self.listener.open("127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for wire in self.arrived:
+            wire.close()
+        await self.listener.close()
+
+    async def dial(self, identity: NodeIdentity, ticket: bytes) -> ssl.SSLSocket:
+        return await dial("127.0.0.1", self.listener.port, identity.client_tls(), ticket)
+
+    async def refuses(self, identity: NodeIdentity, ticket: bytes) -> None:
+        arrived = len(self.arrived)
+        with pytest.raises((OSError, Refused)):
+            await self.dial(identity, ticket)
+        assert len(self.arrived) == arrived
+
+    async def admits(self, identity: NodeIdentity, ticket: bytes, member: int) -> None:
+        arrived = len(self.arrived)
+        wire = await self.dial(identity, ticket)
+        await until(lambda: len(self.arrived) == arrived + 1, "the wire")
+        assert self.arrived[-1].member == member
+        wire.close()
+
+    def connect(self, source: str = "127.0.0.1") -> socket.socket:
+        """A bare connection, blocking."""
+        return socket.create_connection(("127.0.0.1", self.listener.port), 20, source_address=(source, 0))
+
+
+async def closed_on(connection: socket.socket) -> None:
+    """Return once the other end has closed it."""
+    with suppress(ConnectionResetError):
+        while await asyncio.to_thread(connection.recv, 4096):
+            pass    # an alert
+
+
 class TestAdmission:
     """A ticket, and the certificate of the manager it was given to."""
 
     def test_who_gets_in(self, tmp_path: Path) -> None:
         async def scenario() -> None:
-            swarm, stranger = Swarm(), Swarm()
-            arrived: list[Incoming] = []
-            listener = WireListener(swarm.node(tmp_path, "me", NodeRole.MANAGER), arrived.append)
-            listener.open("127.0.0.1", 0)
-            ticket = listener.issue(7, "friend")
-            friend = swarm.node(tmp_path, "friend", NodeRole.MANAGER)
-            wire = await dial("127.0.0.1", listener.port, friend.client_tls(), ticket)
-            await until(lambda: [one.member for one in arrived] == [7], "the friend's wire")
-            wire.close()
-            other = swarm.node(tmp_path, "other", NodeRole.MANAGER)
-            worker = swarm.node(tmp_path, "worker", NodeRole.WORKER)
-            elsewhere = stranger.node(tmp_path / "elsewhere", "friend", NodeRole.MANAGER)
-            await self._refused(listener, friend, bytes(32))          # no ticket
-            await self._refused(listener, other, ticket)              # another manager's
-            await self._refused(listener, worker, ticket)             # no manager
-            await self._refused(listener, elsewhere, ticket)          # of another swarm
-            listener.revoke(ticket)
-            await self._refused(listener, friend, ticket)             # its stream has ended
-            assert len(arrived) == 1
-            arrived[0].close()
-            await listener.close()
+            async with Door(tmp_path) as door:
+                ticket = door.listener.issue(7, "friend")
+                friend, other = door.node("friend"), door.node("other")
+                await door.admits(friend, ticket, 7)
+                await door.refuses(friend, bytes(32))                                # no ticket
+                await door.refuses(friend, ticket[:31])                              # a part of one
+                await door.refuses(other, ticket)                                    # another manager's
+                await door.refuses(door.node("worker", NodeRole.WORKER), door.listener.issue(8, "worker"))
+                stranger = Swarm().node(tmp_path / "elsewhere", "friend", NodeRole.MANAGER)
+                await door.refuses(stranger, ticket)                                 # of another swarm
+                door.listener.revoke(ticket)
+                await door.refuses(friend, ticket)                                   # its stream has ended
 
         run(scenario())
 
-    @staticmethod
-    async def _refused(listener: WireListener, identity: NodeIdentity, ticket: bytes) -> None:
-        with pytest.raises((OSError, Refused)):
-            await dial("127.0.0.1", listener.port, identity.client_tls(), ticket)
+    def test_a_certificate_that_has_expired_opens_nothing(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with Door(tmp_path) as door:
+                late = NodeIdentity.create(
+                    tmp_path / "late", door.swarm.issued("late", NodeRole.MANAGER, lifetime_ns=-1)
+                )
+                await door.refuses(late, door.listener.issue(7, "late"))
+
+        run(scenario())
+
+    def test_a_certificate_signed_with_a_join_token_opens_nothing(self, tmp_path: Path) -> None:
+        """It lets its holder ask for a certificate on the swarm's port; here it is nobody's."""
+
+        async def scenario() -> None:
+            async with Door(tmp_path) as door:
+                root = join_root(door.swarm.manager_token)
+                forged = door.swarm.issued("friend", NodeRole.MANAGER, issuer=root)
+                (tmp_path / "forged").write_bytes(forged.key + forged.certificate)
+                tls = door.node("friend").client_tls()
+                tls.load_cert_chain(tmp_path / "forged")
+                with pytest.raises((OSError, Refused)):
+                    await dial("127.0.0.1", door.listener.port, tls, door.listener.issue(7, "friend"))
+                assert door.arrived == []
+
+        run(scenario())
+
+    def test_who_has_no_certificate_or_an_old_tls_is_refused(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with Door(tmp_path) as door:
+                friend = door.node("friend")
+                ticket = door.listener.issue(7, "friend")
+                nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                nobody.load_verify_locations(cadata=friend.root_ca_pem.decode())
+                old = friend.client_tls()
+                old.minimum_version = ssl.TLSVersion.TLSv1_2
+                old.maximum_version = ssl.TLSVersion.TLSv1_2
+                for tls in (nobody, old):
+                    with pytest.raises((OSError, Refused)):
+                        await dial("127.0.0.1", door.listener.port, tls, ticket)
+                assert door.arrived == []
+
+        run(scenario())
+
+    def test_a_member_that_was_removed_is_refused_with_its_ticket(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with Door(tmp_path) as door:
+                friend, ticket = door.node("friend"), door.listener.issue(7, "friend")
+                door.objection = "raft member 7 was removed"
+                await door.refuses(friend, ticket)
+
+        run(scenario())
+
+    @pytest.mark.parametrize("greeting", [b"", b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 4096])
+    def test_who_does_not_shake_hands_is_put_out_in_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: bytes
+    ) -> None:
+        monkeypatch.setattr("swarmpy.manager.raft.handshake.PATIENCE_S", 0.3)
+
+        async def scenario() -> None:
+            async with Door(tmp_path) as door:
+                with door.connect() as mute:
+                    mute.sendall(greeting)
+                    await closed_on(mute)
+                monkeypatch.undo()
+                await door.admits(door.node("friend"), door.listener.issue(7, "friend"), 7)
+
+        run(scenario())
+
+    def test_who_never_shows_a_ticket_is_put_out_in_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("swarmpy.manager.raft.handshake.PATIENCE_S", 1.0)
+
+        async def scenario() -> None:
+            async with Door(tmp_path) as door:
+                tls = door.node("friend").client_tls()
+
+                def wait_for_the_end() -> None:
+                    with door.connect() as plain, tls.wrap_socket(plain, server_hostname="swarmpy-manager") as wire:
+                        assert wire.recv(1) == b""
+
+                with suppress(ssl.SSLError, ConnectionError):
+                    await asyncio.to_thread(wait_for_the_end)
+                assert door.arrived == []
+
+        run(scenario())
+
+    def test_one_host_cannot_take_all_the_places(self, tmp_path: Path) -> None:
+        """Connections that say nothing; a member on another host, and then on the same, gets in."""
+
+        async def scenario() -> None:
+            async with Door(tmp_path) as door, AsyncExitStack() as stack:
+                silent = [stack.enter_context(door.connect("127.0.0.9")) for _ in range(100)]
+                await asyncio.gather(*(closed_on(one) for one in silent[8:]))
+                await door.admits(door.node("friend"), door.listener.issue(7, "friend"), 7)
+                await asyncio.gather(*(closed_on(one) for one in silent[:8]))    # their time is over
+                with door.connect("127.0.0.9") as another:
+                    tls = door.node("other").client_tls()
+                    wrap = functools.partial(tls.wrap_socket, another, server_hostname="swarmpy-manager")
+                    (await asyncio.to_thread(wrap)).close()
+
+        run(scenario())
 
     def test_a_worker_cannot_pose_as_the_listener(self, tmp_path: Path) -> None:
         async def scenario() -> None:
             swarm = Swarm()
-            listener = WireListener(swarm.node(tmp_path, "worker", NodeRole.WORKER), lambda wire: wire.close())
+            worker = swarm.node(tmp_path, "worker", NodeRole.WORKER)
+            listener = WireListener(worker, lambda member: None, lambda wire: wire.close())
             listener.open("127.0.0.1", 0)
             manager = swarm.node(tmp_path, "manager", NodeRole.MANAGER)
             with pytest.raises(ssl.SSLCertVerificationError):
@@ -175,13 +317,21 @@ class TestAdmission:
 
     def test_a_port_that_is_taken_is_replaced_by_a_free_one(self, tmp_path: Path) -> None:
         async def scenario() -> None:
-            identity = Swarm().node(tmp_path, "me", NodeRole.MANAGER)
             with socket.create_server(("127.0.0.1", 0)) as taken:
                 port = int(taken.getsockname()[1])
-                listener = WireListener(identity, lambda wire: wire.close())
-                listener.open("127.0.0.1", port)
-                assert listener.port not in (0, port)
-                await listener.close()
+                door = Door(tmp_path)
+                door.listener.open("127.0.0.1", port)
+                assert door.listener.port not in (0, port)
+                await door.listener.close()
+
+        run(scenario())
+
+    def test_an_address_of_another_host_gives_no_port_and_no_failure(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            door = Door(tmp_path)
+            door.listener.open("192.0.2.1", 7946)
+            assert door.listener.port == 0
+            await door.listener.close()
 
         run(scenario())
 
@@ -268,6 +418,42 @@ class TestClusters:
                 await leader.log.add_member(3, mover.node_id, mover.addr)
                 await leader.log.propose(b"to the new address")
                 await until(lambda: b"to the new address" in mover.journal.entries, "the entry")
+
+        run(scenario())
+
+    @pytest.mark.parametrize("noise", [b"\xff\xff\xff\xff", b"\x03\x00\x00\x00abc", b"\x20\x00\x00\x00" + bytes(32)])
+    def test_a_member_that_sends_nonsense_disturbs_nobody(self, tmp_path: Path, noise: bytes) -> None:
+        """A frame beyond all measure ends the wire, one that is no message is dropped: either way the log goes on."""
+
+        async def scenario() -> None:
+            async with Cluster(tmp_path) as cluster:
+                leader = await cluster.grow(3)
+                await leader.log.propose(b"by now there are wires")
+                driver = leader.log._driver
+                await driver.ask(lambda _: [wire.socket.send(noise) for wire in driver._wires._outgoing.values()])
+                await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(50)))
+                await cluster.members[3].log.read_barrier()
+                assert cluster.members[3].journal.entries == leader.journal.entries
+
+        run(scenario())
+
+    def test_a_removed_member_gets_news_over_its_stream_and_no_wire(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with Cluster(tmp_path) as cluster:
+                leader = await cluster.grow(3)
+                gone = cluster.members[3]
+                await leader.log.remove_member(3)
+                await asyncio.wait_for(gone.log.ended, 20)
+                await gone.log.close()
+                hello = Hello(leader.log.cluster_id, 3, 1, gone.addr)
+                channel = gone.identity.channel(leader.addr)
+                call = RaftStub(channel).Messages(metadata=hello.metadata())
+                ticket = Ticket.of(await call.initial_metadata())
+                assert ticket is not None
+                with pytest.raises((OSError, Refused)):
+                    await dial("127.0.0.1", ticket.port, gone.identity.client_tls(), ticket.secret)
+                call.cancel()
+                await channel.close(None)
 
         run(scenario())
 

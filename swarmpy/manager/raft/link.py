@@ -94,7 +94,7 @@ class Link:
             call = (await self._stub()).Messages(metadata=self._hello.metadata())
             try:
                 ticket = Ticket.of(await call.initial_metadata())
-                if ticket is not None:
+                if ticket is not None:    # else the call has failed, which awaiting it tells
                     backoff.reset()
                     await self._serve(call, ticket)
                 await call
@@ -138,12 +138,13 @@ class Link:
         loop = asyncio.get_running_loop()
         host = self.addr.rpartition(":")[0].strip("[]")
         backoff = _Backoff(self._random, _LAST_WIRE_BACKOFF_S)
-        while True:
+        while ticket.port:    # none where the other member could not open any
             self._wire_broke.clear()
             try:
                 socket = await dial(host, ticket.port, self._identity.client_tls(), ticket.secret)
             except (OSError, TimeoutError, Refused) as failure:
-                _log.info("port %d of %s cannot be used, raft goes over gRPC: %s", ticket.port, host, failure)
+                why = failure or "no answer"
+                _log.info("port %d of %s cannot be used, raft goes over gRPC: %s", ticket.port, host, why)
             else:
                 opened = loop.time()
                 self._owner.opened(Outgoing(self._member, socket))

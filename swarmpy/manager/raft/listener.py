@@ -2,17 +2,19 @@
 
 Laws    A wire has no standing of its own. It is let in with the ticket of a gRPC stream that was admitted on the
         swarm's port, and only from the node that opened that stream; the ticket ends with the stream.
+        Who has not come in yet may take no more than a bounded number of places for a bounded time, and one host only
+        some of them: others still get in. Without a port, or while all places are taken, messages go over gRPC.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import secrets
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from cryptography import x509
@@ -27,18 +29,25 @@ __all__ = ["WireListener"]
 
 _log = logging.getLogger(__name__)
 
-_HANDSHAKES = 64    # at a time; who comes beyond that waits in the kernel's queue
+_HANDSHAKES = 64            # at a time; who comes beyond that waits in the kernel's queue
+_HANDSHAKES_OF_A_HOST = 8   # at a time; who comes beyond that is refused. A member needs one
+_PAUSE_S = 0.5              # after the kernel could not accept, for want of descriptors or memory
 
 
 class WireListener:
-    def __init__(self, identity: NodeIdentity, arrived: Callable[[Incoming], None]) -> None:
-        """`arrived` is called for each wire that was let in, and owns it from then on."""
+    def __init__(
+        self, identity: NodeIdentity, objection: Callable[[int], str | None], arrived: Callable[[Incoming], None]
+    ) -> None:
+        """`objection` says why a member with a ticket may not come in all the same, or None. `arrived` is called for
+        each wire that was let in, and owns it from then on."""
         self._identity = identity
+        self._objection = objection
         self._arrived = arrived
         self._tickets: dict[bytes, tuple[int, str]] = {}    # ticket -> member, and the id of its node
         self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._arriving: set[asyncio.Task[None]] = set()
+        self._hosts: Counter[str] = Counter()               # of those, by address
 
     @property
     def port(self) -> int:
@@ -46,16 +55,18 @@ class WireListener:
         return int(self._socket.getsockname()[1]) if self._socket is not None else 0
 
     def open(self, host: str, port: int) -> None:
-        """Listen on `port`, or on any that is free where another member of this host has it."""
+        """Listen on `port`, or on any that is free where another member of this host has it; on none if need be."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server((host, port), family=family)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            self._socket = socket.create_server((host, 0), family=family)
-        self._socket.setblocking(False)
-        self._accepting = asyncio.create_task(self._accept(self._socket), name="raft-wires")
+        for wanted in (port, 0):
+            try:
+                self._socket = socket.create_server((host, wanted), family=family)
+            except OSError as error:
+                _log.info("no wires of other managers on port %d of %s: %s", wanted, host, error)
+                continue
+            self._socket.setblocking(False)
+            self._accepting = asyncio.create_task(self._accept(self._socket), name="raft-wires")
+            return
+        _log.warning("no port on %s can be opened for wires of other managers; raft goes over gRPC", host)
 
     async def close(self) -> None:
         tasks = [*self._arriving, *([self._accepting] if self._accepting else [])]
@@ -80,19 +91,34 @@ class WireListener:
         free = asyncio.Semaphore(_HANDSHAKES)
         while True:
             await free.acquire()
-            plain, _ = await loop.sock_accept(listening)
-            task = loop.create_task(self._welcome(plain), name="raft-wire")
+            try:
+                plain, addr = await loop.sock_accept(listening)
+            except OSError as error:
+                _log.warning("a connection to the raft port could not be accepted: %s", error)
+                free.release()
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            host = str(addr[0])
+            if self._hosts[host] >= _HANDSHAKES_OF_A_HOST:
+                _log.info("a connection to the raft port was refused: %s has %d there", host, self._hosts[host])
+                plain.close()
+                free.release()
+                continue
+            self._hosts[host] += 1
+            task = loop.create_task(self._welcome(plain, host), name="raft-wire")
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
             task.add_done_callback(lambda _: free.release())
 
-    async def _welcome(self, plain: socket.socket) -> None:
+    async def _welcome(self, plain: socket.socket, host: str) -> None:
         try:
             wire, member = await welcome(plain, self._identity.server_tls(), self._admit)
         except (OSError, TimeoutError, Refused, Forbidden) as refusal:
-            _log.info("a connection to the raft port was refused: %s", refusal)
+            _log.info("a connection to the raft port from %s was refused: %s", host, refusal or "it took too long")
         else:
             self._arrived(Incoming(member, wire))
+        finally:
+            self._hosts -= Counter([host])    # which forgets those at zero
 
     def _admit(self, wire: ssl.SSLSocket, ticket: bytes) -> int:
         """The member whose ticket this is. Raises Refused; Forbidden for a certificate that is no manager's."""
@@ -104,4 +130,6 @@ class WireListener:
         member, node_id = self._tickets.get(ticket, (0, ""))
         if not node_id or node_id != peer.node_id:
             raise Refused(f"node {peer.node_id} has no ticket for it")
+        if (objection := self._objection(member)) is not None:
+            raise Refused(objection)
         return member

@@ -2,7 +2,8 @@
 
 Owns    the links, addresses that members told, and who this member says it is.
 Laws    Every member has a link from this one, so that each can tell which of the others are there. A link follows its
-        member's address. One to a member that is out stays as long as that one is there to be told so, or a moment.
+        member's address. One to a member that is out stays as long as that one is there to be told so, or a moment;
+        no wire of it is let in any more, and after a moment none is left.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class Peers:
                 self._unlink(member)
             if member != self.me.raft_id:
                 self._link(member)
-        if self._links.keys() - membership.peers.keys():
-            asyncio.get_running_loop().call_later(_FAREWELL_S, self._unlink_strangers)
+        if (self._links.keys() | self._inbound) - membership.peers.keys():
+            asyncio.get_running_loop().call_later(_FAREWELL_S, self._part)
 
     def send(self, messages: Iterable[tuple[int, bytes, bool]]) -> None:
         """Messages that no wire takes: (member, message, whether it is bulk)."""
@@ -85,6 +86,12 @@ class Peers:
             hello = Hello(self.me.cluster_id, self.me.raft_id, member, self.me.addr)
             link = self._links[member] = Link(hello, addr, self._identity, self, self._random)
         return link
+
+    def _part(self) -> None:
+        """Those who are out have had their moment."""
+        for member in self._membership.removed & self._inbound:
+            self._driver.drop_incoming(member)
+        self._unlink_strangers()
 
     def _unlink_strangers(self) -> None:
         for member in self._links.keys() - self._membership.peers.keys() - self._inbound:
@@ -123,6 +130,9 @@ class Peers:
             self._driver.set_identity(self.me)
         self._learned[hello.sender] = hello.addr
         self._inbound.add(hello.sender)
+
+    def objection_to_wire(self, member: int) -> str | None:
+        return f"raft member {member} was removed" if member in self._membership.removed else None
 
     def wired(self, wire: Incoming) -> None:
         self._driver.add_wire(wire)

@@ -83,6 +83,9 @@ class Receiver(Protocol):
 
     def connected(self, hello: Hello) -> None: ...
 
+    def objection_to_wire(self, member: int) -> str | None:
+        """Why no wire of this member is wanted although it has a stream, or None."""
+
     def wired(self, wire: Incoming) -> None: ...
 
     def received(self, sender: int, messages: Sequence[bytes]) -> None: ...
@@ -99,7 +102,7 @@ class RaftService(RaftServicer):
         self._receiver: Receiver | None = None
         self._streams: dict[int, int] = {}    # sender -> number of its latest stream
         self._count = 0
-        self._listener = WireListener(identity, self._wired)
+        self._listener = WireListener(identity, self._objection_to_wire, self._wired)
 
     def register(self, server: grpc.aio.Server) -> None:
         add_RaftServicer_to_server(self, server)
@@ -114,11 +117,17 @@ class RaftService(RaftServicer):
             self._receiver = None
             await self._listener.close()
 
+    def _objection_to_wire(self, member: int) -> str | None:
+        if self._receiver is None or member not in self._streams:
+            return f"raft member {member} has no stream here"
+        return self._receiver.objection_to_wire(member)
+
     def _wired(self, wire: Incoming) -> None:
-        if self._receiver is None or wire.member not in self._streams:
+        receiver = self._receiver
+        if receiver is None or self._objection_to_wire(wire.member) is not None:    # since it was made welcome
             wire.close()
         else:
-            self._receiver.wired(wire)
+            receiver.wired(wire)
 
     async def Messages(  # noqa: N802 - gRPC's name
         self, request_iterator: AsyncIterator[RaftBatch], context: _Context
