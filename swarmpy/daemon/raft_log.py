@@ -13,9 +13,10 @@ import grpc.aio
 
 from swarmpy.daemon.parts import LogStart, OpenLog
 from swarmpy.daemon.swarm_state import SwarmState
+from swarmpy.errors import Internal
 from swarmpy.identity import NodeIdentity, peer_of
 from swarmpy.identity.durable_file import write_durably
-from swarmpy.manager.raft import Ended, Network, Options, RaftLog, RaftService
+from swarmpy.manager.raft import DISK, Ended, Files, Network, Options, RaftLog, RaftService
 from swarmpy.manager.store import Store
 from swarmpy.rpc.types_pb2 import RaftConfig
 
@@ -33,20 +34,27 @@ async def open_raft(
     directory: Path,
     start: LogStart,
     on_end: Callable[[str, bool], None],
+    files: Files = DISK,
 ) -> OpenLog:
-    """See `Parts.open_log`. Raises Corrupt when what is on the disk is damaged."""
+    """See `Parts.open_log`. Raises Corrupt when what is on the disk is damaged, and Internal when it is gone."""
     service = RaftService(identity, _managers_only)
     network = Network(service, identity, state.listen_addr.rpartition(":")[0].strip("[]"), WIRE_PORT)
     key = await asyncio.to_thread(_key, directory.with_name(KEY_FILE))
     raft_id, node_id, addr = state.raft_id, identity.node_id, state.advertise_addr
+    place = directory, key, store, network
     if start is LogStart.FOUND:
-        log = await RaftLog.bootstrap(directory, key, store, network, raft_id=raft_id, node_id=node_id, addr=addr)
+        log = await RaftLog.bootstrap(*place, raft_id=raft_id, node_id=node_id, addr=addr, files=files)
     elif start is LogStart.ALONE:
-        log = await RaftLog.open(directory, key, store, network, force_new_cluster=addr)
+        log = await RaftLog.open(*place, force_new_cluster=addr, files=files)
     elif await asyncio.to_thread(_holds_a_log, directory):
-        log = await RaftLog.open(directory, key, store, network)
+        log = await RaftLog.open(*place, files=files)
+    elif state.voter:
+        raise Internal(
+            f"the raft log in {directory} is gone, and with it what this manager has promised the others. Demote it on "
+            "another manager (docker node demote), and promote it again"
+        )
     else:
-        log = await RaftLog.join(directory, key, store, network, raft_id=raft_id, node_id=node_id, addr=addr)
+        log = await RaftLog.join(*place, raft_id=raft_id, node_id=node_id, addr=addr, files=files)
     log.ended.add_done_callback(lambda ended: _tell(ended, on_end))
     return OpenLog(log, service.register, lambda config: _configure(log, config))
 
@@ -69,7 +77,8 @@ def _tell(ended: asyncio.Future[Ended], on_end: Callable[[str, bool], None]) -> 
 
 
 def _holds_a_log(directory: Path) -> bool:
-    return directory.exists() and any(directory.iterdir())
+    """Or more than a start that was cut off left there."""
+    return directory.exists() and any(file.suffix != ".new" and file.name != "lock" for file in directory.iterdir())
 
 
 def _key(path: Path) -> bytes:

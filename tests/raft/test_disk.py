@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from swarmpy.manager.raft.disk import Disk, DiskFailure
+from swarmpy.manager.raft.files import DISK
 from swarmpy.manager.raft.messages import HardState, Snapshot
 from swarmpy.manager.raft.storage import Storage, Write
 from tests.raft.cores import normal
@@ -37,7 +38,7 @@ class Slow:
 
 @contextmanager
 def disk(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Disk, Slow, threading.Event]]:
-    storage, _ = Storage.open(directory, KEY)
+    storage, _ = Storage.open(directory, KEY, DISK)
     slow, progress = Slow(storage), threading.Event()
     real = storage.write
     slow.storage = _Plain(real)    # type: ignore[assignment]  # all that Slow asks of it
@@ -102,7 +103,7 @@ def test_a_snapshot_is_waited_for_by_nobody_and_keeps_its_place(
         while made.durable() < 2:
             assert progress.wait(10)
         assert set(slow.written_by) == {"raft-disk"}
-    storage, durable = Storage.open(tmp_path, KEY)
+    storage, durable = Storage.open(tmp_path, KEY, DISK)
     storage.close()
     assert durable.snapshot == snapshot
     assert [entry.index for entry in durable.entries] == [6]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import errno
+import itertools
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,17 +17,19 @@ from hypothesis import strategies as st
 
 from swarmpy.errors import Internal
 from swarmpy.manager.raft.core import Durable
+from swarmpy.manager.raft.files import DISK, File, Files
 from swarmpy.manager.raft.messages import Entry, HardState, Snapshot
 from swarmpy.manager.raft.records import record_bytes
 from swarmpy.manager.raft.storage import Corrupt, Identity, Storage, Write
 from tests.raft.cores import normal
+from tests.raft.faulty import FaultyDisk, PowerCut
 
 KEY = bytes(range(32))
 SMALL = 2048    # bytes of a segment, so that a few writes need several
 
 
-def opened(directory: Path) -> tuple[Storage, Durable]:
-    return Storage.open(directory, KEY, SMALL)
+def opened(directory: Path, files: Files = DISK) -> tuple[Storage, Durable]:
+    return Storage.open(directory, KEY, files, SMALL)
 
 
 def read(directory: Path) -> Durable:
@@ -73,7 +75,7 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
     storage, durable = opened(tmp_path)
     assert durable.hard_state == HardState(1, 1, 3)
     assert [entry.index for entry in durable.entries] == [1, 2, 3, 4, 5, 6]
-    assert storage.identity() == Identity("c", 1, "n", "h:1")
+    assert storage.identity == Identity("c", 1, "n", "h:1")
     storage.close()
 
 
@@ -102,8 +104,11 @@ def test_a_log_in_use_is_said_to_be_in_use(tmp_path: Path) -> None:
 
 def test_another_key_opens_nothing(tmp_path: Path) -> None:
     filled(tmp_path)
+    with pytest.raises(Corrupt, match=r"identity is damaged: .* sealed under another key"):
+        Storage.open(tmp_path, bytes(32), DISK)
+    (tmp_path / "identity").unlink()
     with pytest.raises(Corrupt, match="record 1"):
-        Storage.open(tmp_path, bytes(32))
+        Storage.open(tmp_path, bytes(32), DISK)
 
 
 # Damage.
@@ -183,10 +188,8 @@ def test_a_snapshot_that_is_missing_or_changed_is_not_served(tmp_path: Path) -> 
 def test_a_changed_identity_is_not_believed(tmp_path: Path) -> None:
     filled(tmp_path)
     flip(tmp_path / "identity", 50)
-    storage, _ = opened(tmp_path)
     with pytest.raises(Corrupt, match="identity"):
-        storage.identity()
-    storage.close()
+        opened(tmp_path)
 
 
 # Crashes.
@@ -202,7 +205,7 @@ def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_write_cut_short_at_any_sector_is_dropped_alone_and_written_over(tmp_path: Path) -> None:
-    storage, _ = Storage.open(tmp_path / "source", KEY)
+    storage, _ = Storage.open(tmp_path / "source", KEY, DISK)
     for index in range(1, 8):
         storage.write([write(index, index)])
     (segment,) = segments(tmp_path / "source")
@@ -220,132 +223,229 @@ def test_a_write_cut_short_at_any_sector_is_dropped_alone_and_written_over(tmp_p
         torn = after[: lost * 512] + before[lost * 512 : (lost + 1) * 512] + after[(lost + 1) * 512 :]
         segments(directory)[0].write_bytes(torn)
         assert [entry.index for entry in read(directory).entries] == [1, 2, 3, 4, 5, 6, 7]
-        storage, _ = Storage.open(directory, KEY)
+        storage, _ = Storage.open(directory, KEY, DISK)
         storage.write([write(8, 9)])
         storage.close()
         assert [entry.index for entry in read(directory).entries] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
-class PowerCut(BaseException):
-    """Not an Exception: nothing on its way may think that it can go on."""
-
-
-class Power:
-    """Lets so many calls through that change the disk; of the one it is cut in, some sectors or nothing reach it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: int, random: Random) -> None:
-        self.calls, self.random, self.was_cut = calls, random, False
-        for name in ("pwritev", "rename", "replace", "unlink"):
-            monkeypatch.setattr(os, name, self._guarded(getattr(os, name), partial=name == "pwritev"))
-
-    def _guarded(self, call: Callable[..., Any], *, partial: bool) -> Callable[..., Any]:
-        def guarded(*arguments: Any, **named: Any) -> Any:
-            if self.was_cut:
-                raise PowerCut
-            if self.calls:
-                self.calls -= 1
-                return call(*arguments, **named)
-            self.was_cut = True
-            if partial:
-                self._some_sectors(call, *arguments)
-            elif self.random.random() < 0.5:
-                call(*arguments, **named)
-            raise PowerCut
-
-        return guarded
-
-    def _some_sectors(self, call: Callable[..., Any], fd: int, views: list[memoryview], at: int, flags: int) -> None:
-        (view,) = views
-        start = at
-        while start < at + len(view):
-            end = min(at + len(view), (start // 512 + 1) * 512)
-            if self.random.random() < 0.5:
-                call(fd, [view[start - at : end - at]], start, flags)
-            start = end
-
-
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", range(200))
 def test_a_power_cut_leaves_all_that_was_acknowledged_and_nothing_by_halves(tmp_path: Path, seed: int) -> None:
     random = Random(seed)
-    storage, model = opened(tmp_path)[0], Model()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        power = Power(monkeypatch, random.randrange(40), random)
-        under_way = None
-        try:
-            for number in range(40):
-                under_way = random_write(model, number // 3 + 1, random)
-                storage.write([under_way])
-                model.write(under_way)
-                under_way = None
-        except PowerCut:
-            pass
+    calls = random.randrange(60)
+    disk = FaultyDisk(tmp_path, random, nth_call(calls, FaultyDisk.POWER))
+    model, under_way = writes_until_a_failure(tmp_path, disk, random)
+    goes_on(tmp_path, disk.cut_power(), model, under_way, random)
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_disk_that_fails_loses_nothing_that_was_acknowledged(tmp_path: Path, seed: int) -> None:
+    """Full or broken, at any call, three times, with the process started again each time, and the power cut at last."""
+    random = Random(seed)
+    disk, model = FaultyDisk(tmp_path, random), Model()
+    for _ in range(3):
+        disk.fault = nth_call(random.randrange(40), random.choice((errno.ENOSPC, errno.EIO)))
+        _, under_way = writes_until_a_failure(tmp_path, disk, random, model)
+        disk.fault = lambda call, path: 0
+        goes_on(tmp_path, disk, model, under_way, random)
+    goes_on(tmp_path, disk.cut_power(), model, None, random)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_disk_that_takes_less_at_a_time_than_it_is_given_is_given_the_rest(tmp_path: Path, seed: int) -> None:
+    random = Random(seed)
+    disk = FaultyDisk(tmp_path, random, lambda call, path: FaultyDisk.SHORT if call == "write" else 0)
+    model, under_way = writes_until_a_failure(tmp_path, disk, random)
+    assert under_way is None
+    goes_on(tmp_path, disk.cut_power(), model, None, random)
+
+
+def test_a_disk_that_takes_nothing_is_no_endless_loop(tmp_path: Path) -> None:
+    class Stuck(Files):
+        def write(self, file: File, data: memoryview, at: int) -> int:
+            return 0
+
+    storage, _ = opened(tmp_path, Stuck())
+    with pytest.raises(OSError, match=r"took nothing.*log-"):
+        storage.write([write(1, 1)])
     storage.close()
-    storage, durable = opened(tmp_path)
+
+
+def test_a_write_that_stopped_at_any_byte_is_dropped_alone(tmp_path: Path) -> None:
+    """As a write that fails may: the disk took its beginning, and nobody was told that it is durable."""
+    filled(tmp_path)
+    (segment,) = segments(tmp_path)
+    whole = segment.read_bytes()
+    expected = read(tmp_path)
+    storage, _ = opened(tmp_path)
+    storage.write([write(7, 7)])
+    storage.close()
+    after = segment.read_bytes()
+    start, end = len(whole.rstrip(b"\0")), len(after.rstrip(b"\0"))
+    for stopped in range(start, end):
+        segment.write_bytes(after[:stopped].ljust(len(after), b"\0"))
+        durable = read(tmp_path)
+        if durable != expected:
+            assert stopped > end - 32 and durable.entries[-1].index == 7    # but padding, it was all there
+    segment.write_bytes(after)
+    assert read(tmp_path).entries[-1].index == 7
+
+
+@pytest.mark.parametrize("call", ["write", "rename", "sync", "create"])
+def test_a_full_disk_fails_the_write_and_what_was_written_before_is_there_again(tmp_path: Path, call: str) -> None:
+    """Where a new segment is begun, of which any part may be there."""
+    disk = FaultyDisk(tmp_path, Random(call))
+    storage, _ = opened(tmp_path, disk)
+    storage.write([write(1, 1)])
+    count = len(segments(tmp_path))
+
+    def full(made: str, path: Path) -> int:
+        return errno.ENOSPC if made == call and (".new" in path.name or call == "sync") else 0
+
+    disk.fault = full
+    last = 1
+    with pytest.raises(OSError, match="No space left"):
+        for last in range(2, 30):
+            storage.write([write(last, last)])
+    storage.close()
+    assert len(segments(tmp_path)) <= count + 1
+    disk.fault = lambda call, path: 0
+    storage, durable = opened(tmp_path, disk)
+    assert len(durable.entries) == last - 1 > 5
+    storage.write([write(last, last)])
+    storage.close()
+    disk.cut_power()
+    assert len(read(tmp_path).entries) == last
+
+
+def test_a_disk_that_cannot_forget_what_is_compacted_loses_nothing(tmp_path: Path) -> None:
+    long(tmp_path)
+    disk = FaultyDisk(tmp_path, Random(1), lambda call, path: errno.ENOSPC if call == "unlink" else 0)
+    storage, _ = opened(tmp_path, disk)
+    snapshot = Snapshot(18, 1, b"m", b"s")
+    with pytest.raises(OSError, match=r"No space left.*log-"):
+        storage.write([Write(HardState(1, 1, 20), snapshot=snapshot, compact=16)])
+    storage.close()
+    disk.cut_power()
+    durable = read(tmp_path)
+    assert durable.snapshot == snapshot
+    assert durable.entries[-1].index == 20
+
+
+@pytest.mark.parametrize("name", ["identity", "log-*", "snapshot-*"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    filled(tmp_path)
+    storage, _ = opened(tmp_path)
+    storage.write([Write(HardState(1, 1, 6), snapshot=Snapshot(6, 1, b"members", b"state"), compact=4)])
+    storage.close()
+    disk = FaultyDisk(tmp_path, Random(1), lambda call, path: errno.EIO if call == "read" and path.match(name) else 0)
+    with pytest.raises(Internal, match=rf"Input/output error.*{name.rstrip('*')}") as refused:
+        opened(tmp_path, disk)
+    assert not isinstance(refused.value, Corrupt)
+
+
+def test_what_a_failed_sync_left_in_the_cache_is_synced_before_it_is_believed(tmp_path: Path) -> None:
+    """The sync of the record that ends a segment fails; the log is opened again, goes on, and the power is cut."""
+    disk = FaultyDisk(tmp_path, Random(1))
+    storage, _ = opened(tmp_path, disk)
+    calls: list[str] = []
+
+    def end_is_lost(call: str, path: Path) -> int:
+        calls.append(call)
+        begun = len(segments(tmp_path)) == 2 and calls[-2:] == ["sync", "write"]
+        return FaultyDisk.LOST if begun else 0
+
+    disk.fault = end_is_lost
+    last = 0
+    with pytest.raises(OSError, match="Input/output error"):
+        for last in range(1, 30):
+            storage.write([write(last, last)])
+    storage.close()
+    disk.fault = lambda call, path: 0
+    storage, durable = opened(tmp_path, disk)
+    assert len(durable.entries) == last - 1
+    storage.write([write(last, last)])
+    storage.close()
+    disk.cut_power()
+    assert len(read(tmp_path).entries) == last
+
+
+def test_a_log_of_an_older_swarmpy_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "raft.db").write_bytes(b"SQLite format 3")
+    with pytest.raises(Internal, match=r"raft\.db was written by an older swarmpy.*docker node demote"):
+        opened(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {"raft.db", "lock"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 1 << 32))
+def test_a_flipped_bit_in_any_file_is_refused_by_its_name_or_harmless(seed: int) -> None:
+    """Whatever the log went through before: no entry and no vote is lost to it, or changed."""
+    random = Random(seed)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        storage, model = opened(directory)[0], Model()
+        storage.set_identity(Identity("c", 1, "n", "h:1"))
+        for number in range(random.randint(1, 15)):
+            one = random_write(model, number + 1, random)
+            storage.write([one])
+            model.write(one)
+        storage.close()
+        file = random.choice([path for path in directory.iterdir() if path.name != "lock"])
+        data = bytearray(file.read_bytes())
+        used = len(data.rstrip(b"\0"))
+        data[random.randrange(min(len(data), used + 40))] ^= 1 << random.randrange(8)
+        file.write_bytes(data)
+        try:
+            storage, durable = opened(directory)
+        except Corrupt as refusal:
+            assert str(file) in str(refusal)
+        else:
+            assert storage.identity == Identity("c", 1, "n", "h:1")
+            storage.close()
+            assert model.agrees(durable)
+
+
+def nth_call(number: int, wrong: int) -> Callable[[str, Path], int]:
+    """A fault of that call to the disk, and of no other."""
+    calls = itertools.count()
+    return lambda call, path: wrong if next(calls) == number else 0
+
+
+def writes_until_a_failure(
+    directory: Path, disk: FaultyDisk, random: Random, model: Model | None = None
+) -> tuple[Model, Write | None]:
+    """What was acknowledged, and the write under way when the disk failed, if it did."""
+    model = model or Model()
+    under_way = None
+    storage = None
+    try:
+        storage, _ = opened(directory, disk)
+        for number in range(25):
+            under_way = random_write(model, model.hard_state.term + number % 2, random)
+            storage.write([under_way])
+            model.write(under_way)
+            under_way = None
+    except (OSError, Internal, PowerCut):
+        pass
+    finally:
+        if storage is not None:
+            storage.close()
+    return model, under_way
+
+
+def goes_on(directory: Path, disk: FaultyDisk, model: Model, under_way: Write | None, random: Random) -> None:
+    """The log opens with all that was acknowledged, and at most the write under way besides; and takes another."""
+    storage, durable = opened(directory, disk)
     if not model.agrees(durable):
         assert under_way is not None
         model.write(under_way)
         assert model.agrees(durable)
-    further = random_write(model, 50, random)
+    further = random_write(model, model.hard_state.term + 1, random)
     storage.write([further])
     storage.close()
     model.write(further)
-    assert model.agrees(read(tmp_path))
-    assert power.was_cut or not power.calls or under_way is None
-
-
-def test_a_full_disk_fails_the_write_and_what_was_written_before_is_there_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    storage, _ = opened(tmp_path)
-    storage.write([write(1, 1)])
-    real = os.pwritev
-
-    def full(fd: int, views: list[memoryview], at: int, flags: int) -> int:
-        if len(views[0]) == SMALL:    # a new segment
-            real(fd, [views[0][:600]], at, flags)
-            raise OSError(28, "No space left on device")
-        return real(fd, views, at, flags)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "pwritev", full)
-        last = 1
-        with pytest.raises(OSError, match="No space left"):
-            for last in range(2, 30):
-                storage.write([write(last, last)])
-    storage.close()
-    storage, durable = opened(tmp_path)
-    assert len(durable.entries) == last - 1 > 5
-    storage.write([write(last, last)])
-    storage.close()
-    assert len(read(tmp_path).entries) == last
-
-
-def test_opening_writes_again_what_a_failed_sync_may_have_left_in_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    filled(tmp_path)
-    written: list[bytes] = []
-    real = os.pwritev
-
-    def note(fd: int, views: list[memoryview], at: int, flags: int) -> int:
-        assert flags == os.RWF_DSYNC
-        written.append(bytes(views[0]))
-        return real(fd, views, at, flags)
-
-    monkeypatch.setattr(os, "pwritev", note)
-    read(tmp_path)
-    assert written == [segments(tmp_path)[0].read_bytes()]
-
-
-def test_a_disk_that_cannot_be_read_is_said_to_be_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(tmp_path)
-
-    def broken(self: Path) -> bytes:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(Path, "read_bytes", broken)
-    with pytest.raises(Internal, match="Input/output error"):
-        read(tmp_path)
+    assert model.agrees(read(directory))
 
 
 # Space.

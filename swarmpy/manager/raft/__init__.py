@@ -2,7 +2,7 @@
 
     messages, membership, quorum, entries, progress     values and small pieces
     role, follower, candidate, leader, core             the state machine: no clock, socket, disk or randomness
-    codec, seal, storage, disk                          bytes, and where they are durable
+    codec, seal, records, files, wal, storage, disk     bytes, and where they are durable
     wire, handshake, listener, wires                    our own TLS connections, for speed
     service, link                                       gRPC streams, which admit them and stand in for them
     driver                                              the member's thread: clock, disk and wires for the core
@@ -10,9 +10,10 @@
     starting, recovery                                  founding, joining, reopening, and going on alone
 """
 
+from swarmpy.manager.raft.files import DISK, Files
 from swarmpy.manager.raft.log import Network, RaftLog
 from swarmpy.manager.raft.options import Ended, Options
 from swarmpy.manager.raft.service import RaftService
 from swarmpy.manager.raft.storage import Corrupt
 
-__all__ = ["Corrupt", "Ended", "Network", "Options", "RaftLog", "RaftService"]
+__all__ = ["DISK", "Corrupt", "Ended", "Files", "Network", "Options", "RaftLog", "RaftService"]

@@ -21,6 +21,7 @@ from swarmpy.manager.raft.application import Application, answer
 from swarmpy.manager.raft.changes import Changes, NotLeading
 from swarmpy.manager.raft.core import Config, Raft, Refused
 from swarmpy.manager.raft.driver import Driver
+from swarmpy.manager.raft.files import DISK, Files
 from swarmpy.manager.raft.membership import Membership, Peer
 from swarmpy.manager.raft.options import DEFAULTS, MAX_ENTRY_BYTES, Ended, Options
 from swarmpy.manager.raft.peers import Peers
@@ -58,34 +59,34 @@ class RaftLog:
     @classmethod
     async def bootstrap(
         cls, directory: Path, key: bytes, machine: StateMachine, network: Network,
-        *, raft_id: int, node_id: str, addr: str, options: Options = DEFAULTS,
+        *, raft_id: int, node_id: str, addr: str, options: Options = DEFAULTS, files: Files = DISK,
     ) -> RaftLog:  # fmt: skip
         """Start a new cluster of this member alone. Raises Conflict when `directory` already holds a log."""
-        started = await asyncio.to_thread(found, directory, key, raft_id, Peer(node_id, addr))
+        started = await asyncio.to_thread(found, directory, key, files, raft_id, Peer(node_id, addr))
         return cls(started, machine, network, options)
 
     @classmethod
     async def join(
         cls, directory: Path, key: bytes, machine: StateMachine, network: Network,
-        *, raft_id: int, node_id: str, addr: str, options: Options = DEFAULTS,
+        *, raft_id: int, node_id: str, addr: str, options: Options = DEFAULTS, files: Files = DISK,
     ) -> RaftLog:  # fmt: skip
         """Wait, empty, for a leader that calls `add_member` with the same ids; its stream tells which cluster it is.
 
         Raises Conflict when `directory` already holds a log.
         """
-        started = await asyncio.to_thread(create, directory, key, Identity("", raft_id, node_id, addr))
+        started = await asyncio.to_thread(create, directory, key, files, Identity("", raft_id, node_id, addr))
         return cls(started, machine, network, options)
 
     @classmethod
     async def open(
         cls, directory: Path, key: bytes, machine: StateMachine, network: Network,
-        *, force_new_cluster: str | None = None, options: Options = DEFAULTS,
+        *, force_new_cluster: str | None = None, options: Options = DEFAULTS, files: Files = DISK,
     ) -> RaftLog:  # fmt: skip
         """Go on from the disk. Raises Corrupt when the log there is damaged, Conflict when there is none.
 
         With `force_new_cluster`, this member's address, it goes on as a cluster of one with all its data.
         """
-        started = await asyncio.to_thread(reopen, directory, key, machine, force_new_cluster)
+        started = await asyncio.to_thread(reopen, directory, key, files, machine, force_new_cluster)
         return cls(started, machine, network, options)
 
     def __init__(

@@ -1,13 +1,15 @@
 """The bytes of one segment of the log: sealed records, end to end, in a file that was filled with zeros before.
 
-    record = magic (4) | length of the sealed body (4) | number (8) | CRC-32 of these (4) | sealed body | padding (0xff)
+    record = magic (4) | length of the sealed body (4) | number (8) | CRC-32 of these (4) | sealed body | padding
 
-Records begin at multiples of 32 bytes, so that no header lies across two sectors. They are numbered without a gap
-through all segments, and the number is sealed with the body: none can be left out, doubled or moved unnoticed.
+Padding is one or more bytes 0xff, so that no record ends with a zero. Records begin at multiples of 32 bytes, so no
+header lies across two sectors. They are numbered without a gap through all segments, and the number is sealed with the
+body: none can be left out, doubled or moved unnoticed.
 
-What a crash cut short, and what was damaged later: a record is synced before the next is begun, so only the last may be
-incomplete, and nobody was told of it. Disks write a sector whole or not at all. A last record that does not open is
-therefore *torn* if one of its sectors still holds the zeros of before, and *damaged* if none does.
+What was cut short, and what was damaged later: a record is synced before the next is begun, so only the last may be
+incomplete, and nobody was told of it. Disks write a sector whole or not at all, and a write that fails may have written
+the beginning. A last record that does not open is therefore *torn* if one of its sectors, or its end, still holds the
+zeros of before, and *damaged* if none does.
 
 Source  SQLite, "Atomic Commit", 2.1, and "Powersafe Overwrite", for what may be assumed of a sector.
 """
@@ -41,7 +43,7 @@ class Scan:
 
 def record_bytes(body_bytes: int) -> int:
     """How long the record of a body is."""
-    return _aligned(_HEADER.size + OVERHEAD_BYTES + body_bytes)
+    return _padded(OVERHEAD_BYTES + body_bytes)
 
 
 def encode_record(sealer: Sealer, number: int, body: bytes) -> bytes:
@@ -61,8 +63,9 @@ def scan(sealer: Sealer, data: bytes, first: int) -> Scan:
     return Scan(tuple(bodies), at, _damage(sealer, data, at, first + len(bodies)))
 
 
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
+def _padded(sealed_bytes: int) -> int:
+    """How long a record is; its last byte, at least, is padding."""
+    return (_HEADER.size + sealed_bytes) // _ALIGNMENT * _ALIGNMENT + _ALIGNMENT
 
 
 def _context(number: int) -> bytes:
@@ -101,9 +104,10 @@ def _damage(sealer: Sealer, data: bytes, at: int, number: int) -> str:
         later = data.find(_MAGIC, later + 1)
     header = _header(data, at)
     if header is None:
-        torn = not any(data[at : at + _ALIGNMENT])
+        torn = not any(data[at + _HEADER.size : at + _ALIGNMENT])    # the salt of what is sealed begins there
     else:
-        torn = header[1] == number and _misses_a_sector(data, at, at + _aligned(_HEADER.size + header[0]))
+        end = at + _padded(header[0])
+        torn = header[1] == number and (data[end - 1 : end] == b"\0" or _misses_a_sector(data, at, end))
     return "" if torn else f"record {number}, the last, was changed after it had been written"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from swarmpy.errors import Conflict
 from swarmpy.manager.raft.core import Durable
+from swarmpy.manager.raft.files import Files
 from swarmpy.manager.raft.membership import Peer
 from swarmpy.manager.raft.recovery import first_write, take_over
 from swarmpy.manager.raft.storage import Identity, Storage
@@ -28,19 +29,19 @@ class Started:
     replace_state: Callable[[], None] | None = None    # what StateMachine.load made of the durable snapshot, if any
 
 
-def found(directory: Path, key: bytes, raft_id: int, peer: Peer) -> Started:
+def found(directory: Path, key: bytes, files: Files, raft_id: int, peer: Peer) -> Started:
     """The first member of a new cluster. Raises Conflict when `directory` already holds a log."""
     identity = Identity(secrets.token_hex(16), raft_id, peer.node_id, peer.addr)
-    with closing(create(directory, key, identity).storage) as storage:
+    with closing(create(directory, key, files, identity).storage) as storage:
         storage.write([first_write(raft_id, peer)])
-    return Started(*Storage.open(directory, key), identity)
+    return Started(*Storage.open(directory, key, files), identity)
 
 
-def create(directory: Path, key: bytes, identity: Identity) -> Started:
+def create(directory: Path, key: bytes, files: Files, identity: Identity) -> Started:
     """An empty log. Raises Conflict when `directory` already holds one."""
-    storage, durable = Storage.open(directory, key)
+    storage, durable = Storage.open(directory, key, files)
     try:
-        if storage.identity() is not None:
+        if storage.identity is not None:
             raise Conflict(f"{directory} already holds a raft log; this manager is part of a swarm")
         storage.set_identity(identity)
     except BaseException:
@@ -49,14 +50,14 @@ def create(directory: Path, key: bytes, identity: Identity) -> Started:
     return Started(storage, durable, identity)
 
 
-def reopen(directory: Path, key: bytes, machine: StateMachine, alone_at: str | None) -> Started:
+def reopen(directory: Path, key: bytes, files: Files, machine: StateMachine, alone_at: str | None) -> Started:
     """What is there, with its snapshot loaded. With `alone_at`, an address, it becomes a cluster of this member alone.
 
     Raises Corrupt when it is damaged, Conflict when there is none.
     """
-    storage, durable = Storage.open(directory, key)
+    storage, durable = Storage.open(directory, key, files)
     try:
-        identity = storage.identity()
+        identity = storage.identity
         if identity is None:
             raise Conflict(f"{directory} holds no raft log; start a new swarm or join one")
         if alone_at is not None:
@@ -64,7 +65,7 @@ def reopen(directory: Path, key: bytes, machine: StateMachine, alone_at: str | N
             storage.write([take_over(durable, identity.raft_id, Peer(identity.node_id, identity.addr))])
             storage.set_identity(identity)
             storage.close()
-            storage, durable = Storage.open(directory, key)
+            storage, durable = Storage.open(directory, key, files)
         snapshot = durable.snapshot
         replace_state = machine.load(snapshot.index, snapshot.data) if snapshot is not None else None
     except BaseException:

@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from swarmpy.errors import Internal
-from swarmpy.identity.durable_file import write_durably
 from swarmpy.manager.raft.codec import Malformed, decode_entries, encode_entries
 from swarmpy.manager.raft.core import Durable
+from swarmpy.manager.raft.files import Files, replace
 from swarmpy.manager.raft.messages import Entry, HardState, Snapshot
 from swarmpy.manager.raft.seal import BrokenSeal, Sealer
 from swarmpy.manager.raft.wal import SEGMENT_BYTES, Damaged, WriteAheadLog
@@ -39,6 +39,8 @@ __all__ = ["Corrupt", "Identity", "Storage", "Write"]
 
 _RECORD = struct.Struct("<QQQQQQ")    # term, vote, commit, last index, last term, index of the snapshot
 _RUN = struct.Struct("<I")            # length of the run that follows; 0: all entries before were dropped
+_SQLITE = "raft.db"                   # the log, before there were segments
+_IDENTITY = "identity"
 _SNAPSHOT_PREFIX = "snapshot-"
 _SNAPSHOT = struct.Struct("<QI")      # term, length of the membership
 
@@ -50,6 +52,17 @@ class Corrupt(Internal):
         super().__init__(
             f"the raft log {path} is damaged: {what}; this manager will not start from it. Remove this manager on "
             f"another one (docker node demote, docker node rm), delete {path.parent} here and join again"
+        )
+
+
+class Outdated(Internal):
+    """What is stored is in the form that an older swarmpy gave it. It stays as it is."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(
+            f"the raft log {directory / _SQLITE} was written by an older swarmpy, and this one cannot read it. Where "
+            "there are other managers, demote this one on one of them (docker node demote), and promote it again. "
+            "Where there are none, go back to the older swarmpy, or give the swarm up (docker swarm leave --force)"
         )
 
 
@@ -85,13 +98,15 @@ class Storage:
     """Made by `open`. Used by one process at a time, and in it by one thread at a time."""
 
     @classmethod
-    def open(cls, directory: Path, key: bytes, segment_bytes: int = SEGMENT_BYTES) -> tuple[Storage, Durable]:
+    def open(
+        cls, directory: Path, key: bytes, files: Files, segment_bytes: int = SEGMENT_BYTES
+    ) -> tuple[Storage, Durable]:
         """Create or open what is in `directory`, and everything found there, checked from end to end.
 
-        The directory becomes 0700, its files 0600. Raises Corrupt; Internal when another process uses it, or when the
-        disk cannot be read or written.
+        The directory becomes 0700, its files 0600. Raises Corrupt; Internal when another process uses it, when the disk
+        cannot be read or written, or when the log there is of a version that this one cannot read.
         """
-        storage = cls(directory, key, segment_bytes)
+        storage = cls(directory, key, files, segment_bytes)
         try:
             return storage, storage._load()
         except OSError as error:
@@ -101,38 +116,30 @@ class Storage:
             storage.close()
             raise
 
-    def __init__(self, directory: Path, key: bytes, segment_bytes: int) -> None:
+    def __init__(self, directory: Path, key: bytes, files: Files, segment_bytes: int) -> None:
         self._directory = directory
+        self._files = files
         self._sealer = Sealer(key)
-        self._wal = WriteAheadLog(directory, self._sealer, _last_index, segment_bytes)
+        self._wal = WriteAheadLog(directory, files, self._sealer, _last_index, segment_bytes)
         self._last = (0, 0)    # index and term of the last entry stored
         self._snapshot_index = 0
-        directory.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
-        directory.chmod(stat.S_IRWXU)
-        self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            raise Internal(f"the raft log in {directory} is in use by another process; stop that one first") from error
+        self._identity: Identity | None = None
+        self._lock = _lock(directory)
 
     def close(self) -> None:
         self._wal.close()
         os.close(self._lock)
 
-    # Identity.
-
+    @property
     def identity(self) -> Identity | None:
-        """None in a new directory. Raises Corrupt."""
-        path = self._directory / "identity"
-        if not path.exists():
-            return None
-        return Identity.decode(self._open(path, path.read_bytes(), b"identity"))
-
-    def set_identity(self, identity: Identity) -> None:
-        write_durably(self._directory / "identity", self._sealer.seal(identity.encode(), b"identity"))
+        """None in a new directory."""
+        return self._identity
 
     # Writing.
+
+    def set_identity(self, identity: Identity) -> None:
+        self._replace(self._directory / _IDENTITY, self._sealer.seal(identity.encode(), _IDENTITY.encode()))
+        self._identity = identity
 
     def write(self, writes: Sequence[Write]) -> None:
         """Make all of them durable, in order, in one record. After an OSError nothing more may be written."""
@@ -160,7 +167,7 @@ class Storage:
     def _put_snapshot(self, snapshot: Snapshot) -> None:
         plain = b"".join((_SNAPSHOT.pack(snapshot.term, len(snapshot.membership)), snapshot.membership, snapshot.data))
         sealed = self._sealer.seal(plain, _snapshot_context(snapshot.index))
-        write_durably(self._snapshot_path(snapshot.index), sealed)
+        self._replace(self._snapshot_path(snapshot.index), sealed)
         self._snapshot_index = snapshot.index
 
     def _snapshot_path(self, index: int) -> Path:
@@ -169,11 +176,19 @@ class Storage:
     def _remove_other_snapshots(self) -> None:
         for path in self._directory.glob(f"{_SNAPSHOT_PREFIX}*"):
             if path != self._snapshot_path(self._snapshot_index):
-                path.unlink()
+                self._files.unlink(path)
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        replace(self._files, path, data).close()
 
     # Reading.
 
     def _load(self) -> Durable:
+        if (self._directory / _SQLITE).exists():
+            raise Outdated(self._directory)
+        for leftover in self._directory.glob("*.new"):    # of a writer that died
+            self._files.unlink(leftover)
+        self._identity = self._load_identity()
         try:
             records = self._wal.open()
         except Damaged as damage:
@@ -212,6 +227,12 @@ class Storage:
                 del entries[max(0, run[0].index - entries[0].index) :]
             entries += run
 
+    def _load_identity(self) -> Identity | None:
+        path = self._directory / _IDENTITY
+        if not path.exists():
+            return None
+        return Identity.decode(self._open(path, self._files.read(path), _IDENTITY.encode()))
+
     def _load_snapshot(self) -> Snapshot | None:
         index = self._snapshot_index
         if index == 0:
@@ -219,7 +240,7 @@ class Storage:
         path = self._snapshot_path(index)
         if not path.exists():
             raise Corrupt(path, "it is missing, and the log counts on it")
-        plain = self._open(path, path.read_bytes(), _snapshot_context(index))
+        plain = self._open(path, self._files.read(path), _snapshot_context(index))
         term, length = _SNAPSHOT.unpack_from(plain)
         start = _SNAPSHOT.size
         return Snapshot(index, term, plain[start : start + length], plain[start + length :])
@@ -246,6 +267,22 @@ class Storage:
 
     def _corrupt(self, what: str) -> Corrupt:
         return Corrupt(self._directory / "log-*", what)
+
+
+def _lock(directory: Path) -> int:
+    """The descriptor that keeps other processes out of `directory`, which is made if need be. Raises Internal."""
+    try:
+        directory.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
+        directory.chmod(stat.S_IRWXU)
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR)
+    except OSError as error:
+        raise Internal(f"the raft log in {directory} cannot be opened: {error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise Internal(f"the raft log in {directory} is in use by another process; stop that one first") from error
+    return lock
 
 
 def _last_index(record: bytes) -> int:

@@ -9,20 +9,20 @@ Laws    A record is on the disk, synced, when `append` returns, and before the n
         the end without being missed. After a write that failed nothing more may be written.
 
 A sync that failed may leave in the page cache what never reached the disk, and call it clean: whoever opens the log
-next would take it for durable. So opening writes the last segment again, and syncs it.
+next would take it for durable. So opening writes again, and syncs, what the last record written may be in: the last
+segment, and the one before it where the last has no record yet.
 
-Source  pwritev2(2), RWF_DSYNC; fsync(2); Rebello et al., "Can Applications Recover from fsync Failures?" (2020).
+Source  fsync(2); Rebello et al., "Can Applications Recover from fsync Failures?" (2020).
 """
 
 from __future__ import annotations
 
 import itertools
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarmpy.manager.raft.files import File, Files, replace, write_all
 from swarmpy.manager.raft.records import Scan, encode_record, record_bytes, scan
 from swarmpy.manager.raft.seal import Sealer
 
@@ -30,10 +30,8 @@ __all__ = ["SEGMENT_BYTES", "Damaged", "WriteAheadLog"]
 
 SEGMENT_BYTES = 4 << 20
 _PREFIX = "log-"
-_UNFINISHED = ".new"
 _END = b""                              # the body of a segment's last record
 _END_BYTES = record_bytes(len(_END))
-_MODE = stat.S_IRUSR | stat.S_IWUSR
 
 
 class Damaged(Exception):
@@ -73,31 +71,31 @@ class WriteAheadLog:
     """Bodies are never empty, and only `mark_of` looks into them: a mark says when a record may be forgotten."""
 
     def __init__(
-        self, directory: Path, sealer: Sealer, mark_of: Callable[[bytes], int], segment_bytes: int = SEGMENT_BYTES
+        self, directory: Path, files: Files, sealer: Sealer, mark_of: Callable[[bytes], int], segment_bytes: int
     ) -> None:
         self._directory = directory
+        self._files = files
         self._sealer = sealer
         self._mark_of = mark_of
         self._segment_bytes = segment_bytes
         self._segments: list[_Segment] = []
-        self._fd = -1           # of the last segment
+        self._file: File | None = None    # of the last segment
         self._size = 0          # of that
         self._end = 0           # where its next record goes
         self._next = 1          # number of that record
 
     def open(self) -> list[bytes]:
         """The bodies of all records, in order. Raises Damaged; OSError when the disk does not let itself be read."""
-        for leftover in self._directory.glob(f"{_PREFIX}*{_UNFINISHED}"):
-            leftover.unlink()
         found = self._read()
         for one in found:
             marks = (self._mark_of(body) for body in one.scan.bodies if body != _END)
             self._segments.append(_Segment(one.path, max(marks, default=0)))
         if found:
             last = found[-1]
+            if len(found) > 1 and not last.scan.bodies:
+                self._write_again(found[-2]).close()
+            self._file = self._write_again(last)
             self._next, self._end, self._size = last.next, last.scan.end, len(last.data)
-            self._fd = os.open(last.path, os.O_RDWR | os.O_CLOEXEC)
-            _write(self._fd, last.data[: self._end].ljust(self._size, b"\0"), 0)
         return [body for one in found for body in one.scan.bodies if body != _END]
 
     def append(self, body: bytes) -> None:
@@ -112,23 +110,23 @@ class WriteAheadLog:
     def forget(self, mark: int) -> None:
         """Delete the oldest segments whose records all have marks up to `mark`; never the last. Raises OSError."""
         while len(self._segments) > 1 and self._segments[0].mark <= mark:
-            self._segments.pop(0).path.unlink()
-            _sync_directory(self._directory)    # one by one: none may be gone while an older one is there
+            self._files.unlink(self._segments.pop(0).path)
+            self._files.sync_directory(self._directory)    # one by one: none may be gone while an older one is there
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     # Reading.
 
     def _read(self) -> list[_Found]:
         found = []
-        for path in sorted(self._directory.glob(f"{_PREFIX}*")):
-            first, data = int(path.name.removeprefix(_PREFIX), 16), path.read_bytes()
+        for path in sorted(self._directory.glob(f"{_PREFIX}{'[0-9a-f]' * 16}")):
+            first, data = int(path.name.removeprefix(_PREFIX), 16), self._files.read(path)
             found.append(_Found(path, first, data, scan(self._sealer, data, first)))
         if len(found) > 1 and not found[-1].data.strip(b"\0") and not found[-2].ended:
-            found.pop().path.unlink()    # its predecessor was never ended: a crash came between
+            self._files.unlink(found.pop().path)    # its predecessor was never ended: a crash came between
         for before, after in itertools.pairwise(found):
             if not before.ended or before.next != after.first:
                 what = before.scan.damage or f"records {before.next} to {after.first - 1} are missing"
@@ -145,42 +143,31 @@ class WriteAheadLog:
         fresh = bool(self._segments)    # all but the first have one before them, which takes a record to end
         path = self._directory / f"{_PREFIX}{self._next + fresh:016x}"
         size = max(self._segment_bytes, at_least)
-        unfinished = path.with_name(path.name + _UNFINISHED)
-        fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+        file = replace(self._files, path, bytes(size))
         try:
-            _write(fd, bytes(size), 0)
-            unfinished.rename(path)
-            _sync_directory(self._directory)
             if fresh:
                 self._put(_END)
         except BaseException:
-            os.close(fd)
-            unfinished.unlink(missing_ok=True)
+            file.close()
             raise
         self.close()
-        self._fd, self._size, self._end = fd, size, 0
+        self._file, self._size, self._end = file, size, 0
         self._segments.append(_Segment(path, 0))
 
     def _put(self, body: bytes) -> None:
+        if self._file is None:
+            raise AssertionError("the log is not open")
         record = encode_record(self._sealer, self._next, body)
-        _write(self._fd, record, self._end)
+        write_all(self._files, self._file, record, self._end)
         self._end += len(record)
         self._next += 1
 
-
-def _write(fd: int, data: bytes, at: int) -> None:
-    """Write all of `data`, durably."""
-    view = memoryview(data)
-    while view:
-        written = os.pwritev(fd, [view], at, os.RWF_DSYNC)
-        view = view[written:]
-        at += written
-
-
-def _sync_directory(directory: Path) -> None:
-    """A new name is durable only with its directory (fsync(2), NOTES)."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    def _write_again(self, found: _Found) -> File:
+        """Make durable what was read, and blank what is behind it."""
+        file = self._files.open(found.path)
+        try:
+            write_all(self._files, file, found.data[: found.scan.end].ljust(len(found.data), b"\0"), 0)
+        except BaseException:
+            file.close()
+            raise
+        return file
