@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from random import Random
 from swarmpy.daemon.init_swarm import NewSwarm
 from swarmpy.daemon.parts import AgentNews, LogStart, Parts, SwarmAgent
 from swarmpy.daemon.swarm_state import SwarmState, save_state
-from swarmpy.errors import Conflict, SwarmpyError
+from swarmpy.errors import Conflict, SwarmpyError, Unavailable
 from swarmpy.identity import NodeIdentity
 from swarmpy.identity.renewal import Renewer
 from swarmpy.manager.ca import granted_role
@@ -68,6 +70,7 @@ class Member:
         self.manager: Manager | None = None
         self._following: asyncio.Task[None] | None = None
         self._voted_out = False         # of the log that the manager part holds
+        self._log_failed = asyncio.Event()    # that log ended by itself, and not because of that
         self.error = ""                 # why this node cannot do its part at the moment
 
     # ------------------------------------------------------------------------------------------ what it is
@@ -152,21 +155,35 @@ class Member:
     # ------------------------------------------------------------------------------------------ roles
 
     async def _follow_role(self) -> None:
-        """Keep the manager part in step with the certificate, and the agent alive beside it."""
-        pause_s = RETRY_FIRST_S
+        """Keep the manager part in step with the certificate, and the agent alive beside it.
+
+        A manager part whose log failed is started again: a disk that was full may have space. What fails soon after it
+        was taken up has not been taken up, so each pause is longer than the one before.
+        """
+        pause_s, taken_up_s = RETRY_FIRST_S, -math.inf
         with self.identity.changes() as changed:
             while True:
                 changed.clear()
                 try:
+                    await self._stop_failed_log()
                     await self._take_up_role()
                 except SwarmpyError as failure:
                     self.error = str(failure)
                     log.warning("could not take up the role of a %s: %s", self._role_name, failure)
+                    if time.monotonic() - taken_up_s > RETRY_LAST_S:
+                        pause_s = RETRY_FIRST_S
                     await _first_of(changed.wait(), asyncio.sleep(pause_s))
                     pause_s = min(pause_s * 2, RETRY_LAST_S)
                     continue
-                self.error, pause_s = "", RETRY_FIRST_S
-                await changed.wait()
+                self.error, taken_up_s = "", time.monotonic()
+                await _first_of(changed.wait(), self._log_failed.wait())
+
+    async def _stop_failed_log(self) -> None:
+        """Raises Unavailable when there was one: to be started again, but not at once."""
+        if self._log_failed.is_set():
+            why = self.error
+            await self._stop_manager(hand_over=False)
+            raise Unavailable(why)
 
     async def _take_up_role(self) -> None:
         if self._agent is None:
@@ -261,6 +278,7 @@ class Member:
                     await anext(watch)
 
     async def _stop_manager(self, *, hand_over: bool) -> None:
+        self._log_failed.clear()
         if self.manager is not None:
             if hand_over:
                 await self.manager.hand_over()
@@ -284,6 +302,7 @@ class Member:
         else:
             self.error = why
             log.error("the manager on this node stopped: %s", why)
+            self._log_failed.set()
 
     async def _demote_others(self, store: Store) -> None:
         while True:

@@ -4,6 +4,7 @@ no containers. Enough to see how nodes become and cease to be what they are."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from swarmpy.errors import Conflict
 from swarmpy.identity import NodeIdentity
 from swarmpy.identity.joining import leader_of
 from swarmpy.manager.manager import Manager
+from swarmpy.manager.raft.files import File, Files
 from swarmpy.manager.store import Store
 from swarmpy.rpc.control_pb2 import UpdateNodeRequest
 from swarmpy.rpc.dispatcher_pb2 import FromAgent, Heartbeat, Hello
@@ -103,7 +105,29 @@ async def _beat(call: grpc.aio.StreamStreamCall[FromAgent, object], period_s: fl
         await call.write(FromAgent(heartbeat=Heartbeat()))
 
 
+class FillingDisk(Files):
+    """Of a manager's log: may become full."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+
+    def create(self, path: Path) -> File:
+        self._take()
+        return super().create(path)
+
+    def write(self, file: File, data: memoryview, at: int) -> int:
+        self._take()
+        return super().write(file, data, at)
+
+    def _take(self) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
 class BareParts:
+    def __init__(self, disk: Files) -> None:
+        self._disk = disk
+
     async def open_log(
         self,
         store: Store,
@@ -113,7 +137,7 @@ class BareParts:
         start: LogStart,
         on_end: Callable[[str, bool], None],
     ) -> OpenLog:
-        return await open_raft(store, identity, state, directory, start, on_end)
+        return await open_raft(store, identity, state, directory, start, on_end, self._disk)
 
     async def start_agent(
         self,
@@ -122,7 +146,6 @@ class BareParts:
         news: AgentNews,
     ) -> BareAgent:
         return BareAgent(identity, state.managers, news)
-
 
     async def follow(self, store: Store) -> None:
         return
@@ -135,10 +158,11 @@ class Host:
         self.directory = directory
         self.ip = ip
         self.addr = f"{ip}:{PORT}"
+        self.disk = FillingDisk()
         self.node = self._new()
 
     def _new(self) -> Node:
-        return Node(self.directory, BareParts(), tuple, clock=time.time_ns, random=SystemRandom())
+        return Node(self.directory, BareParts(self.disk), tuple, clock=time.time_ns, random=SystemRandom())
 
     async def init(self, **changes: object) -> str:
         fields: dict[str, object] = {

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import grpc.aio
 import pytest
 
 from swarmpy.errors import Conflict, Forbidden, InvalidArgument, NotSupported, Unavailable
+from swarmpy.manager.replicated_log import NotLeader
 from swarmpy.manager.store import Transaction
 from swarmpy.rpc.control_pb2 import RemoveNodeRequest, UpdateClusterRequest
 from swarmpy.rpc.control_pb2_grpc import ControlStub
-from swarmpy.rpc.types_pb2 import ClusterSpec, Node, NodeRole, NodeStatus, RaftConfig
-from tests.daemon.swarm import Host, hosts, until
+from swarmpy.rpc.types_pb2 import ClusterSpec, Node, NodeRole, NodeSpec, NodeStatus, RaftConfig
+from tests.daemon.swarm import PATIENCE_S, Host, hosts, until
 
 WORKER, MANAGER = NodeRole.WORKER, NodeRole.MANAGER
 
@@ -313,5 +317,75 @@ def test_what_raft_cannot_be_told_yet_is_refused(tmp_path: Path, change: RaftCon
         async with hosts(tmp_path, 1, 56) as (a,):
             with pytest.raises(NotSupported, match=told):
                 await a.init(spec=ClusterSpec(raft=change))
+
+    asyncio.run(scenario())
+
+
+def one_more_node() -> Transaction:
+    transaction = Transaction()
+    transaction.put(Node(id=secrets.token_hex(12), spec=NodeSpec()))
+    return transaction
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_manager_whose_disk_is_full_stops_and_is_back_when_there_is_space(tmp_path: Path, leads: bool) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 3, 57) as (a, b, c):
+            await three_managers(a, b, c)
+            full, other = (a, b) if leads else (b, a)
+            full.disk.is_full = True
+
+            async def write() -> None:
+                """By whoever leads. The write that finds the disk full may fail."""
+                for host in (a, b, c):
+                    with suppress(NotLeader, Unavailable):
+                        if host.leads:
+                            await host.manager.store.commit(one_more_node())
+
+            async with asyncio.timeout(PATIENCE_S):
+                while "No space left on device" not in full.node.error:
+                    await write()
+                    await asyncio.sleep(0.01)
+            await until(lambda: other.leads or c.leads, "the others to have a leader")
+            leader = other if other.leads else c
+            await leader.manager.store.commit(one_more_node())
+            assert not full.active
+            full.disk.is_full = False
+            await until(lambda: full.active and not full.node.error, "the manager is back")
+            await until(lambda: full.manager.store.index >= leader.manager.store.index, "it has what it missed")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("loss", ["damaged", "of an older swarmpy", "gone"])
+def test_a_manager_without_its_log_says_so_and_comes_back_by_being_demoted_and_promoted(
+    tmp_path: Path, loss: str
+) -> None:
+    """Never by itself: it would have forgotten for whom it voted, and what it had promised to keep."""
+
+    async def scenario() -> None:
+        async with hosts(tmp_path, 3, 58) as (a, b, c):
+            await three_managers(a, b, c)
+            await c.stop()
+            raft = c.directory / "raft"
+            segment = next(raft.glob("log-*"))
+            if loss == "damaged":
+                data = bytearray(segment.read_bytes())
+                data[100] ^= 1
+                segment.write_bytes(data)
+            else:
+                shutil.rmtree(raft)
+            if loss == "of an older swarmpy":
+                raft.mkdir()
+                (raft / "raft.db").write_bytes(b"SQLite format 3")
+            told = {"damaged": "is damaged", "of an older swarmpy": "older swarmpy", "gone": "is gone"}[loss]
+            await c.restart()
+            await until(lambda: told in c.node.error and str(raft) in c.node.error, "the node says what is wrong")
+            assert c.node.manager is None
+            await a.update(c, WORKER)
+            await until(lambda: not raft.exists() and not c.node.error, "the node is a worker")
+            await a.update(c, MANAGER)
+            await until(lambda: c.active and c.node.manager is not None, "the node is a manager again")
+            assert len(a.manager.members()) == 3
 
     asyncio.run(scenario())

@@ -27,8 +27,8 @@ class PowerCut(BaseException):
 class FaultyDisk(Files):
     """`fault` is asked before each call, by name, whether it goes wrong: an errno, or one of those below, or 0 for no.
 
-    Of a write that goes wrong any part may have reached the cache, and any sectors of that the platter; of a change of
-    names that nobody has synced, any part may survive a power cut, in order.
+    Of a write that goes wrong any part may have reached the cache, and any sectors of that the platter. Of the
+    changes of names that nobody has synced, any may survive a power cut.
     """
 
     POWER = -1    # the power is cut within the call
@@ -101,13 +101,13 @@ class FaultyDisk(Files):
 
     def sync_directory(self, directory: Path) -> None:
         self._raise_if(self._fault("sync", directory), directory)
-        self._settle(len(self._unsynced))
+        self._settle(self._unsynced)
 
     # Afterwards.
 
     def cut_power(self) -> FaultyDisk:
         """The cache is gone. Returns the disk as it is found when the power is back, with no fault."""
-        self._settle(self._random.randint(0, len(self._unsynced)))
+        self._settle([change for change in self._unsynced if self._random.random() < 0.5])
         for path in self._files():
             path.unlink()
         for name, number in self._durable.items():
@@ -129,12 +129,12 @@ class FaultyDisk(Files):
         if wrong > 0:
             raise OSError(wrong, _MEANINGS[wrong], str(path))
 
-    def _settle(self, count: int) -> None:
-        for new, old, number in self._unsynced[:count]:
+    def _settle(self, changes: list[tuple[str, str, int]]) -> None:
+        for new, old, number in changes:
             self._durable.pop(old, None)
             if new:
                 self._durable[new] = number
-        del self._unsynced[:count]
+        self._unsynced = []
 
     def _some_sectors(self, file: File, data: bytes, at: int) -> None:
         start = at

@@ -251,7 +251,7 @@ def test_a_damaged_log_is_refused_with_advice(tmp_path: Path) -> None:
             with segment.open("r+b") as file:
                 file.seek(100)
                 file.write(b"noise")
-            with pytest.raises(Corrupt, match="join again"):
+            with pytest.raises(Corrupt, match="docker node demote"):
                 await leader.restart()
             assert leader.server is not None
             await leader.server.stop(None)
@@ -313,7 +313,7 @@ def test_a_follower_whose_log_is_damaged_is_refused_and_joins_again(tmp_path: Pa
             data = bytearray(segment.read_bytes())
             data[200] ^= 1
             segment.write_bytes(data)
-            with pytest.raises(Corrupt, match="join again"):
+            with pytest.raises(Corrupt, match="docker node demote"):
                 await follower.restart()
             assert follower.server is not None
             await follower.server.stop(None)

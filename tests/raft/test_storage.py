@@ -129,7 +129,7 @@ def test_every_flipped_byte_of_a_segment_is_noticed_or_harmless(tmp_path: Path) 
         except Corrupt as found:
             noticed += 1
             assert str(segment) in str(found)
-            assert "join again" in str(found)
+            assert "docker node demote" in str(found)
         segment.write_bytes(whole)
     assert noticed > used / 7 * 0.9    # all but the padding
 

@@ -50,8 +50,8 @@ class Corrupt(Internal):
 
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
-            f"the raft log {path} is damaged: {what}; this manager will not start from it. Remove this manager on "
-            f"another one (docker node demote, docker node rm), delete {path.parent} here and join again"
+            f"the raft log {path} is damaged: {what}; this manager will not start from it. Demote it on another one "
+            "(docker node demote) and promote it again: it gets everything from the others"
         )
 
 
