@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -277,29 +278,35 @@ def test_a_member_whose_disk_fails_stops_and_says_so(tmp_path: Path, monkeypatch
     run(scenario())
 
 
-def test_a_follower_whose_disk_is_full_stops_and_comes_back_with_all_it_had_promised(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.root
+def test_a_follower_whose_file_system_is_full_stops_and_comes_back_with_all_it_had_promised(tmp_path: Path) -> None:
+    """A real one, with room for two segments of the log."""
+
     async def scenario() -> None:
         async with Cluster(tmp_path) as cluster:
             leader = await cluster.grow(3)
             follower = cluster.members[3]
-            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(50)))
-
-            def full(writes: object) -> None:
-                raise OSError(28, "No space left on device")
-
-            monkeypatch.setattr(follower.log._driver._disk._storage, "write", full)
-            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(50, 100)))
-            ended = await asyncio.wait_for(follower.log.ended, 10)
+            await asyncio.gather(*(leader.log.propose(b"\1" * (512 << 10)) for _ in range(20)))
+            ended = await asyncio.wait_for(follower.log.ended, 20)
             assert "No space left on device" in str(ended)
+            assert str(follower.directory / "log-") in str(ended)
             assert not ended.removed
             await leader.log.propose(b"without it")
             await follower.stop()
+            _mount(follower.directory, "remount,size=100m")
             await follower.restart()
             await until(lambda: follower.journal.entries == leader.journal.entries, "the follower to catch up")
 
-    run(scenario())
+    (tmp_path / "3").mkdir()
+    _mount(tmp_path / "3", "size=9m")
+    try:
+        run(scenario())
+    finally:
+        subprocess.run(["umount", tmp_path / "3"], check=True)
+
+
+def _mount(directory: Path, options: str) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=True)
 
 
 def test_a_follower_whose_log_is_damaged_is_refused_and_joins_again(tmp_path: Path) -> None:
