@@ -25,7 +25,7 @@ class Laws:
     leaders: dict[int, int] = field(default_factory=dict)                        # term -> member
     seen: dict[tuple[int, int], tuple[int, bytes]] = field(default_factory=dict)
     committed: dict[int, tuple[int, bytes]] = field(default_factory=dict)        # index -> term, data
-    last_committed: int = 0
+    decided_in: dict[int, int] = field(default_factory=dict)                     # index -> committed by this term
     states: dict[int, bytes] = field(default_factory=dict)                       # applied index -> digest
     acknowledged: dict[int, bytes] = field(default_factory=dict)                 # index -> data of answered writes
     floor: int = 0                                                               # latest place of a completed operation
@@ -33,15 +33,19 @@ class Laws:
     reads: int = 0
 
     def elected(self, member: int, core: Raft) -> None:
-        """Election Safety, and Leader Completeness."""
+        """Election Safety, and Leader Completeness: what is committed in a term, leaders of all *later* ones hold.
+
+        The votes of an election may arrive late, when a later leader has committed what the elected one never saw.
+        """
         other = self.leaders.setdefault(core.term, member)
         if other != member:
             raise Broken(f"term {core.term} has two leaders, {other} and {member}")
-        for index in range(core.log.offset + 1, self.last_committed + 1):
-            if index in self.committed and core.log.term(index) != self.committed[index][0]:
+        log = core.log
+        for index, (term, _) in self.committed.items():
+            if self.decided_in[index] >= core.term or index <= log.offset:
+                continue
+            if index > log.last_index or log.term(index) != term:
                 raise Broken(f"leader {member} of term {core.term} lacks the committed entry {index}")
-        if core.log.last_index < self.last_committed:
-            raise Broken(f"leader {member} ends at {core.log.last_index}, committed is {self.last_committed}")
 
     def exist(self, member: int, before: int, entries: tuple[Entry, ...]) -> None:
         """Log Matching, by induction: an index and term name one entry and one predecessor, on every member.
@@ -55,12 +59,12 @@ class Laws:
                 raise Broken(f"member {member} holds another entry {entry.index} of term {entry.term} than was seen")
             before = entry.term
 
-    def decided(self, member: int, entry: Entry) -> None:
-        """State Machine Safety: one entry per index, for ever."""
+    def decided(self, member: int, entry: Entry, in_term: int) -> None:
+        """State Machine Safety: one entry per index, for ever. `in_term` is the member's, as it learns of it."""
         known = self.committed.setdefault(entry.index, (entry.term, entry.data))
         if known != (entry.term, entry.data):
             raise Broken(f"member {member} applies entry {entry.index} of term {entry.term}, decided was {known}")
-        self.last_committed = max(self.last_committed, entry.index)
+        self.decided_in[entry.index] = min(in_term, self.decided_in.get(entry.index, in_term))
 
     def state(self, member: int, index: int, digest: bytes) -> None:
         """The same history makes the same state, also through snapshots."""

@@ -157,7 +157,7 @@ class Member:
     def _apply(self, entry: Entry) -> None:
         if entry.index != self.applied + 1:
             raise AssertionError(f"member {self.raft_id} applies {entry.index} after {self.applied}")
-        self._laws.decided(self.raft_id, entry)
+        self._laws.decided(self.raft_id, entry, self.core.term)
         self.applied = entry.index
         self.digest = digest_after(self.digest, entry)
         self._laws.state(self.raft_id, self.applied, self.digest)

@@ -94,17 +94,17 @@ def _vote_in_memory_only() -> Patches:
     return _with_hard_state(lambda state: state._replace(vote=0))
 
 
-@mutation("Figure 2: currentTerm is persistent state", seed=0)
+@mutation("Figure 2: currentTerm is persistent state", seed=1)
 def _term_in_memory_only() -> Patches:
     return _with_hard_state(lambda state: state._replace(term=1, vote=0))
 
 
-@mutation("a change is in force where the next one is stored: the commit index is written with the entries", seed=0)
+@mutation("a change is in force where the next one is stored: the commit index is written with the entries", seed=5)
 def _commit_index_not_stored() -> Patches:
     return _with_hard_state(lambda state: state._replace(commit=0))
 
 
-@mutation("5.3: a follower answers when the entries are durable", seed=2)
+@mutation("5.3: a follower answers when the entries are durable", seed=9)
 def _acknowledged_before_the_disk() -> Patches:
     return [(AppendResponse, "after_disk", False)]
 
@@ -118,7 +118,7 @@ def _send_at_once(self: Raft, message: Message) -> None:
     (self._after_disk if message.after_disk else self._early).append(message)
 
 
-@mutation("thesis, 10.2.1: a leader counts itself once its own disk has the entries", seed=95)
+@mutation("thesis, 10.2.1: a leader counts itself once its own disk has the entries", seed=59)
 def _leader_counts_itself_early() -> Patches:
     def match(self: Leader, member: int) -> int:
         return self.raft.log.last_index if member == self.raft.raft_id else self.progress[member].match
@@ -142,7 +142,7 @@ def _two_votes_in_a_term() -> Patches:
     return [(Raft, "_consider", consider)]
 
 
-@mutation("5.4.1: the later term wins, and only then the longer log", seed=138)
+@mutation("5.4.1: the later term wins, and only then the longer log", seed=203)
 def _longer_log_wins() -> Patches:
     def is_up_to_date(self: EntryLog, last_index: int, last_term: int) -> bool:
         return last_index >= self.last_index
@@ -171,7 +171,7 @@ def _half_of_the_voters_elects() -> Patches:
     return [(Candidate, "_count", count)]
 
 
-@mutation("5.2: an answer counts for the term it was given in", seed=48)
+@mutation("5.2: an answer counts for the term it was given in", seed=37)
 def _late_votes_count() -> Patches:
     def on_vote_response(self: Candidate, message: VoteResponse) -> None:
         self._votes.setdefault(message.sender, message.granted)
@@ -228,7 +228,7 @@ def _commit_beyond_the_last_new_entry() -> Patches:
     return [(Follower, "on_append", on_append)]
 
 
-@mutation("a heartbeat's commit never passes what the follower is known to hold", seed=2)
+@mutation("a heartbeat's commit never passes what the follower is known to hold", seed=30)
 def _heartbeat_commits_anything() -> Patches:
     def heartbeat(self: Leader) -> None:
         self._heartbeat_ticks = 0
@@ -267,7 +267,7 @@ def _learners_are_counted() -> Patches:
 # Reads.
 
 
-@mutation("thesis, 6.4: a read waits until a majority has confirmed that the leader still leads", seed=37)
+@mutation("thesis, 6.4: a read waits until a majority has confirmed that the leader still leads", seed=56)
 def _stale_read_on_a_deposed_leader() -> Patches:
     def acknowledged_read(self: Leader, member: int) -> int:
         return self._round
