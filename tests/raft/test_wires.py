@@ -7,10 +7,11 @@ import functools
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,10 @@ from swarmpy.identity.join_credential import join_root
 from swarmpy.manager.raft.handshake import Refused, dial
 from swarmpy.manager.raft.listener import WireListener
 from swarmpy.manager.raft.options import MAX_ENTRY_BYTES
-from swarmpy.manager.raft.service import Hello, Ticket
+from swarmpy.manager.raft.service import Hello, RaftService, Ticket
 from swarmpy.manager.raft.wire import FRAME_LIMIT_BYTES, Broken, Incoming, Outgoing
 from swarmpy.manager.raft.wires import Wires
+from swarmpy.rpc.raft_pb2 import RaftBatch, RaftDone
 from swarmpy.rpc.raft_pb2_grpc import RaftStub
 from swarmpy.rpc.types_pb2 import NodeRole
 from tests.identity.swarm import Swarm
@@ -369,6 +371,29 @@ class TestClusters:
                 assert len(cluster.members[2].journal.entries) == 100
                 await leader.stop()
                 await (await cluster.leader()).log.propose(b"next")
+
+        run(scenario())
+
+    def test_a_member_from_before_there_were_wires_is_spoken_to_over_grpc(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It sends no ticket, and no other answer before its stream ends."""
+
+        async def messages(self: RaftService, batches: AsyncIterator[RaftBatch], context: Any) -> RaftDone:
+            receiver, hello, _ = await self._admit(context)
+            receiver.connected(hello)
+            await self._receive(receiver, hello, batches)
+            receiver.disconnected(hello.sender)
+            return RaftDone()
+
+        monkeypatch.setattr(RaftService, "Messages", messages)
+
+        async def scenario() -> None:
+            async with Cluster(tmp_path) as cluster:
+                leader = await cluster.grow(3)
+                await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(100)))
+                await cluster.members[2].log.read_barrier()
+                assert len(cluster.members[2].journal.entries) == 100
 
         run(scenario())
 

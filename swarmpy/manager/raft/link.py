@@ -93,11 +93,7 @@ class Link:
         while True:
             call = (await self._stub()).Messages(metadata=self._hello.metadata())
             try:
-                ticket = Ticket.of(await call.initial_metadata())
-                if ticket is not None:    # else the call has failed, which awaiting it tells
-                    backoff.reset()
-                    await self._serve(call, ticket)
-                await call
+                await self._serve(call, backoff)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
                 _log.debug("raft stream to %s broke: %s", self.addr, _reason(error))
             finally:
@@ -124,9 +120,9 @@ class Link:
             self._owner.lost(self._member)
             await backoff.sleep()
 
-    async def _serve(self, call: _Call, ticket: Ticket) -> None:
+    async def _serve(self, call: _Call, backoff: _Backoff) -> None:
         """Until the stream ends: what is given to `send`, and a wire beside it."""
-        wire = asyncio.create_task(self._keep_wire(ticket), name=f"raft-wire-{self.addr}")
+        wire = asyncio.create_task(self._keep_wire(call, backoff), name=f"raft-wire-{self.addr}")
         try:
             await _pump(self._rest, call)
         finally:
@@ -134,7 +130,12 @@ class Link:
             await asyncio.gather(wire, return_exceptions=True)
             self._owner.closed(self._member)
 
-    async def _keep_wire(self, ticket: Ticket) -> None:
+    async def _keep_wire(self, call: _Call, admitted: _Backoff) -> None:
+        """Once the other member has let the stream in. One from before there were wires answers only at its end."""
+        ticket = Ticket.of(await call.initial_metadata())
+        if ticket is None:
+            return
+        admitted.reset()
         loop = asyncio.get_running_loop()
         host = self.addr.rpartition(":")[0].strip("[]")
         backoff = _Backoff(self._random, _LAST_WIRE_BACKOFF_S)
