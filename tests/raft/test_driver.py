@@ -146,6 +146,36 @@ def test_a_follower_that_reads_a_snapshot_goes_on_following(tmp_path: Path) -> N
     run(scenario())
 
 
+def test_what_a_follower_holds_while_it_reads_a_snapshot_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries beyond that count as lost on the way, and come again; a majority goes on without it."""
+    monkeypatch.setattr("swarmpy.manager.raft.driver._UNAPPLIED_LIMIT_BYTES", 1000)
+
+    async def scenario() -> None:
+        options = replace(FAST, snapshot_interval=100, log_entries_for_slow_followers=0)
+        async with Cluster(tmp_path, options) as cluster:
+            leader = await cluster.grow(2)
+            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(200)))
+            await until(lambda: any(leader.directory.glob("snapshot-*")), "a snapshot")
+            leader.log.set_snapshots(1_000_000, 1_000_000)
+            newcomer = cluster.new(3)
+            gate = newcomer.journal.before_load = Gate()
+            await newcomer.join()
+            adding = asyncio.create_task(leader.log.add_member(3, newcomer.node_id, newcomer.addr))
+            await gate.reached()
+            for number in range(100):
+                await leader.log.propose(b"%100d" % number)
+            held = await newcomer.log._driver.ask(lambda core: core.log.size(core.log.first_index, core.log.last_index))
+            assert held < 5000
+            gate.open()
+            await adding
+            await newcomer.log.read_barrier()
+            assert newcomer.journal.entries == leader.journal.entries
+
+    run(scenario())
+
+
 def test_a_removed_member_learns_it_and_stops(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Cluster(tmp_path) as cluster:
