@@ -30,6 +30,9 @@ from swarmpy.rpc.types_pb2 import NodeRole
 from tests.identity.swarm import Swarm
 from tests.raft.cluster import FAST, Cluster, until
 
+# Messages over gRPC wait for the event loop, which on a busy machine stands still for longer than FAST allows.
+PATIENT = replace(FAST, election_ticks=50)
+
 
 def run(scenario: Coroutine[None, None, None]) -> None:
     asyncio.run(asyncio.wait_for(scenario, 60))
@@ -338,6 +341,12 @@ class TestAdmission:
         run(scenario())
 
 
+@pytest.mark.parametrize("port", ["", "x", "-1", "65536"])
+def test_a_ticket_to_no_port_is_none(port: str) -> None:
+    assert Ticket.of([("raft-wire-port", port), ("raft-wire-ticket", "00" * 32)]) is None
+    assert Ticket.of([("raft-wire-port", "7946"), ("raft-wire-ticket", "00" * 32)]) == Ticket(7946, bytes(32))
+
+
 class TestClusters:
     def test_messages_travel_by_wire(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         async def scenario() -> None:
@@ -364,7 +373,7 @@ class TestClusters:
         monkeypatch.setattr("swarmpy.manager.raft.link.dial", unreachable)
 
         async def scenario() -> None:
-            async with Cluster(tmp_path) as cluster:
+            async with Cluster(tmp_path, PATIENT) as cluster:
                 leader = await cluster.grow(3)
                 await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(100)))
                 await cluster.members[2].log.read_barrier()
@@ -389,7 +398,7 @@ class TestClusters:
         monkeypatch.setattr(RaftService, "Messages", messages)
 
         async def scenario() -> None:
-            async with Cluster(tmp_path) as cluster:
+            async with Cluster(tmp_path, PATIENT) as cluster:
                 leader = await cluster.grow(3)
                 await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(100)))
                 await cluster.members[2].log.read_barrier()

@@ -123,12 +123,19 @@ class Link:
     async def _serve(self, call: _Call, backoff: _Backoff) -> None:
         """Until the stream ends: what is given to `send`, and a wire beside it."""
         wire = asyncio.create_task(self._keep_wire(call, backoff), name=f"raft-wire-{self.addr}")
+        wire.add_done_callback(self._wire_ended)
         try:
             await _pump(self._rest, call)
         finally:
             wire.cancel()
-            await asyncio.gather(wire, return_exceptions=True)
+            await asyncio.wait({wire})
             self._owner.closed(self._member)
+
+    def _wire_ended(self, wire: asyncio.Task[None]) -> None:
+        """A stream that fails takes its wire along, and tells why itself."""
+        error = None if wire.cancelled() else wire.exception()
+        if error is not None and not isinstance(error, grpc.aio.AioRpcError | asyncio.InvalidStateError):
+            _log.error("no wire to %s, raft goes over gRPC", self.addr, exc_info=error)
 
     async def _keep_wire(self, call: _Call, admitted: _Backoff) -> None:
         """Once the other member has let the stream in. One from before there were wires answers only at its end."""

@@ -70,9 +70,10 @@ class Ticket:
         """From a stream's initial metadata; None when it brings none."""
         fields = {str(key): str(value) for key, value in metadata or ()}
         try:
-            return cls(int(fields["raft-wire-port"]), bytes.fromhex(fields["raft-wire-ticket"]))
+            port, secret = int(fields["raft-wire-port"]), bytes.fromhex(fields["raft-wire-ticket"])
         except (KeyError, ValueError):
             return None
+        return cls(port, secret) if 0 <= port < 1 << 16 else None
 
 
 class Receiver(Protocol):
