@@ -69,6 +69,7 @@ class Member:
         self.state = state
         self.manager: Manager | None = None
         self._following: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None    # of a manager part that was
         self._voted_out = False         # of the log that the manager part holds
         self._log_failed = asyncio.Event()    # that log ended by itself, and not because of that
         self.error = ""                 # why this node cannot do its part at the moment
@@ -284,10 +285,10 @@ class Member:
                 await self.manager.hand_over()
             manager, self.manager = self.manager, None
             following, self._following = self._following, None
-            if following is not None:
-                following.cancel()
-                await asyncio.wait({following})
-            await manager.close()
+            self._stopping = asyncio.create_task(_stop(manager, following), name="manager's end")
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)    # goes on when who waits is cancelled; who comes next waits for it
+            self._stopping = None
 
     def _on_leadership(self, leadership: Leadership) -> None:
         """A worker has to search for a new leader; here Raft tells who it is."""
@@ -319,6 +320,13 @@ class Member:
                 return
             except Conflict:
                 continue                        # a stage wrote to one of them meanwhile: read again
+
+
+async def _stop(manager: Manager, following: asyncio.Task[None] | None) -> None:
+    if following is not None:
+        following.cancel()
+        await asyncio.wait({following})
+    await manager.close()
 
 
 async def _first_of(*waits: object) -> None:

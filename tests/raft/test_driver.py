@@ -365,6 +365,21 @@ def test_a_follower_whose_log_is_damaged_is_refused_and_joins_again(tmp_path: Pa
     run(scenario())
 
 
+def test_a_member_ends_also_when_nobody_waits_for_its_end_any_more(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            leader = await cluster.grow(1)
+            closing = asyncio.create_task(leader.log.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait({closing})
+            assert closing.cancelled()
+            await until(lambda: not leader.log._driver._thread.is_alive(), "the member's thread to end")
+            await leader.log.close()
+
+    run(scenario())
+
+
 def test_a_directory_that_holds_a_log_is_not_founded_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Cluster(tmp_path) as cluster:

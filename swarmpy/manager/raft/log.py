@@ -195,10 +195,13 @@ class RaftLog:
         await self._change(self._changes.transfer())
 
     async def close(self) -> None:
-        """Leave the network, finish what the disk was given, and fail what still waits with Unavailable."""
+        """Leave the network, finish what the disk was given, and fail what still waits with Unavailable.
+
+        Goes on also when who waits for it is cancelled: a thread that nobody stops would be a member for ever.
+        """
         self._stop(Unavailable("this manager is shutting down"))
         if self._winding_up is not None:
-            await self._winding_up
+            await asyncio.shield(self._winding_up)
 
     # Beyond the contract.
 
