@@ -115,6 +115,7 @@ def test_a_snapshot_that_takes_long_holds_up_no_entry(tmp_path: Path) -> None:
             await leader.log.read_barrier()
             gate.open()
             await leader.log.propose(b"40")
+            await until(lambda: any(leader.directory.glob("snapshot-*")), "the snapshot")
             await leader.stop()
             await leader.restart()
             assert leader.journal.restored == 1
