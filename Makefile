@@ -19,8 +19,13 @@ $(VENV)/installed: pyproject.toml deploy/packages.txt deploy/packages-test.txt d
 	$(PY) -m compileall -q swarmpy        # pip does it for the others; the first command is as fast as the next
 	touch $@
 
+# Labs mostly wait: what they show is printed when the rest is through, which computes beside them.
+LABS := tests/cluster tests/chaos tests/lab
 test: install lint    ## the whole suite, as root
-	$(PY) -m pytest -m "not vm"
+	@mkdir -p build
+	$(PY) -m pytest $(LABS) >build/labs.log 2>&1 & labs=$$!; \
+	$(PY) -m pytest -m "not vm" $(LABS:%=--ignore=%); rest=$$?; \
+	wait $$labs; labs=$$?; cat build/labs.log; exit $$((rest | labs))
 
 vm-test: install ## virtual machines: pure cgroup v2, a swarm of two; as root; many minutes where KVM does not work
 	$(PY) -m pytest tests/vm
