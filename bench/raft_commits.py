@@ -28,6 +28,7 @@ import grpc.aio
 from aiohttp import web
 
 from bench.harness import Row, compare
+from swarmpy.errors import Unavailable
 from swarmpy.identity import Issued, Issuer, NodeIdentity, PeerGuard, create_root, new_key, peer_of
 from swarmpy.identity.certificates import key_pem, pem
 from swarmpy.identity.node_identity import SERVER_OPTIONS
@@ -98,10 +99,13 @@ async def member(directory: Path, raft_id: int, addrs: list[str]) -> None:
 
 
 def commit_server(log: RaftLog) -> web.Application:
-    """PUT anything: answered once it is committed."""
+    """PUT anything: answered once it is committed; 503 when it may not be, as while the members end."""
 
     async def commit(request: web.Request) -> web.Response:
-        await log.propose(await request.read())
+        try:
+            await log.propose(await request.read())
+        except Unavailable as failure:
+            raise web.HTTPServiceUnavailable(text=str(failure)) from failure
         return web.Response()
 
     application = web.Application()
