@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from random import Random
@@ -27,6 +25,7 @@ from swarmpy.rpc.control_pb2_grpc import ControlServicer as GeneratedServicer
 from swarmpy.rpc.control_pb2_grpc import add_ControlServicer_to_server
 from swarmpy.rpc.types_pb2 import Cluster, ClusterSpec, ServiceSpec, UpdateStatus
 from swarmpy.worker.admission import check_runnable
+from tests.full_listener import full_listener
 
 new_id = ids_from(Random(7))
 NOW = 1_700_000_000_000_000_000
@@ -221,15 +220,9 @@ def test_requests_under_way_when_the_leader_changes_are_done_by_the_next() -> No
 
 def test_a_leader_that_cannot_be_reached_is_given_up_when_another_leads() -> None:
     async def run() -> None:
-        with contextlib.ExitStack() as held, socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            listener.listen(0)
-            for _ in range(2):           # the kernel drops further requests once the queue of a listener is full
-                waiting = held.enter_context(socket.socket())
-                waiting.setblocking(False)
-                waiting.connect_ex(listener.getsockname())
+        with full_listener() as port:
             async with two_managers() as (_, there, _, log):
-                leads = str(log.follow(f"127.0.0.1:{listener.getsockname()[1]}"))
+                leads = str(log.follow(f"127.0.0.1:{port}"))
                 removing = asyncio.create_task(there.remove_service(RemoveRequest(id="none")))
                 await asyncio.sleep(0)
                 log.follow(leads)
