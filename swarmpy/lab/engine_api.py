@@ -13,10 +13,12 @@ from typing import Any
 
 from swarmpy.errors import Conflict, Internal, InvalidArgument, SwarmpyError, Unavailable
 
-__all__ = ["EngineAPI"]
+__all__ = ["EngineAPI", "UnixConnection"]
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP through the unix socket at `path`."""
+
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self._path = path
@@ -62,7 +64,7 @@ class EngineAPI:
 
     def _request(self, method: str, path: str, body: object = None) -> Any:
         """The decoded answer. Unavailable when nobody answers or says 503, else the error's kind with its message."""
-        connection = _UnixConnection(self._path, self._timeout_s)
+        connection = UnixConnection(self._path, self._timeout_s)
         try:
             payload = json.dumps(body).encode() if body is not None else None
             connection.request(method, path, payload, {"Content-Type": "application/json"})

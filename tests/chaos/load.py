@@ -9,7 +9,6 @@ import http.client
 import itertools
 import json
 import random
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from swarmpy.lab.engine_api import UnixConnection
 from tests.chaos.history import Operation, Outcome
 
 __all__ = ["REGISTERS", "Api", "Load", "create_registers"]
@@ -36,11 +36,8 @@ class Api:
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """Status and decoded answer. OSError when there is none."""
-        connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT_S)
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection = UnixConnection(self._path, TIMEOUT_S)
         try:
-            connection.sock.settimeout(TIMEOUT_S)
-            connection.sock.connect(str(self._path))
             payload = None if body is None else json.dumps(body)
             connection.request(method, path, payload, {"Content-Type": "application/json"})
             response = connection.getresponse()

@@ -68,13 +68,13 @@ def _storm(swarm: Swarm, duration_s: float, seed: int, told: Callable[[str], Non
     )
     for name, operations in load.registers.items():
         wrong = violation(operations)
-        assert wrong is None, f"register {name}: {wrong}\n{told_around(operations, wrong)}"
+        assert wrong is None, f"register {name}: {wrong}\n{_told_around(operations, wrong)}"
     assert load.count(Outcome.WROTE) >= duration_s / 2, "hardly a write was accepted"
     for host in swarm.hosts:
         swarm.seen(host, PORT, replicas)
 
 
-def told_around(operations: list[Operation], wrong: str) -> str:
+def _told_around(operations: list[Operation], wrong: str) -> str:
     """What the clients did with the values that a violation names."""
     named = [operation for operation in operations if repr(operation.value) in wrong]
     return "\n".join(map(str, sorted(named, key=lambda operation: operation.began)))

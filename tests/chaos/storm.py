@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -21,11 +19,9 @@ LOSS = 0.1
 FILL = 'cat /dev/zero > "$1/ballast"; true'       # until there is no space left
 
 
-def blow(lab: Lab, faults: Iterable[Fault], told: Callable[[str], None]) -> None:
+def blow(lab: Lab, faults: Sequence[Fault], told: Callable[[str], None]) -> None:
     """All faults have happened and are over. Raises what making or undoing one raises."""
     began_s = time.monotonic()
-    order = itertools.count()
-    due: list[tuple[float, int, Callable[[], None]]] = []
     locks = {host.name: threading.Lock() for host in lab.plan.hosts}
     wire = threading.Lock()
 
@@ -38,15 +34,15 @@ def blow(lab: Lab, faults: Iterable[Fault], told: Callable[[str], None]) -> None
             told(f"{time.monotonic() - began_s:6.1f} s  {word} {fault.trouble}: {', '.join(fault.hosts)}")
             step(lab, fault)
 
-    for fault in faults:
-        heapq.heappush(due, (fault.began_s, next(order), lambda fault=fault: run(fault, _begin, "begins:")))  # type: ignore[misc]
-        heapq.heappush(due, (fault.ended_s, next(order), lambda fault=fault: run(fault, _end, "ends:  ")))  # type: ignore[misc]
+    due = [
+        *((fault.began_s, fault, _begin, "begins:") for fault in faults),
+        *((fault.ended_s, fault, _end, "ends:  ") for fault in faults),
+    ]
     with ThreadPoolExecutor(8, thread_name_prefix="storm") as pool:
         started: list[Future[None]] = []
-        while due:
-            at_s, _, step = heapq.heappop(due)
+        for at_s, fault, step, word in sorted(due, key=lambda step: step[0]):
             time.sleep(max(0.0, began_s + at_s - time.monotonic()))
-            started.append(pool.submit(step))
+            started.append(pool.submit(run, fault, step, word))
             for done in [future for future in started if future.done()]:
                 started.remove(done)
                 done.result()
