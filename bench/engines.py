@@ -7,12 +7,10 @@ is killed the kernel takes the rest, so that no order of shutting down has to be
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tarfile
 import tempfile
@@ -26,6 +24,7 @@ from urllib.parse import urlencode
 
 from swarmpy.lab import Lab
 from swarmpy.lab.cgroups import remove_cgroups
+from swarmpy.lab.engine_api import UnixConnection
 
 __all__ = ["IMAGE", "Engine", "Refused", "dockerd", "swarmpyd", "until"]
 
@@ -43,17 +42,6 @@ class Refused(Exception):
     """The engine answered with an error, whose text this is."""
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 @dataclass
 class Engine:
     """A daemon that answers. `name` carries its version; `swarm_failure` says why it is no manager, if it is none.
@@ -67,7 +55,7 @@ class Engine:
     request_s: float = REQUEST_S
 
     def __post_init__(self) -> None:
-        self._connection = _UnixConnection(self.socket, self.request_s)
+        self._connection = UnixConnection(self.socket, self.request_s)
 
     @property
     def docker_host(self) -> str:
