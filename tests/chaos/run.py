@@ -10,8 +10,10 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from docker.errors import APIError
 from requests.exceptions import RequestException
@@ -28,6 +30,7 @@ from tests.leftovers import left_of_lab
 __all__ = ["chaos"]
 
 WHOLE_AGAIN_S = 30.0
+LAST_LINES = 15
 SERVICE, PORT = "web", 8080
 ON_OWN_DISK = Path(__file__).parent / "on_own_disk.sh"
 
@@ -60,7 +63,7 @@ def _storm(swarm: Swarm, duration_s: float, seed: int, told: Callable[[str], Non
     with load.going(SERVICE):
         blow(swarm.lab, forecast(Random(seed), swarm.hosts, duration_s), told)
         ended_s = time.monotonic()
-    replicas = until(lambda: _whole(swarm), "the swarm to be whole again", WHOLE_AGAIN_S)
+    replicas = _whole(swarm)
     told(
         f"whole again after {time.monotonic() - ended_s:.1f} s: {len(load.operations)} operations, "
         f"{load.count(Outcome.WROTE)} writes acknowledged, {load.count(Outcome.UNKNOWN)} unknown; "
@@ -80,23 +83,62 @@ def _told_around(operations: list[Operation], wrong: str) -> str:
     return "\n".join(map(str, sorted(named, key=lambda operation: operation.began)))
 
 
-def _whole(swarm: Swarm) -> int | None:
+def _whole(swarm: Swarm) -> int:
     """The number of replicas, once all nodes are ready and every replica runs once, where the tasks say so."""
+    amiss = "nothing was asked yet"
+
+    def replicas() -> int | None:
+        nonlocal amiss
+        try:
+            found = _look(swarm)
+        except (APIError, RequestException, OSError) as failure:
+            amiss = repr(failure)
+            return None
+        amiss = found.amiss()
+        return None if amiss else found.replicas
+
     try:
-        manager = swarm.leader()
-        service = swarm.api(manager).api.inspect_service(SERVICE)
-        replicas: int = service["Spec"]["Mode"]["Replicated"]["Replicas"]
-        tasks = swarm.tasks(SERVICE, manager)
-        ready = all(swarm.ready(host, manager) for host in swarm.hosts)
-        containers = _containers(swarm)
-    except (APIError, RequestException, OSError):
-        return None
-    wanted = {task["ID"]: task["Slot"] for task in tasks if task["DesiredState"] == "running"}
-    running = {task["ID"] for task in tasks if task["Status"]["State"] == "running"}
-    settled = service.get("UpdateStatus", {}).get("State") not in ("updating", "rollback_started")
-    once = len(set(wanted.values())) == len(wanted) == replicas
-    whole = ready and settled and once and running == set(wanted) and sorted(containers) == sorted(wanted)
-    return replicas if whole else None
+        return until(replicas, "the swarm to be whole again", WHOLE_AGAIN_S)
+    except AssertionError as failure:
+        raise AssertionError(f"{failure}: {amiss}\n{_last_words(swarm)}") from failure
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a manager and the hosts say."""
+
+    replicas: int
+    update: str
+    tasks: list[dict[str, Any]]
+    away: list[str]                 # hosts whose node is not ready
+    containers: list[str]           # the tasks of the running ones
+
+    def amiss(self) -> str:
+        """What is not as it should be; nothing when the swarm is whole."""
+        wanted = {task["ID"]: task["Slot"] for task in self.tasks if task["DesiredState"] == "running"}
+        running = {task["ID"] for task in self.tasks if task["Status"]["State"] == "running"}
+        slots = sorted(wanted.values())
+        wrong = {
+            f"not ready: {self.away}": bool(self.away),
+            f"the update is {self.update}": self.update in ("updating", "rollback_started"),
+            f"{self.replicas} replicas in the slots {slots}": not len(set(slots)) == len(slots) == self.replicas,
+            f"tasks that should run: {sorted(wanted)}, that do: {sorted(running)}": running != set(wanted),
+            f"tasks that should run: {sorted(wanted)}, containers: {self.containers}":
+                sorted(self.containers) != sorted(wanted),
+        }  # fmt: skip
+        return "; ".join(words for words, is_wrong in wrong.items() if is_wrong)
+
+
+def _look(swarm: Swarm) -> Found:
+    manager = swarm.leader()
+    service = swarm.api(manager).api.inspect_service(SERVICE)
+    return Found(
+        replicas=service["Spec"]["Mode"]["Replicated"]["Replicas"],
+        update=service.get("UpdateStatus", {}).get("State", ""),
+        tasks=swarm.tasks(SERVICE, manager),
+        away=[host for host in swarm.hosts if not swarm.ready(host, manager)],
+        containers=_containers(swarm),
+    )
 
 
 def _containers(swarm: Swarm) -> list[str]:
@@ -107,6 +149,13 @@ def _containers(swarm: Swarm) -> list[str]:
         for host in swarm.hosts
         for row in swarm.api(host).api.containers(filters=filters)
     ]
+
+
+def _last_words(swarm: Swarm) -> str:
+    """What the daemons said last."""
+    logs = {host: swarm.lab.log(host) for host in swarm.hosts}
+    tails = {host: log.read_text(errors="replace").splitlines()[-LAST_LINES:] for host, log in logs.items()}
+    return "\n".join(f"{host}  {line}" for host, lines in tails.items() for line in lines)
 
 
 def main() -> int:

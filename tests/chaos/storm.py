@@ -14,21 +14,23 @@ from tests.chaos.weather import ON_A_HOST, Fault, Trouble
 
 __all__ = ["blow"]
 
+WIRE = "the wire"
 DELAY_S, JITTER_S = 0.15, 0.1
 LOSS = 0.1
 FILL = 'cat /dev/zero > "$1/ballast"; true'       # until there is no space left
 
 
 def blow(lab: Lab, faults: Sequence[Fault], told: Callable[[str], None]) -> None:
-    """All faults have happened and are over. Raises what making or undoing one raises."""
+    """All faults have happened and are over. Raises what making or undoing one raises.
+
+    What happens to one host, and to the wire, happens in its order, however long a step takes: a host that is to stand
+    still until a moment at which it is not yet up again stands still and goes on right after it is.
+    """
     began_s = time.monotonic()
     locks = {host.name: threading.Lock() for host in lab.plan.hosts}
-    wire = threading.Lock()
 
     def run(fault: Fault, step: Callable[[Lab, Fault], None], word: str) -> None:
         with ExitStack() as held:
-            if fault.trouble not in ON_A_HOST:
-                held.enter_context(wire)
             for host in sorted(fault.hosts):
                 held.enter_context(locks[host])
             told(f"{time.monotonic() - began_s:6.1f} s  {word} {fault.trouble}: {', '.join(fault.hosts)}")
@@ -38,11 +40,13 @@ def blow(lab: Lab, faults: Sequence[Fault], told: Callable[[str], None]) -> None
         *((fault.began_s, fault, _begin, "begins:") for fault in faults),
         *((fault.ended_s, fault, _end, "ends:  ") for fault in faults),
     ]
-    with ThreadPoolExecutor(8, thread_name_prefix="storm") as pool:
+    with ExitStack() as open_queues:
+        queues = {name: open_queues.enter_context(ThreadPoolExecutor(1)) for name in (*locks, WIRE)}
         started: list[Future[None]] = []
         for at_s, fault, step, word in sorted(due, key=lambda step: step[0]):
             time.sleep(max(0.0, began_s + at_s - time.monotonic()))
-            started.append(pool.submit(run, fault, step, word))
+            queue = queues[fault.hosts[0] if fault.trouble in ON_A_HOST else WIRE]
+            started.append(queue.submit(run, fault, step, word))
             for done in [future for future in started if future.done()]:
                 started.remove(done)
                 done.result()
