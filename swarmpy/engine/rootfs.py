@@ -11,11 +11,14 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from swarmpy.errors import Conflict, Internal
+from swarmpy.runtime import RuntimeFailure
+from swarmpy.runtime.kernel import LinuxKernel
+from swarmpy.runtime.overlay import mount_overlay
 
 __all__ = [
     "bare_root", "directory_root", "mounted_overlay", "open_in_root", "read_text", "running_root", "writable_overlay",
@@ -25,12 +28,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 # asm-generic numbers, the same on every architecture since Linux 5.2
-_SYS_OPEN_TREE, _SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT, _SYS_OPENAT2 = 428, 430, 431, 432, 437
+_SYS_OPEN_TREE, _SYS_OPENAT2 = 428, 437
 _OPEN_TREE_CLONE, _AT_FDCWD = 0x1, -100
 _CLONE_FS, _CLONE_NEWNS = 0x200, 0x20000
-_FSOPEN_CLOEXEC = 0x1
-_FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 6
-_FSMOUNT_CLOEXEC = 0x1
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV, _MOUNT_ATTR_NOEXEC = 0x1, 0x2, 0x4, 0x8
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
 
@@ -64,7 +64,7 @@ def mounted_overlay(layers: Sequence[Path]) -> Iterator[int]:
             yield descriptor
         return
     attributes = _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | _MOUNT_ATTR_NOEXEC
-    root = _overlay({"lowerdir": _joined(layers)}, attributes)
+    root = _overlay(layers, None, attributes)
     try:
         yield root
     finally:
@@ -74,8 +74,7 @@ def mounted_overlay(layers: Sequence[Path]) -> Iterator[int]:
 @contextmanager
 def writable_overlay(lower: Sequence[Path], upper: Path, work: Path) -> Iterator[int]:
     """As `mounted_overlay`, and what is written goes to `upper`. For containers that do not run."""
-    options = {"lowerdir": _joined(lower), "upperdir": str(upper), "workdir": str(work)}
-    root = _overlay(options, _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | _MOUNT_ATTR_NOEXEC)
+    root = _overlay(lower, (upper, work), _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | _MOUNT_ATTR_NOEXEC)
     try:
         yield root
     finally:
@@ -92,31 +91,38 @@ def directory_root(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _joined(layers: Sequence[Path]) -> str:
-    """overlayfs.rst: layers from the top, colons in names escaped."""
-    return ":".join(str(layer).replace("\\", "\\\\").replace(":", "\\:") for layer in layers)
-
-
-def _overlay(options: Mapping[str, str], attributes: int) -> int:
+def _overlay(lower: Sequence[Path], writable: tuple[Path, Path] | None, attributes: int) -> int:
     """A descriptor of an overlay that is mounted nowhere."""
+    paths = [str(path) for path in lower]
+    above = None if writable is None else (str(writable[0]), str(writable[1]))
+
+    def mount() -> int:
+        _checked(_libc.unshare(_CLONE_FS))
+        return mount_overlay(LinuxKernel(), paths, above, attributes=attributes)
+
     try:
-        context = _call(_SYS_FSOPEN, b"overlay", ctypes.c_uint(_FSOPEN_CLOEXEC))
+        return _in_own_thread(mount, "overlay")
+    except (OSError, RuntimeFailure) as error:
+        raise Internal(f"a root file system of {', '.join(paths)} cannot be looked into: {error}") from error
+
+
+def _in_own_thread(work: Callable[[], int], name: str) -> int:
+    """What `work` returns or raises; it may change what a thread has of its own, as the thread ends with it."""
+    outcome: list[int | Exception] = []
+
+    def run() -> None:
         try:
-            for key, value in {"source": "overlay", **options}.items():
-                _call(
-                    _SYS_FSCONFIG, ctypes.c_int(context), ctypes.c_uint(_FSCONFIG_SET_STRING), key.encode(),
-                    os.fsencode(value), ctypes.c_int(0),
-                )  # fmt: skip
-            _call(
-                _SYS_FSCONFIG, ctypes.c_int(context), ctypes.c_uint(_FSCONFIG_CMD_CREATE), None, None, ctypes.c_int(0)
-            )
-            return _call(
-                _SYS_FSMOUNT, ctypes.c_int(context), ctypes.c_uint(_FSMOUNT_CLOEXEC), ctypes.c_uint(attributes)
-            )
-        finally:
-            os.close(context)
-    except OSError as error:
-        raise Internal(f"a root file system cannot be looked into: overlay {dict(options)}: {error}") from error
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - raised below, where its reader is
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, name=name)
+    thread.start()
+    thread.join()
+    result = outcome[0]
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 @contextmanager
@@ -139,22 +145,12 @@ def bare_root(pid: int) -> Iterator[int]:
     A mount can only be copied from within its namespace (open_tree(2)), and one thread can go there alone if it shares
     its root directory with no other (setns(2)). It does not come back.
     """
-    outcome: list[int | OSError] = []
-
-    def copy() -> None:
-        try:
-            outcome.append(_copy_of_root(pid))
-        except OSError as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=copy, name=f"root of {pid}")
-    thread.start()
-    thread.join()
-    copied = outcome[0]
-    if isinstance(copied, FileNotFoundError | ProcessLookupError):
-        raise Conflict("the container has just ended") from copied
-    if isinstance(copied, OSError):
-        raise Internal(f"the root file system of process {pid} cannot be looked into: {copied}") from copied
+    try:
+        copied = _in_own_thread(lambda: _copy_of_root(pid), f"root of {pid}")
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise Conflict("the container has just ended") from error
+    except OSError as error:
+        raise Internal(f"the root file system of process {pid} cannot be looked into: {error}") from error
     try:
         yield copied
     finally:

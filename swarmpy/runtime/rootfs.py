@@ -15,10 +15,10 @@ import stat
 from collections.abc import Sequence
 
 from swarmpy.runtime import plan, uapi
-from swarmpy.runtime.bundle import Overlay
 from swarmpy.runtime.failure import FailureKind, KernelError, RuntimeFailure
-from swarmpy.runtime.kernel import Kernel, kernel_release
+from swarmpy.runtime.kernel import Kernel
 from swarmpy.runtime.mount_options import MountOptions
+from swarmpy.runtime.overlay import mount_overlay
 from swarmpy.runtime.ready_mounts import ReadyMounts, take_ready
 
 __all__ = ["Builder", "open_sources"]
@@ -32,8 +32,8 @@ def open_sources(kernel: Kernel, sources: Sequence[plan.Source]) -> list[int]:
     opened: list[int] = []
     for source in sources:
         if isinstance(source, plan.OverlaySource):
-            options = _overlay_options(source.overlay, source.options)
-            opened.append(kernel.new_filesystem("overlay", "overlay", options, 0))
+            overlay = source.overlay
+            opened.append(mount_overlay(kernel, overlay.lower, (overlay.upper, overlay.work), source.options))
             continue
         try:
             opened.append(_open_tree(kernel, source))
@@ -62,23 +62,6 @@ def _open_tree(kernel: Kernel, source: plan.TreeSource) -> int:
     finally:
         os.close(own)
         os.close(theirs)
-
-
-def _overlay_options(
-    overlay: Overlay, extra: tuple[tuple[str, str | None], ...]
-) -> tuple[tuple[str, str | None], ...]:
-    """One `lowerdir+` a layer since Linux 6.5, so that neither a page's size nor a colon in a path limits them."""
-    if kernel_release() >= (6, 5):
-        lower: tuple[tuple[str, str | None], ...] = tuple(("lowerdir+", path) for path in overlay.lower)
-    else:
-        joined = ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in overlay.lower)
-        if len(joined) > 255:  # fsconfig(2) takes values of less than 256 bytes
-            raise RuntimeFailure(
-                f"mount overlay: the {len(overlay.lower)} layer paths need more than 255 bytes, "
-                "which this kernel cannot take (Linux 6.5 can)"
-            )
-        lower = (("lowerdir", joined),)
-    return (*lower, ("upperdir", overlay.upper), ("workdir", overlay.work), *extra)
 
 
 class Builder:

@@ -19,6 +19,7 @@ import pytest
 
 from tests.engine.conftest import docker_clients
 from tests.engine.host import Host, until
+from tests.image.archives import Tar, docker_archive
 
 pytestmark = [pytest.mark.root, pytest.mark.cluster]
 
@@ -346,6 +347,27 @@ def test_exporting_what_runs(host: Host, tmp_path: Path) -> None:
     assert {"f", "proc", "vol", "etc/hosts", ".dockerenv"} <= names
     assert not {name for name in names if name.startswith(("proc/", "sys/", "vol/"))}
     host.docker("rm", "-fv", "box")
+
+
+def test_an_image_of_many_layers(host: Host, tmp_path: Path) -> None:
+    """It runs, and what is looked into while it does not run is all there."""
+    host.docker("create", "--name", "box", "busybox")
+    host.docker("export", "-o", str(tmp_path / "busybox.tar"), "box")
+    host.docker("rm", "box")
+    layers = [(tmp_path / "busybox.tar").read_bytes(), Tar().file(".wh..dockerenv").bytes()]
+    layers += [Tar().file(f"layer{number}", b"").file("top", str(number).encode()).bytes() for number in range(40)]
+    (tmp_path / "many.tar").write_bytes(docker_archive(layers, tags=["many:1"]).bytes())
+    host.docker("load", "-i", str(tmp_path / "many.tar"))
+    host.docker("run", "--name", "many", "many:1", "sh", "-c", "cat /top; echo x > /new; rm /layer7")
+    assert host.out("logs", "many") == "39"
+    host.docker("cp", "many:/layer20", str(tmp_path))
+    host.docker("cp", str(tmp_path / "layer20"), "many:/layer7")
+    assert set(host.out("diff", "many").splitlines()) == {"A /new", "C /layer7"}
+    host.docker("export", "-o", str(tmp_path / "all.tar"), "many")
+    with tarfile.open(tmp_path / "all.tar") as exported:
+        assert {f"layer{number}" for number in range(40)} < set(exported.getnames())
+    host.docker("rm", "many")
+    host.docker("rmi", "many:1")
 
 
 def test_a_container_that_did_nothing_changed_nothing(host: Host) -> None:

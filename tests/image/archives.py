@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
+import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -86,3 +89,22 @@ def pieces(data: bytes, size: int = 700) -> Iterator[bytes]:
     """`data` in pieces that fit nothing."""
     for start in range(0, len(data), size):
         yield data[start : start + size]
+
+
+def docker_archive(layers: list[bytes], *, tags: list[str] | None, names: list[str] | None = None) -> Tar:
+    """The layout of `docker save` before version 25."""
+    plain = [gzip.decompress(layer) if layer[:2] == b"\x1f\x8b" else layer for layer in layers]
+    diff_ids = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in plain]
+    config = json.dumps(
+        {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    ).encode()
+    names = names or [f"{number}/layer.tar" for number in range(len(layers))]
+    archive = Tar()
+    for number, (name, layer) in enumerate(zip(names, layers, strict=True)):
+        archive.directory(f"{number}/").file(f"{number}/VERSION", b"1.0").file(f"{number}/json", b"{}").file(
+            name, layer
+        )
+    archive.file("config.json", config).file("repositories", b"{}")
+    return archive.file(
+        "manifest.json", json.dumps([{"Config": "config.json", "RepoTags": tags, "Layers": names}]).encode()
+    )

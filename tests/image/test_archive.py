@@ -19,7 +19,7 @@ import zstandard
 
 from swarmpy.errors import InvalidArgument, NotFound, NotSupported
 from swarmpy.image import Image, ImageStore
-from tests.image.archives import Tar
+from tests.image.archives import Tar, docker_archive
 from tests.image.test_store import blobs, stream, with_store
 
 pytestmark = pytest.mark.root
@@ -45,25 +45,6 @@ def members(path: Path) -> dict[str, bytes]:
         return {
             member.name: (archive.extractfile(member) or io.BytesIO()).read() for member in archive if member.isfile()
         }
-
-
-def docker_archive(layers: list[bytes], *, tags: list[str] | None, names: list[str] | None = None) -> Tar:
-    """The layout of `docker save` before version 25."""
-    plain = [gzip.decompress(layer) if layer[:2] == b"\x1f\x8b" else layer for layer in layers]
-    diff_ids = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in plain]
-    config = json.dumps(
-        {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
-    ).encode()
-    names = names or [f"{number}/layer.tar" for number in range(len(layers))]
-    archive = Tar()
-    for number, (name, layer) in enumerate(zip(names, layers, strict=True)):
-        archive.directory(f"{number}/").file(f"{number}/VERSION", b"1.0").file(f"{number}/json", b"{}").file(
-            name, layer
-        )
-    archive.file("config.json", config).file("repositories", b"{}")
-    return archive.file(
-        "manifest.json", json.dumps([{"Config": "config.json", "RepoTags": tags, "Layers": names}]).encode()
-    )
 
 
 def test_what_is_saved_loads_elsewhere_unchanged(tmp_path: Path, rootfs: Path) -> None:

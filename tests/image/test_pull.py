@@ -25,9 +25,9 @@ from cryptography.x509.oid import NameOID
 from swarmpy.errors import Forbidden, InvalidArgument, NotFound, NotSupported, Unavailable
 from swarmpy.image import Image, ImageStore, Progress, RegistryAuth, RegistryConfig
 from swarmpy.image.registry import parse_challenges
-from tests.image.archives import Tar
+from tests.image.archives import Tar, docker_archive
 from tests.image.conftest import RegistryStarter
-from tests.image.test_archive import described, docker_archive, skopeo
+from tests.image.test_archive import described, skopeo
 from tests.image.test_store import blobs, layers
 
 pytestmark = pytest.mark.root
