@@ -60,7 +60,7 @@ def shown_hostname(record: ContainerRecord) -> str:
 async def prepare_bundle(parts: Parts, record: ContainerRecord, joined: Mapping[str, str]) -> PreparedBundle:
     """Everything of a container that must be on disk before its namespaces exist."""
     image = parts.images.resolve(record.image_id)
-    root = await parts.images.prepare(image, record.id)
+    root = await parts.root_fs(image, record.id)
     return await asyncio.to_thread(_write, parts, record, root, joined)
 
 

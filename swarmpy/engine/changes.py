@@ -15,17 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from swarmpy.engine.ground import DIRECTORIES, FILES, MARK
 from swarmpy.engine.rootfs import directory_root, open_in_root
 
-__all__ = ["ADDED", "DELETED", "MARK", "MODIFIED", "changes"]
+__all__ = ["ADDED", "DELETED", "MODIFIED", "changes"]
 
 MODIFIED, ADDED, DELETED = 0, 1, 2
-MARK = ".dockerenv"
-"""An empty file by which programs know that they are in a container."""
 
 _OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
-_OWN_FILES = frozenset({f"/{MARK}", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"})
-_OWN_DIRECTORIES = frozenset({"/dev", "/etc", "/proc", "/sys"})
+_OWN_FILES = frozenset(f"/{name}" for name in (MARK, *FILES))
+_OWN_DIRECTORIES = frozenset(f"/{name}" for name in DIRECTORIES)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Change = tuple[str, int]

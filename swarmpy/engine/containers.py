@@ -233,7 +233,7 @@ class Containers:
 
     async def written_bytes(self, record: ContainerRecord) -> int:
         """What the container wrote into its root file system."""
-        root = await self._parts.images.prepare(self._parts.images.resolve(record.image_id), record.id)
+        root = await self._parts.root_fs(self._parts.images.resolve(record.image_id), record.id)
         return await asyncio.to_thread(tree_size, Path(root.upper))
 
     # -- operations on one --------------------------------------------------------------------------------------------

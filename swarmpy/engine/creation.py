@@ -5,13 +5,11 @@ Source  Docker Engine API, `POST /containers/create`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from swarmpy.engine.bundles import shown_hostname
-from swarmpy.engine.changes import MARK
 from swarmpy.engine.checks import check_container
 from swarmpy.engine.config import ContainerConfig, EndpointConfig, HostConfig, LogConfig, NetworkingConfig
 from swarmpy.engine.endpoints import wanted_ports
@@ -146,7 +144,6 @@ class Creator:
     ) -> tuple[VolumeMount, ...]:
         """Make the volumes the container needs; an empty one gets what the image has at its place."""
         wanted = wanted_mounts(record.config, record.host, inherited)
-        root = await self._parts.images.prepare(image, record.id)
-        await asyncio.to_thread((Path(root.upper) / MARK).touch, 0o755)
+        root = await self._parts.root_fs(image, record.id)
         layers = [Path(path) for path in root.lower]
         return await self._new_volumes.make(record.id, wanted, layers)

@@ -22,6 +22,7 @@ from swarmpy.engine.events import EventBus
 from swarmpy.engine.execs import Execs
 from swarmpy.engine.facts import available_capabilities
 from swarmpy.engine.filters import Filters
+from swarmpy.engine.ground import lay_ground
 from swarmpy.engine.parts import EngineConfig, Parts
 from swarmpy.engine.record import RecordStore, replace_file
 from swarmpy.engine.runtime_errors import translated
@@ -104,6 +105,7 @@ class Engine:
         volumes = Volumes(root / "volumes", self.now)
         await asyncio.to_thread(volumes.load)
         self.id = await asyncio.to_thread(_engine_id, root / "engine-id")
+        await asyncio.to_thread(lay_ground, root / "ground")
         self._parts = Parts(
             config=self.config,
             runtime=self._runtime,
@@ -116,6 +118,7 @@ class Engine:
             clock=self.now,
             capabilities=await asyncio.to_thread(available_capabilities),
             cpus=os.cpu_count() or 1,
+            ground=root / "ground",
         )
         self._containers = Containers(self._parts, self._rng)
         self._execs = Execs(self._parts, self._containers)

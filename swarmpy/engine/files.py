@@ -107,7 +107,7 @@ async def changed_paths(parts: Parts, container: LiveContainer) -> list[dict[str
 
 
 async def _root_fs(parts: Parts, container: LiveContainer) -> RootFS:
-    return await parts.images.prepare(parts.images.resolve(container.record.image_id), container.record.id)
+    return await parts.root_fs(parts.images.resolve(container.record.image_id), container.record.id)
 
 
 def _mount_of(container: LiveContainer, path: str) -> tuple[str, str]:

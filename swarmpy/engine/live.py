@@ -66,6 +66,7 @@ class LiveContainer:
         self._backoff_ns = 0
         self._backing_off = False
         self._saving = asyncio.Lock()
+        self._on_disk: tuple[object, ...] = ()      # what was observed, as last saved in this life of the daemon
         self._waiting = Waiters()
         self.removed = False
 
@@ -97,7 +98,7 @@ class LiveContainer:
         """Change the record and persist what was observed. `Internal` when the disk does not take it."""
         self.record = replace(self.record, **changes)
         if not self.removed:
-            await self._write(lambda: self._parts.records.save_state(self.record))
+            await self._write(lambda: self._save_state(self.record))
 
     async def save_asked(self, *, name: str | None = None, host: HostConfig | None = None) -> None:
         """Change what was asked (rename, update) and persist it."""
@@ -107,6 +108,13 @@ class LiveContainer:
 
         await self._write(lambda: self._parts.records.save_config(changed()))
         self.record = changed()
+
+    def _save_state(self, record: ContainerRecord) -> None:
+        """Nothing is written that is on disk already. In a thread, within `_write`."""
+        observed = (record.state, record.endpoints, record.ports)
+        if observed != self._on_disk:
+            self._parts.records.save_state(record)
+            self._on_disk = observed
 
     async def _write(self, write: Callable[[], None]) -> None:
         """One write after the other, so that the last is the newest; one that has begun is finished."""
@@ -252,7 +260,7 @@ class LiveContainer:
     async def _write_or_log(self, record: ContainerRecord) -> None:
         """An end is an end, also when the disk is full: then the next daemon learns of it from the runtime."""
         try:
-            await self._write(lambda: self._parts.records.save_state(record))
+            await self._write(lambda: self._save_state(record))
         except Internal as error:
             log.error("%s", error)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from swarmpy.engine.events import EventBus
 from swarmpy.engine.record import RecordStore
 from swarmpy.engine.volumes import Volumes
 from swarmpy.engine.watch import DirectoryWatcher
-from swarmpy.image import ImageStore
+from swarmpy.image import Image, ImageStore, RootFS
 from swarmpy.network import HostNetwork
 from swarmpy.runtime import Runtime
 
@@ -19,7 +19,7 @@ __all__ = ["EngineConfig", "Parts"]
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Settings of one daemon. `data_root` is its own: `containers/` and `volumes/` lie there."""
+    """Settings of one daemon. `data_root` is its own: `containers/`, `volumes/` and `ground/` lie there."""
 
     data_root: Path
     name: str
@@ -43,3 +43,10 @@ class Parts:
     clock: Callable[[], int]
     capabilities: tuple[str, ...]
     cpus: int
+    ground: Path
+    """See `lay_ground`."""
+
+    async def root_fs(self, image: Image, container_id: str) -> RootFS:
+        """The container's layers, made if it has none yet. Raises as `ImageStore.prepare` does."""
+        root = await self.images.prepare(image, container_id)
+        return replace(root, lower=(*root.lower, self.ground))

@@ -1,8 +1,11 @@
 """Containers on disk: what was asked, and what was last observed.
 
-Owns    `<data>/containers/<id>/`: `config.json` (identity and what the user asked), `state.json` (what was observed). A
-        file is replaced whole (write, fsync, rename, fsync of the directory), so a crash leaves the old or the new one.
-        A directory without a readable `config.json` is a creation that never finished; it is removed at load.
+Owns    `<data>/containers/<id>/`: `config.json` (identity and what the user asked) and `state.jsonl` (what was
+        observed: a line each time, of which the last whole one counts). The first is replaced whole (write, fsync,
+        rename, fsync of the directory), so a crash leaves the old or the new one. The second changes several times in a
+        short life, and to make a file anew each time costs a file system far more than a line and its fdatasync.
+        A directory without `config.json` is a creation that never finished, and removed at load; one without
+        `state.jsonl` is of a container that has only been created.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from swarmpy.engine.state import ContainerState, Health, HealthResult, Status
 from swarmpy.errors import SwarmpyError
 
 __all__ = ["ContainerRecord", "Endpoint", "Loaded", "RecordStore", "VolumeMount", "replace_file"]
+
+_STATES = "state.jsonl"
+_STATES_LIMIT = 64 << 10        # bytes; then it begins anew
 
 
 @dataclass(frozen=True)
@@ -103,10 +109,9 @@ class RecordStore:
         return self.root / container_id
 
     def create(self, record: ContainerRecord) -> None:
-        """Make the directory and both files; afterwards the container survives a crash."""
+        """Make the directory of a container that has only been created; afterwards it survives a crash."""
         directory = self.directory(record.id)
         directory.mkdir(mode=0o710, parents=True)
-        self.save_state(record)
         self.save_config(record)
         _sync_directory(self.root)
 
@@ -126,7 +131,16 @@ class RecordStore:
             "state": state, "endpoints": [dataclasses.asdict(item) for item in record.endpoints],
             "ports": [list(item) for item in record.ports],
         }
-        replace_file(self.directory(record.id) / "state.json", json.dumps(observed).encode())
+        path = self.directory(record.id) / _STATES
+        line = f"\n{json.dumps(observed)}\n".encode()     # apart from a line before it that did not get on disk whole
+        try:
+            grown = path.stat().st_size + len(line)
+        except FileNotFoundError:
+            grown = 0
+        if 0 < grown <= _STATES_LIMIT:
+            _write_synced(path, line, os.O_APPEND)
+        else:
+            replace_file(path, line)
 
     def remove(self, container_id: str) -> None:
         """Nothing of the container is left in the store. `config.json` goes first, so a crash cannot bring it back."""
@@ -152,16 +166,20 @@ class RecordStore:
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Put `data` at `path` so that a crash leaves either the old file or the new one, whole."""
     temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    _write_synced(temporary, data, os.O_CREAT | os.O_TRUNC, mode)
+    temporary.replace(path)
+    _sync_directory(path.parent)
+
+
+def _write_synced(path: Path, data: bytes, flags: int, mode: int = 0o600) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, mode)
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
+        os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
-    temporary.replace(path)
-    _sync_directory(path.parent)
 
 
 def _sync_directory(path: Path) -> None:
@@ -180,7 +198,22 @@ def _load(directory: Path) -> ContainerRecord:
         host=read(HostConfig, asked["host"]), networking=read(NetworkingConfig, asked["networking"]),
         mounts=tuple(VolumeMount(**mount) for mount in asked["mounts"]),
     )
-    observed: dict[str, Any] = json.loads((directory / "state.json").read_bytes())
+    states = directory / _STATES
+    return _with_observed(record, _last(states.read_bytes())) if states.exists() else record
+
+
+def _last(lines: bytes) -> dict[str, Any]:
+    """The last line that got on disk whole. Raises ValueError when there is none."""
+    for line in reversed(lines.splitlines()):
+        try:
+            observed: dict[str, Any] = json.loads(line)
+        except ValueError:
+            continue        # empty, or cut off when the power or the space ended: nobody was told of that state
+        return observed
+    raise ValueError(f"{_STATES} has no whole line")
+
+
+def _with_observed(record: ContainerRecord, observed: dict[str, Any]) -> ContainerRecord:
     state = observed["state"]
     health = state.pop("health")
     if health is not None:

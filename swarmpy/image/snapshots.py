@@ -1,13 +1,14 @@
 """Snapshots: the writable top that a container has on the layers of its image.
 
-Owns    `snapshots/<key>/` with `upper`, `work` and `snapshot.json`. Nothing is mounted here: the runtime mounts the
-        overlay inside the container's own mount namespace.
+Owns    `snapshots/<key>/` with `upper` and `work`. The extended attribute `trusted.swarmpy.top` of the directory names
+        the chain id of the layers below it, and is set last: what lacks it is a snapshot that was never finished.
+        Nothing is mounted here: the runtime mounts the overlay inside the container's own mount namespace.
 Law     A snapshot keeps its layers: as long as it exists none of them is deleted, whatever becomes of the image.
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import re
 import stat
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from swarmpy.errors import Conflict, Internal, InvalidArgument
 from swarmpy.image.digest import Digest, parse_digest
-from swarmpy.image.durable import Trash, replace_file
+from swarmpy.image.durable import Trash, sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["OverlaySnapshotter", "RootFS", "Snapshotter"]
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-LOWER_LIMIT = 500
-"""Lower layers that the kernel stacks in one overlay (OVL_MAX_STACK in fs/overlayfs/params.h)."""
+_TOP = "trusted.swarmpy.top"
+LOWER_LIMIT = 499
+"""The kernel stacks 500 lower layers in one overlay (OVL_MAX_STACK in fs/overlayfs/params.h); one may lie beneath."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,8 @@ class OverlaySnapshotter:
         place.mkdir(mode=0o700)
         rootfs.work.mkdir(mode=0o700)
         _like(rootfs.upper, lower[0])
-        replace_file(place / "snapshot.json", json.dumps({"key": key, "top": top}).encode())
+        os.setxattr(place, _TOP, (top or "").encode())
+        sync_directory(place)
         self._tops[key] = top
         return rootfs
 
@@ -94,15 +97,17 @@ class OverlaySnapshotter:
 
     def _recover(self) -> None:
         for entry in os.scandir(self._root):
-            record = self._root / entry.name / "snapshot.json"
-            if not record.exists():
+            try:
+                top = os.getxattr(entry.path, _TOP).decode()
+            except OSError as error:
+                if error.errno != errno.ENODATA:
+                    raise
                 self._trash.throw(entry.path)
                 continue
             try:
-                top = json.loads(record.read_bytes())["top"]
-                self._tops[entry.name] = parse_digest(top) if top is not None else None
-            except (ValueError, KeyError, InvalidArgument) as error:
-                raise Internal(f"snapshot record {record} is damaged: {error}; remove its container") from error
+                self._tops[entry.name] = parse_digest(top) if top else None
+            except InvalidArgument as error:
+                raise Internal(f"{_TOP} of snapshot {entry.path} is damaged: {error}; remove its container") from error
 
 
 def _like(path: Path, model: Path) -> None:
