@@ -2,31 +2,44 @@
 
 Owns    where the daemon is (`--host`, DOCKER_HOST), one request at a time, and what an error answer says.
 Source  Docker Engine API; DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH as the docker client reads them.
-Only the standard library: a heavier HTTP library would be most of a command's start-up time.
+Imports little, and `ssl` only for a daemon that is asked over TLS: a command's start-up is most of its time.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
-import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlencode, urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, urlencode, urlsplit
 
+from httptools import HttpParserError
+
+from swarmpy.cli.exchange import Answer, Body, send
 from swarmpy.cli.failures import ApiError, Unreachable
-from swarmpy.cli.terminal import Hijacked
 
-__all__ = ["API_VERSION", "Client", "default_host"]
+if TYPE_CHECKING:
+    import io
+    import ssl
+
+__all__ = ["API_VERSION", "Client", "Hijacked", "default_host"]
 
 API_VERSION = "v1.50"
 DEFAULT_HOST = "unix:///run/swarmpy.sock"
 
+SENT_AS_TYPED = "/%?=&:@+,;~!$'()*#[]{}|^`\\\"<>"  # all that RFC 9112 lets stand in a line; what it does not is escaped
+
 Query = Mapping[str, object]
+
+
+class Hijacked(NamedTuple):
+    """A connection that carries a process's streams. `early` came with the head of the answer."""
+
+    connection: socket.socket
+    early: bytes
 
 
 def default_host() -> str:
@@ -52,43 +65,27 @@ class Client:
         return self._json("DELETE", path, query)
 
     def head(self, path: str, query: Query | None = None) -> dict[str, str]:
-        """The headers of the answer."""
-        connection = self._connect()
-        try:
-            return dict(self._request(connection, "HEAD", path, query, None, {}).getheaders())
-        finally:
-            connection.close()
+        """The headers of the answer; their names in lower case."""
+        with self._connect() as connection:
+            return self._request(connection, "HEAD", path, query, None, {}).headers
 
     @contextmanager
     def stream(
-        self,
-        method: str,
-        path: str,
-        query: Query | None = None,
-        body: IO[bytes] | Iterator[bytes] | None = None,
-        auth: str = "",
-    ) -> Iterator[http.client.HTTPResponse]:
-        """The answer as it comes; `body` is sent as a tar stream."""
-        connection = self._connect()
-        try:
-            headers = {"Content-Type": "application/x-tar"} if body is not None else {}
-            if auth:
-                headers["X-Registry-Auth"] = auth
-            yield self._request(connection, method, path, query, body, headers)
-        finally:
-            connection.close()
+        self, method: str, path: str, query: Query | None = None, body: Body | None = None, auth: str = ""
+    ) -> Iterator[io.BufferedReader]:
+        """The body of the answer as it comes; `body` is sent as a tar stream."""
+        headers = {"Content-Type": "application/x-tar"} if body is not None else {}
+        if auth:
+            headers["X-Registry-Auth"] = auth
+        with self._connect() as connection:
+            yield self._request(connection, method, path, query, body, headers).body
 
     def messages(
-        self,
-        method: str,
-        path: str,
-        query: Query | None = None,
-        body: IO[bytes] | Iterator[bytes] | None = None,
-        auth: str = "",
+        self, method: str, path: str, query: Query | None = None, body: Body | None = None, auth: str = ""
     ) -> Iterator[dict[str, Any]]:
         """The JSON objects of a stream, one per line."""
-        with self.stream(method, path, query, body, auth) as response:
-            for line in response:
+        with self.stream(method, path, query, body, auth) as lines:
+            for line in lines:
                 if line.strip():
                     yield json.loads(line)
 
@@ -97,18 +94,14 @@ class Client:
         connection = self._connect()
         headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
         data = json.dumps(body).encode() if body is not None else b""
-        response = self._request(connection, "POST", path, query, data, headers)
-        if response.status != 101:
-            raise ApiError(response.status, "the daemon did not open a stream")
-        taken = connection.sock
-        connection.sock = None  # the socket is the caller's now; http.client must not close it
-        taken.setblocking(False)  # a quick process has written by now, and its output may have come with the head
         try:
-            early = response.fp.peek()
-        except ssl.SSLWantReadError:  # TLS says in this way that nothing has come
-            early = b""
-        taken.setblocking(True)
-        return Hijacked(taken, early)
+            answer = self._request(connection, "POST", path, query, data, headers)
+            if answer.status != 101:
+                raise ApiError(answer.status, "the daemon did not open a stream")
+        except BaseException:
+            connection.close()
+            raise
+        return Hijacked(connection, answer.early)
 
     def _json(self, method: str, path: str, query: Query | None, body: object = None, auth: str = "") -> Any:
         headers = {}
@@ -118,56 +111,62 @@ class Client:
             data = json.dumps(body).encode()
         if auth:
             headers["X-Registry-Auth"] = auth
-        connection = self._connect()
-        try:
-            text = self._request(connection, method, path, query, data, headers).read()
-        finally:
-            connection.close()
+        with self._connect() as connection:
+            text = self._request(connection, method, path, query, data, headers).body.read()
         return json.loads(text) if text.strip() else None
 
     def _request(
         self,
-        connection: http.client.HTTPConnection,
+        connection: socket.socket,
         method: str,
         path: str,
         query: Query | None,
-        body: bytes | IO[bytes] | Iterator[bytes] | None,
-        headers: dict[str, str],
-    ) -> http.client.HTTPResponse:
+        body: Body | None,
+        headers: Mapping[str, str],
+    ) -> Answer:
         given = {name: value for name, value in (query or {}).items() if value is not None}
-        target = f"/{API_VERSION}{path}" + (f"?{urlencode(given)}" if given else "")
+        target = f"/{API_VERSION}{quote(path, SENT_AS_TYPED)}" + (f"?{urlencode(given)}" if given else "")
         try:
-            connection.request(method, target, body=body, headers=headers)
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(
-                f"Cannot connect to the swarmpy daemon at {self.host}. Is swarmpyd running? ({error})"
-            ) from error
-        if response.status >= 400:
-            raise ApiError(response.status, message_of(response.read(), response.reason))
-        return response
+            send(connection, method, target, headers, body)
+            answer = Answer(connection)
+        except (OSError, HttpParserError) as error:
+            raise self._silent(error) from error
+        if answer.status >= 400:
+            raise ApiError(answer.status, message_of(b"" if method == "HEAD" else answer.body.read(), answer.reason))
+        return answer
 
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._address.scheme == "unix":
-            return UnixConnection(self._address.path)
-        host, port = self._address.hostname or "localhost", self._address.port
-        if self._address.scheme == "https" or os.environ.get("DOCKER_TLS_VERIFY"):
-            return http.client.HTTPSConnection(host, port or 2376, context=client_certificates())
-        return http.client.HTTPConnection(host, port or 2375)
+    def _connect(self) -> socket.socket:
+        """A connection of its own for one request."""
+        try:
+            if self._address.scheme == "unix":
+                return connected(self._address.path)
+            tls = self._address.scheme == "https" or bool(os.environ.get("DOCKER_TLS_VERIFY"))
+            host, port = self._address.hostname or "localhost", self._address.port or (2376 if tls else 2375)
+            connection = socket.create_connection((host, port))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return client_certificates().wrap_socket(connection, server_hostname=host) if tls else connection
+        except OSError as error:
+            raise self._silent(error) from error
+
+    def _silent(self, error: Exception) -> Unreachable:
+        return Unreachable(f"Cannot connect to the swarmpy daemon at {self.host}. Is swarmpyd running? ({error})")
 
 
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(self._path)
+def connected(path: str) -> socket.socket:
+    """A connection to a unix socket. Raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 def client_certificates() -> ssl.SSLContext:
     """ca.pem, cert.pem and key.pem of DOCKER_CERT_PATH."""
+    import ssl
+
     folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
     context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")

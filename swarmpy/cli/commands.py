@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,8 +59,10 @@ def run_verb(app: typer.Typer, name: str, path: str, words: list[str]) -> int:
     if found is None or found.callback is None:
         raise Usage(f"unknown command: {path}", 1)
     alone = noun()
-    alone.command(name=name, cls=found.cls)(with_flags(found.callback))
+    alone.command(name=name, cls=found.cls)(with_flags(found.callback, words))
     command = typer.main.get_command(alone)
+    gc.freeze()
+    gc.enable()  # a command may follow a log for days
     try:
         with command.make_context(path, words) as context:
             command.invoke(context)

@@ -29,7 +29,7 @@ __all__ = ["copy_in", "copy_out", "place"]
 
 NOT_FOUND = 404
 GO_DIRECTORY, GO_SYMLINK = 1 << 31, 1 << 27  # the bits of Go's os.FileMode that the API describes a path with
-STAT_HEADER = "X-Docker-Container-Path-Stat"
+STAT_HEADER = "x-docker-container-path-stat"
 
 
 Described = dict[str, Any]

@@ -36,6 +36,17 @@ class Flag(NamedTuple):
         return self.name.replace("-", "_")
 
     @property
+    def options(self) -> set[str]:
+        """The ways to type it."""
+        names = {f"--{self.name}", f"-{self.short}"} if self.short else {f"--{self.name}"}
+        return names | {f"--no-{self.name}"} if self.can_be_taken_back else names
+
+    @property
+    def default(self) -> list[str] | None:
+        """What the command gets when it was not typed."""
+        return [] if self.type == list[str] else None
+
+    @property
     def is_switch(self) -> bool:
         return self.type is bool and not self.name.startswith("no-")
 
@@ -63,27 +74,55 @@ def takes(flags: tuple[Flag, ...], *, take_back: bool = False) -> Callable[[Func
     return decorate
 
 
-def with_flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with a parameter for each flag that it `takes`, as typer reads them from a signature."""
+def with_flags(function: Callable[..., Any], words: list[str]) -> Callable[..., Any]:
+    """The command with a parameter for each flag that it `takes` and that `words` name, as typer reads them.
+
+    All of them when a word may be an option that nobody knows, and for help: then the others are spoken of as well.
+    """
     flags: list[Flag] = getattr(function, "flags", [])
     if not flags:
         return function
     signature = inspect.signature(function, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    typed = _typed_options(words)
+    unsaid: dict[str, Any] = {}
+    if typed <= set().union(*map(_own_options, own), *(flag.options for flag in flags)):
+        unsaid = {flag.parameter: flag.default for flag in flags if not flag.options & typed}
+        flags = [flag for flag in flags if flag.options & typed]
     parameters = [*own, *map(_parameter, flags)]
-    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return function
+
+    def command(*args: Any, **given: Any) -> Any:
+        return function(*args, **unsaid, **given)
+
+    command.__doc__ = function.__doc__
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _typed_options(words: list[str]) -> set[str]:
+    """Whatever may be an option among the words: `--memory=1g` is `--memory`, `-it` is `-i` and `-t`."""
+    found = set()
+    for word in words:
+        if word.startswith("--"):
+            found.add(word.partition("=")[0])
+        elif word.startswith("-"):
+            found |= {f"-{letter}" for letter in word[1:]}
+    return found - {"--"}
+
+
+def _own_options(parameter: inspect.Parameter) -> set[str]:
+    """The ways to type an option that the command declares itself."""
+    declared = (getattr(item, "param_decls", None) or () for item in getattr(parameter.annotation, "__metadata__", ()))
+    return {name for names in declared for text in names for name in text.split("/")}
 
 
 def _parameter(flag: Flag) -> inspect.Parameter:
     names = f"--{flag.name}/--no-{flag.name}" if flag.can_be_taken_back else f"--{flag.name}"
     option = typer.Option(*([f"-{flag.short}"] if flag.short else []), names, help=flag.help, show_default=False)
-    many = flag.type == list[str]
-    default: list[str] | None = [] if many else None
-    kind = flag.type if many else flag.type | None
+    kind = flag.type if flag.default is not None else flag.type | None
     return inspect.Parameter(
-        flag.parameter, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+        flag.parameter, inspect.Parameter.KEYWORD_ONLY, default=flag.default, annotation=Annotated[kind, option]
     )
 
 

@@ -17,7 +17,7 @@ from swarmpy.cli.output import short_id
 from swarmpy.cli.tasks import Names
 
 if TYPE_CHECKING:
-    from http.client import HTTPResponse
+    import io
 
     from swarmpy.cli.client import Client
 
@@ -26,7 +26,7 @@ __all__ = ["Shown", "frames", "print_logs", "print_service_logs", "since_text"]
 HEADER = 8
 
 
-def frames(response: HTTPResponse) -> Iterator[tuple[int, bytes]]:
+def frames(response: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     """(1 for stdout or 2 for stderr, data), until the stream ends."""
     while len(header := response.read(HEADER)) == HEADER:
         yield header[0], response.read(int.from_bytes(header[4:], "big"))

@@ -5,7 +5,6 @@ Source  ~/.docker/config.json (`auths`, DOCKER_CONFIG); Docker Engine API: X-Reg
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from pathlib import Path
@@ -23,6 +22,8 @@ def auth_for(image: str) -> str:
         configuration = json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
         return ""
+    import base64  # not for who has not logged in
+
     for address, entry in configuration.get("auths", {}).items():
         if address.removeprefix("https://").split("/", 1)[0].removeprefix("index.") == registry and "auth" in entry:
             user, _, password = base64.b64decode(entry["auth"]).decode().partition(":")

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swarmpy.cli.failures import ApiError, Unreachable, WrongFlag
 from swarmpy.cli.output import print_warning
-from swarmpy.cli.terminal import Hijacked, forwarded_signals, join_streams, raw_terminal, window_size
+from swarmpy.cli.terminal import forwarded_signals, join_streams, raw_terminal, window_size
 from swarmpy.detach_keys import parse_detach_keys
 from swarmpy.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from http.client import HTTPResponse
+    import io
 
-    from swarmpy.cli.client import Client
+    from swarmpy.cli.client import Client, Hijacked
 
 __all__ = ["Joined", "attach_joined", "check_terminal", "escape_keys", "exec_joined", "exit_code_of", "start_joined"]
 
@@ -125,12 +125,12 @@ def attached(daemon: Client, id_: str, joined: Joined) -> Iterator[Hijacked]:
         yield stream
 
 
-def waiting(daemon: Client, id_: str, condition: str) -> AbstractContextManager[HTTPResponse]:
+def waiting(daemon: Client, id_: str, condition: str) -> AbstractContextManager[io.BufferedReader]:
     """The answer whose body comes when the container has ended; it is registered by then."""
     return daemon.stream("POST", f"/containers/{id_}/wait", {"condition": condition})
 
 
-def carry(daemon: Client, id_: str, stream: Hijacked, ended: HTTPResponse, joined: Joined) -> int:
+def carry(daemon: Client, id_: str, stream: Hijacked, ended: io.BufferedReader, joined: Joined) -> int:
     """Until a container that runs has ended or the user detaches; returns its exit code."""
     path = f"/containers/{id_}"
     with ExitStack() as stack:
@@ -142,9 +142,13 @@ def carry(daemon: Client, id_: str, stream: Hijacked, ended: HTTPResponse, joine
     if detached:
         print_warning("read escape sequence")
         return 0
-    body = ended.read()
+    gone = Unreachable(f"the daemon at {daemon.host} went away; the container goes on")
+    try:
+        body = ended.read()
+    except Unreachable as error:
+        raise gone from error
     if not body:
-        raise Unreachable(f"the daemon at {daemon.host} went away; the container goes on")
+        raise gone
     return int(json.loads(body)["StatusCode"])
 
 

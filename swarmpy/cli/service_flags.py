@@ -8,8 +8,7 @@ Source  docker service create, docker service update; Docker Engine API: Service
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from swarmpy.cli import values
 from swarmpy.cli.environment_flags import env_files, environment, variable
@@ -160,8 +159,7 @@ SHARED: tuple[Flag, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class ListFlag:
+class ListFlag(NamedTuple):
     """A list: `--name` for create, `--name-add` and `--name-rm` for update."""
 
     name: str

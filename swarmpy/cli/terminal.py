@@ -15,25 +15,21 @@ import termios
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from swarmpy.cli.failures import ApiError
 from swarmpy.detach_keys import DetachKeys
 
-__all__ = ["Hijacked", "forwarded_signals", "join_streams", "raw_terminal", "window_size"]
+if TYPE_CHECKING:
+    from swarmpy.cli.client import Hijacked
+
+__all__ = ["forwarded_signals", "join_streams", "raw_terminal", "window_size"]
 
 CHUNK = 65536
 HEADER = 8
 CONFLICT = 409
 FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 Resize = Callable[[int, int], None]
-
-
-class Hijacked(NamedTuple):
-    """A connection that carries a process's streams. `early` came with the head of the answer."""
-
-    connection: socket.socket
-    early: bytes
 
 
 def window_size() -> tuple[int, int]:

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from swarmpy.errors import Conflict, Internal, InvalidArgument, NotFound, SwarmpyError, Unavailable
 from swarmpy.lab.cgroups import remove_cgroups, thaw
-from swarmpy.lab.engine_api import EngineAPI
 from swarmpy.lab.host import Host, end_process, find_hosts, poll_until
 from swarmpy.lab.plan import (
     CGROUP_PARENT,
@@ -36,6 +35,7 @@ from swarmpy.lab.plan import (
 )
 
 if TYPE_CHECKING:
+    from swarmpy.lab.engine_api import EngineAPI
     from swarmpy.lab.wire import Wire
 
 __all__ = ["HostStatus", "Lab", "down_all", "labs"]
@@ -165,6 +165,8 @@ class Lab:
         return Host(self.plan.name, self.plan.host(name).name, self.plan.run_dir / name)
 
     def api(self, name: str) -> EngineAPI:
+        from swarmpy.lab.engine_api import EngineAPI  # and with it http.client, which a list of labs does without
+
         return EngineAPI(self.api_socket(name))
 
     def api_socket(self, name: str) -> Path:

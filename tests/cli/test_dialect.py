@@ -10,7 +10,7 @@ import typer
 from swarmpy.cli.commands import noun, run_verb, verb
 from swarmpy.cli.dialect import DockerCommand, RunsCommand, RunsCommandInHost
 from swarmpy.cli.failures import Usage
-from swarmpy.cli.flags import Flag, sets, takes
+from swarmpy.cli.flags import Flag, sets, takes, with_flags
 
 FLAGS = (
     Flag("env", list[str], "Environment", sets("Env"), "e"),
@@ -49,6 +49,22 @@ def test_nothing_given_is_nothing() -> None:
 @pytest.mark.parametrize("line", ["-n5 web", "-n=5 web", "-n 5 web", "--time=5 web", "--time 5 web", "-dn5 a", "a -n5"])
 def test_ways_to_write_a_value(line: str) -> None:
     assert read(line)["time"] == 5
+
+
+def test_only_flags_that_are_typed_are_made_unless_one_is_unknown() -> None:
+    @takes(FLAGS, take_back=True)
+    def x(*, detach: Annotated[bool, typer.Option("--detach", "-d")] = False, **given: Any) -> dict[str, Any]:
+        return given
+
+    def made(line: str) -> set[str]:
+        return set(with_flags(x, line.split()).__annotations__)
+
+    everything = {"detach", *(flag.parameter for flag in FLAGS)}
+    assert made("web") == {"detach"}
+    assert made("--memory=1g -d web") == {"detach", "memory"}
+    assert made("-de A=1 web") == {"detach", "env"}
+    assert made("--odd web") == made("-z web") == made("--help") == everything
+    assert with_flags(x, ["web"])() == {flag.parameter: flag.default for flag in FLAGS}
 
 
 def test_values_are_not_looked_at() -> None:

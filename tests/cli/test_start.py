@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import subprocess
 import sys
@@ -56,10 +55,10 @@ def test_every_noun_has_help() -> None:
 def modules_of(*arguments: str) -> set[str]:
     """What the command has imported when it ends."""
     code = (
-        f"import sys, json; sys.argv = {['swarmpy', *arguments]!r}\n"
-        "from swarmpy.cli.main import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "print(json.dumps(sorted(sys.modules)))\n"
+        f"import sys; sys.argv = {['swarmpy', *arguments]!r}\n"
+        "from swarmpy.cli.main import outcome\n"
+        "outcome(sys.argv[1:])\n"
+        "print(*sys.modules)\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code],
@@ -68,7 +67,7 @@ def modules_of(*arguments: str) -> set[str]:
         capture_output=True,
         check=True,
     )
-    return set(json.loads(result.stdout.splitlines()[-1]))
+    return set(result.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize("arguments", [("service", "ls"), ("ps",), ("lab", "ls"), ("lab", "--help"), ("--help",)])
@@ -77,8 +76,21 @@ def test_a_command_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert not modules_of(*arguments) & HEAVY
 
 
+HTTP = {"http.client", "email", "ssl"}      # a third of a command's time, and httptools does for one without TLS
+OF_TYPER = {"subprocess", "shutil", "inspect"}
+
+
+@pytest.mark.parametrize("typed", ["service ls", "service ls --help", "ps", "version", "run busybox", "lab ls"])
+def test_what_makes_commands_slow_stays_away(typed: str) -> None:
+    assert not modules_of(*typed.split()) & (HTTP | {"base64", "secrets", "tempfile", "logging", "concurrent.futures"})
+
+
+def test_the_overview_starts_like_the_interpreter() -> None:
+    assert not modules_of("--help") & (HTTP | OF_TYPER | {"json", "socket"})
+
+
 def test_help_needs_no_http() -> None:
-    assert "http.client" not in modules_of("run", "--help")
+    assert not modules_of("run", "--help") & {"httptools", "swarmpy.cli.client"}
     assert not [name for name in modules_of("--help") if name == "typer" or name.startswith("swarmpy.cli.container")]
 
 
@@ -97,6 +109,21 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
             shown = capsys.readouterr().out
             assert shown.startswith(f"Usage: swarmpy {noun} {name} [OPTIONS]"), shown
             assert about.split()[0] in shown
+
+
+def test_what_is_printed_last_arrives() -> None:
+    """The interpreter is not taken apart at the end, which would have flushed it."""
+    done = swarmpy("run", "--help")
+    assert (done.returncode, "--workdir" in done.stdout, done.stderr) == (0, True, "")
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "swarmpy.cli.main", "--help"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (main.CLOSED_PIPE, b"")
 
 
 @pytest.mark.parametrize(
