@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
@@ -127,7 +127,8 @@ class Client:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"/{API_VERSION}{quote(path, SENT_AS_TYPED)}" + (f"?{urlencode(given)}" if given else "")
         try:
-            send(connection, method, target, headers, body)
+            with suppress(BrokenPipeError, ConnectionResetError):   # it may refuse before it has heard everything
+                send(connection, method, target, headers, body)
             answer = Answer(connection)
         except (OSError, HttpParserError) as error:
             raise self._silent(error) from error
@@ -144,7 +145,11 @@ class Client:
             host, port = self._address.hostname or "localhost", self._address.port or (2376 if tls else 2375)
             connection = socket.create_connection((host, port))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return client_certificates().wrap_socket(connection, server_hostname=host) if tls else connection
+            if not tls:
+                return connection
+            from swarmpy.cli.tls import connect_tls  # and with it ssl
+
+            return connect_tls(connection, client_certificates(), host)
         except OSError as error:
             raise self._silent(error) from error
 

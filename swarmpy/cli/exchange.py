@@ -20,7 +20,7 @@ from swarmpy.cli.failures import Unreachable
 
 __all__ = ["Answer", "Body", "send"]
 
-CHUNK = 65536  # more than a record of TLS has: nothing stays behind in the TLS layer, where select(2) does not see it
+CHUNK = 65536
 SWITCHING = 101
 
 Body = bytes | IO[bytes] | Iterator[bytes]
