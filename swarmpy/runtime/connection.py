@@ -16,9 +16,20 @@ __all__ = ["Control", "Streams", "ended", "lost", "open_connection", "read_frame
 Reply = dict[str, object]
 
 
+class _Protocol(asyncio.StreamReaderProtocol):
+    """A shim that goes with our input unread resets the connection (unix(7)). What it had said before is still read."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(None)
+
+
 async def open_connection(sock: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     sock.setblocking(False)
-    return await asyncio.open_unix_connection(sock=sock)
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    protocol = _Protocol(reader)
+    transport, _ = await loop.create_unix_connection(lambda: protocol, sock=sock)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 async def read_frame(reader: asyncio.StreamReader) -> tuple[Kind, bytes] | None:
@@ -112,11 +123,17 @@ class Control:
 
 
 class Streams:
-    """A process' standard streams, live. What is not read makes the process wait, within limits (stdio.py)."""
+    """A process' standard streams, live. What is not read makes the process wait, within limits (stdio.py).
+
+    Input goes through a descriptor of its own: asyncio closes a connection that it cannot write to, and with it what
+    has not been read, such as the last words of a process that did not wait for all its input.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._input: socket.socket = writer.get_extra_info("socket").dup()
+        self._input.setblocking(False)
 
     async def read(self) -> tuple[str, bytes] | None:
         """("stdout" or "stderr", data); None when no more will come. A terminal's output is all stdout."""
@@ -137,19 +154,23 @@ class Streams:
     async def write(self, data: bytes) -> None:
         """To standard input; waits while the process does not take it. Nothing happens when it is closed."""
         for start in range(0, len(data), 65536):
-            self._writer.write(frame(Kind.STDIN, data[start : start + 65536]))
-            try:
-                await self._writer.drain()
-            except ConnectionError:
-                return
+            await self._send(frame(Kind.STDIN, data[start : start + 65536]))
 
     async def close_stdin(self) -> None:
         """The process reads the end of its input, after all that was written. Not so with a terminal."""
-        if not self._writer.is_closing():
-            self._writer.write(frame(Kind.CLOSE_STDIN))
+        await self._send(frame(Kind.CLOSE_STDIN))
+
+    async def _send(self, message: bytes) -> None:
+        if self._input.fileno() < 0:
+            return
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._input, message)
+        except ConnectionError:
+            return
 
     async def close(self) -> None:
-        """Detach. The process goes on."""
+        """Detach. The process goes on. Nobody may be writing."""
+        self._input.close()
         self._writer.close()
         try:
             await self._writer.wait_closed()

@@ -44,6 +44,23 @@ def test_input_reaches_the_process_and_ends(with_host: WithHost) -> None:
     with_host(test)
 
 
+def test_who_leaves_input_unread_is_heard_to_the_end(with_host: WithHost) -> None:
+    """Its shim goes while we write to it."""
+
+    async def test(host: Host) -> None:
+        for _ in range(10):
+            container = await host.create(host.config("sh", "-c", "head -c 3; echo the end"), ContainerIO(stdin=True))
+            streams = await container.attach()
+            writing = asyncio.create_task(streams.write(b"abc" * 10_000_000))
+            await container.start()
+            assert (await container.wait()).exit_code == 0
+            await writing
+            assert b"".join([data async for _, data in streams]) == b"abcthe end\n"
+            await streams.close()
+
+    with_host(test)
+
+
 def test_stdin_once_ends_with_its_peer(with_host: WithHost) -> None:
     async def test(host: Host) -> None:
         container = await host.create(host.config("cat"), ContainerIO(stdin=True, stdin_once=True))
