@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from swarmpy.errors import SwarmpyError
+from swarmpy.manager.raft.chronicle import Chronicle
 from swarmpy.manager.raft.codec import Codec, Malformed
 from swarmpy.manager.raft.core import Raft, Refused
 from swarmpy.manager.raft.disk import Disk, DiskFailure
@@ -72,6 +73,7 @@ class Driver:
         self._farewell_ticks = 2 * options.election_ticks    # once removed: time to tell voters that wait for us
         self._view = View(core.term, core.leader, False, core.membership, frozenset())
         self._role = core.role                               # as of the view
+        self._chronicle = Chronicle(core)
         self._active: frozenset[int] = frozenset()
         self._ended: Ended | None = None
         self._inbox: deque[tuple[Callable[[], None], Future | None]] = deque()    # actions, and who waits for each
@@ -199,6 +201,7 @@ class Driver:
         while (ready := core.ready()) is not None:
             self._carry_out(ready)
         self._look_around()
+        self._chronicle.write()
         self._reports.hand_over_if_due()
 
     def _wait(self) -> list[tuple[int, list[bytes]]]:
