@@ -511,6 +511,69 @@ class TestPreVoteAndCheckQuorum:
         cores.deliver(unless=without(1, 2))
         assert cores[3].is_leader
 
+    def test_a_pre_vote_waits_for_no_disk(self) -> None:
+        """It promises nothing; one that waits is overtaken by the next in turn, and then both stand."""
+        cores = Cores.of(3)
+        cores.elect(1)
+        cores[1].propose([b"x"])
+        cores.settle(1)
+        for append in cores.take(Append):
+            cores[append.to].step(append)
+        for member in (2, 3):
+            cores.settle(member, durable=False)
+            cores[member].leader_unreachable()
+        cores[2].tick()
+        cores.settle(2, durable=False)
+        (question,) = cores.take(VoteRequest, to=3)
+        cores[3].step(question)
+        cores.settle(3, durable=False)
+        (answer,) = cores.take(VoteResponse)
+        assert isinstance(answer, VoteResponse)
+        assert answer.granted
+
+    def test_whose_leader_hung_up_asks_again_while_the_others_believe_in_it(self) -> None:
+        cores = Cores.of(3)
+        leader = cores.elect(1)
+        cores[2].leader_unreachable()
+        cores.tick(2)
+        cores.deliver(unless=without(1))
+        cores[3].leader_unreachable()
+        cores.tick(2, times=ELECTION_TICKS // 3)
+        cores.deliver(unless=without(1))
+        assert cores[2].is_leader
+        assert cores[2].term == leader.term + 1
+
+    def test_a_split_vote_costs_a_fraction_of_an_election_timeout(self) -> None:
+        """Thesis, 9.3: two stood in one term, each with its own vote, and the third member is gone."""
+        cores = Cores.of(3)
+        leader = cores.elect(1)
+        for rival in (2, 3):
+            cores[rival].campaign(Campaign.FORCED)
+        cores.deliver(unless=without(1))
+        assert not cores[2].is_leader
+        assert not cores[3].is_leader
+        cores.tick(3, times=ELECTION_TICKS // 3)
+        cores.deliver(unless=without(1))
+        assert cores[3].is_leader
+        assert cores[3].term == leader.term + 2
+
+    def test_a_candidate_that_asks_again_still_counts_the_votes_of_its_term(self) -> None:
+        """A slow disk delays votes; whoever stands anew each time would never be elected."""
+        cores = Cores.of(3)
+        cores.elect(1)
+        cores[2].campaign(Campaign.FORCED)
+        cores.settle(2)
+        (request,) = cores.take(VoteRequest, to=3)
+        term = cores[2].term
+        cores.tick(2, times=2 * ELECTION_TICKS)
+        assert cores[2].term == term
+        cores[3].step(request)
+        cores.settle(3)
+        (vote,) = cores.take(VoteResponse)
+        cores[2].step(vote)
+        assert cores[2].is_leader
+        assert cores[2].term == term
+
     def test_one_broken_stream_does_not_depose_a_leader_the_others_hear(self) -> None:
         cores = Cores.of(3)
         leader = cores.elect(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import asyncio
 
 import pytest
 from hypothesis import given
@@ -22,6 +22,7 @@ from swarmpy.manager.raft.messages import (
     Message,
     ReadRequest,
     ReadResponse,
+    ReadState,
     RemovedNotice,
     Snapshot,
     SnapshotChunk,
@@ -31,7 +32,8 @@ from swarmpy.manager.raft.messages import (
     VoteResponse,
 )
 from swarmpy.manager.raft.progress import Progress, ProgressState, Window
-from swarmpy.manager.raft.quorum import Tally, agreed, tally
+from swarmpy.manager.raft.quorum import agreed
+from swarmpy.manager.raft.reads import Reads
 from swarmpy.manager.raft.seal import BrokenSeal, Sealer
 from tests.raft.cores import normal
 
@@ -46,18 +48,6 @@ class TestQuorum:
             (v for v in range(21) if sum(value >= v for value in values.values()) >= majority and values), default=0
         )
         assert agreed(values.keys(), values.__getitem__) == slow
-
-    @given(st.sets(st.integers(1, 9), max_size=7), st.dictionaries(st.integers(1, 9), st.booleans()))
-    def test_tally_says_won_or_lost_exactly_when_no_further_vote_can_change_it(
-        self, voters: set[int], votes: dict[int, bool]
-    ) -> None:
-        open_ = [voter for voter in voters if voter not in votes]
-        ends = set()
-        for rest in itertools.product((True, False), repeat=len(open_)):
-            final = {voter: votes[voter] for voter in voters & votes.keys()} | dict(zip(open_, rest, strict=True))
-            ends.add(sum(final.values()) > len(voters) / 2)
-        expected = Tally.PENDING if len(ends) == 2 else Tally.WON if ends == {True} else Tally.LOST
-        assert tally(voters, votes) is expected
 
 
 class TestEntryLog:
@@ -227,3 +217,31 @@ class TestSealer:
     def test_a_key_of_another_size_is_refused(self) -> None:
         with pytest.raises(ValueError, match="16 bytes"):
             Sealer(bytes(16))
+
+
+class TestReads:
+    def test_who_asked_a_leader_that_died_asks_the_next_one_as_soon_as_it_leads(self) -> None:
+        async def scenario() -> None:
+            asked: list[int] = []
+            reads = Reads()
+            barrier: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            reads.ask(barrier)
+            for term, leader in ((3, 1), (3, 1), (3, None), (4, None), (4, 2), (4, 2)):
+                reads.start(asked.append, term, leader)
+            assert asked == [1, 1]
+            assert reads.answered([ReadState(1, 7)]) == [(7, [barrier])]
+
+        asyncio.run(scenario())
+
+    def test_an_answer_that_is_overdue_is_asked_for_again(self) -> None:
+        async def scenario() -> None:
+            asked: list[int] = []
+            reads = Reads()
+            reads.ask(asyncio.get_running_loop().create_future())
+            for _ in range(20):
+                reads.start(asked.append, 3, 1)
+                reads.tick()
+            assert set(asked) == {1}
+            assert 1 < len(asked) < 20
+
+        asyncio.run(scenario())

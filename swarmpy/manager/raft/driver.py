@@ -197,7 +197,7 @@ class Driver:
             self._release()
         if self._proposals:
             self._propose()
-        self._reads.start(core.read)
+        self._reads.start(core.read, core.term, core.leader)
         while (ready := core.ready()) is not None:
             self._carry_out(ready)
         self._look_around()

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 __all__ = [
     "Append",
@@ -93,31 +93,42 @@ class Message:
     Nobody changes a message. It is not frozen because making one would take three times as long.
     """
 
-    after_disk: ClassVar[bool] = False    # it promises something the sender must not forget
-
     sender: int
     to: int
     term: int
 
+    @property
+    def after_disk(self) -> bool:
+        """Whether it promises something the sender must not forget."""
+        return False
+
 
 @dataclass(slots=True)
 class VoteRequest(Message):
-    """RequestVote, or with `pre` the question whether one would be worth it (thesis, 9.6)."""
+    """RequestVote, or with `pre` the question whether one would be worth it (thesis, 9.6).
 
-    after_disk: ClassVar[bool] = True
+    Question and answer of a pre-vote promise nothing, so they wait for no disk: one that is slow at the moment does not
+    hold up who asks until the next in turn asks too, and both stand.
+    """
 
     last_index: int
     last_term: int
     pre: bool
     forced: bool    # the leader itself asked for this election; its lease does not stand against it
 
+    @property
+    def after_disk(self) -> bool:
+        return not self.pre
+
 
 @dataclass(slots=True)
 class VoteResponse(Message):
-    after_disk: ClassVar[bool] = True
-
     pre: bool
     granted: bool
+
+    @property
+    def after_disk(self) -> bool:
+        return not self.pre
 
 
 @dataclass(slots=True)
@@ -137,12 +148,14 @@ class AppendResponse(Message):
     The hint is the last entry of the follower that could match (Raft paper, end of 5.3, sharpened by its term).
     """
 
-    after_disk: ClassVar[bool] = True
-
     index: int
     rejected: bool = False
     hint_index: int = 0
     hint_term: int = 0
+
+    @property
+    def after_disk(self) -> bool:
+        return True
 
 
 @dataclass(slots=True)

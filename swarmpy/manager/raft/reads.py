@@ -16,6 +16,7 @@ __all__ = ["Reads"]
 _RETRY_TICKS = 5
 
 _Barriers = list[asyncio.Future[None]]
+_Office = tuple[int, int | None]    # a term, and who leads in it as far as known
 
 
 class Reads:
@@ -26,6 +27,7 @@ class Reads:
         self._asked: _Barriers = []       # wait for its answer
         self._context = 0
         self._age_ticks = 0
+        self._office: _Office = (0, None)    # when it was last asked
 
     def ask(self, barrier: asyncio.Future[None]) -> None:
         self._asking.append(barrier)
@@ -33,20 +35,26 @@ class Reads:
     def tick(self) -> None:
         self._age_ticks += 1
 
-    def start(self, read: Callable[[int], None]) -> None:
-        """Ask the core, or ask again when the answer is overdue: any answer to any asking is late enough."""
+    def start(self, read: Callable[[int], None], term: int, leader: int | None) -> None:
+        """Ask the core, or ask again when another leads or the answer is overdue.
+
+        Any answer to any asking is late enough. Who asked the leader that died asks the next one as soon as it leads.
+        """
         if not self._asked and not self._asking:
             return
-        if self._asked and self._age_ticks >= _RETRY_TICKS:
+        office = term, leader
+        if self._asked and (self._age_ticks >= _RETRY_TICKS or (leader is not None and office != self._office)):
             self._asked = [barrier for barrier in self._asked if not barrier.done()]
-            self._age_ticks = 0
             if self._asked:
-                read(self._context)
+                self._ask_core(read, office)
         if not self._asked and self._asking:
             self._asked, self._asking = self._asking, []
             self._context += 1
-            self._age_ticks = 0
-            read(self._context)
+            self._ask_core(read, office)
+
+    def _ask_core(self, read: Callable[[int], None], office: _Office) -> None:
+        self._age_ticks, self._office = 0, office
+        read(self._context)
 
     def answered(self, states: Iterable[ReadState]) -> list[tuple[int, _Barriers]]:
         """The barriers whose read index is known, with it."""

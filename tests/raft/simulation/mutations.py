@@ -32,7 +32,6 @@ from swarmpy.manager.raft.messages import (
 )
 from swarmpy.manager.raft.progress import Progress
 from swarmpy.manager.raft.quorum import agreed
-from swarmpy.manager.raft.role import Campaign
 
 __all__ = ["MUTATIONS", "Mutation", "planted"]
 
@@ -160,22 +159,19 @@ def _vote_for_anyone() -> Patches:
 
 @mutation("5.2: a majority of the voters elects", seed=7)
 def _half_of_the_voters_elects() -> Patches:
-    def count(self: Candidate) -> None:
-        granted = sum(self._votes.get(voter, False) for voter in self.raft.membership.voters)
-        if 2 * granted >= len(self.raft.membership.voters):
-            if self.pre:
-                self.raft.campaign(Campaign.REAL)
-            else:
-                self.raft.become_leader()
+    def is_majority(self: Candidate, members: set[int]) -> bool:
+        voters = self.raft.membership.voters
+        return 2 * len(members & voters) >= len(voters)
 
-    return [(Candidate, "_count", count)]
+    return [(Candidate, "_is_majority", is_majority)]
 
 
 @mutation("5.2: an answer counts for the term it was given in", seed=37)
 def _late_votes_count() -> Patches:
     def on_vote_response(self: Candidate, message: VoteResponse) -> None:
-        self._votes.setdefault(message.sender, message.granted)
-        self._count()
+        if message.granted and message.pre is self.pre:
+            (self._pre_votes if self.pre else self._votes).add(message.sender)
+            self._count_pre() if self.pre else self._count()
 
     return [(Candidate, "on_vote_response", on_vote_response)]
 
