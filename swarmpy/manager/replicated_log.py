@@ -49,7 +49,7 @@ class Leadership:
 
     term: int
     is_leader: bool      # and has applied everything committed before its term: it may serve
-    leader_addr: str | None
+    leader_addr: str | None    # of one that serves, as far as this member has applied the log
 
 
 class StateMachine(Protocol):

@@ -169,6 +169,6 @@ def test_closing_gives_up_what_is_under_way(work: str) -> None:
 def test_the_term_begins_with_its_first_entry_here() -> None:
     async def story(stage: Stage) -> None:
         stage.application.apply([Entry(1, 4, EntryKind.NOOP, b"")], {})
-        assert stage.application.term_begun == 4
+        assert stage.application.term == 4
 
     on_stage(story)

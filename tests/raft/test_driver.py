@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 from collections.abc import Coroutine
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from swarmpy.manager.raft import Corrupt, Options
 from swarmpy.manager.raft.progress import Window
 from swarmpy.manager.raft.storage import Storage
 from swarmpy.manager.replicated_log import Leadership, NotLeader
-from tests.raft.cluster import FAST, Cluster, Gate, until
+from tests.raft.cluster import FAST, Cluster, Gate, Member, until
 
 
 def run(scenario: Coroutine[None, None, None]) -> None:
@@ -75,9 +76,34 @@ def test_leadership_is_told_and_handed_over(tmp_path: Path) -> None:
             assert heir is not leader
             assert told[0].is_leader
             assert not told[-1].is_leader
-            assert told[-1].leader_addr == heir.addr
+            await until(lambda: told[-1].leader_addr == heir.addr, "it to be told who leads")
             assert told[-1].term > told[0].term
             await heir.log.propose(b"from the heir")
+
+    run(scenario())
+
+
+def test_a_follower_names_a_leader_once_that_one_serves(tmp_path: Path) -> None:
+    """A request sent on earlier would be refused: the leader has not applied what was committed before its term."""
+
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            leader = await cluster.grow(3)
+            await leader.log.propose(b"before")
+            named: list[tuple[str, int]] = []
+
+            def note(member: Member, leadership: Leadership) -> None:
+                if leadership.leader_addr not in (None, leader.addr):
+                    named.append((str(leadership.leader_addr), member.log.applied_index))
+
+            for member in cluster.running():
+                member.log.on_leadership(partial(note, member))
+            before = leader.log.applied_index
+            await leader.stop()
+            heir = await cluster.leader()
+            await until(lambda: len({addr for addr, _ in named}) == 1 and len(named) >= 2, "both to name the heir")
+            assert {addr for addr, _ in named} == {heir.addr}
+            assert all(applied > before for _, applied in named)
 
     run(scenario())
 

@@ -574,6 +574,12 @@ class TestPreVoteAndCheckQuorum:
         assert cores[2].is_leader
         assert cores[2].term == term
 
+    def test_a_new_leader_tells_at_once_that_it_has_committed(self) -> None:
+        """From then on it serves; whoever waits to be told at the next tick asks it late."""
+        cores = Cores.of(3)
+        leader = cores.elect(1)
+        assert cores[2].log.committed == leader.log.committed == leader.log.last_index
+
     def test_one_broken_stream_does_not_depose_a_leader_the_others_hear(self) -> None:
         cores = Cores.of(3)
         leader = cores.elect(1)

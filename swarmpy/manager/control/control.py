@@ -199,11 +199,11 @@ class Control:
             self._peer = (addr, self._channel(addr))
         channel = self._peer[1]
         reached = asyncio.ensure_future(channel.channel_ready())
-        if not await self._finished(reached, leadership, timeout_s):
+        if not await self._finished(reached, leadership, 0.0, timeout_s):
             raise NotLeader(None)                # never reached: certainly not carried out
         answer = asyncio.ensure_future(there(ControlStub(channel)))
         try:
-            if not await self._finished(answer, leadership):
+            if not await self._finished(answer, leadership, LAST_WORD_S):
                 raise NotLeader(addr, lost=True)
             return answer.result()
         except grpc.aio.AioRpcError as error:
@@ -214,15 +214,15 @@ class Control:
             raise received(error) from error
 
     async def _finished(
-        self, work: asyncio.Future[Any], leadership: Leadership, timeout_s: float | None = None
+        self, work: asyncio.Future[Any], leadership: Leadership, last_word_s: float, timeout_s: float | None = None
     ) -> bool:
         """Wait for work that only this leader can do; whether it is done. When another leads, this one may have lost
-        power, and is not waited for much longer. Its channel may be closed meanwhile, which cancels the work."""
+        power, and is waited for `last_word_s` more. Its channel may be closed meanwhile, which cancels the work."""
         deposed = asyncio.create_task(self._deposed(leadership))
         try:
             await asyncio.wait({work, deposed}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if deposed.done():
-                await asyncio.wait({work}, timeout=LAST_WORD_S)
+                await asyncio.wait({work}, timeout=last_word_s)
             return work.done() and not work.cancelled()
         finally:
             work.cancel()

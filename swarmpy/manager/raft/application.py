@@ -38,12 +38,12 @@ class Application:
         self._barriers: deque[tuple[int, _Barriers]] = deque()    # wait until an index is applied
         self._snapshot_index = 0                                  # of the latest taken or loaded
         self.applied = 0                                          # read on other threads, too
-        self.term_begun = 0                                       # the latest term whose first entry is applied
+        self.term = 0                                             # of the last entry applied
 
     def begin(self, snapshot: Snapshot, replace: Callable[[], None]) -> None:
         """Start from this member's own snapshot, which `StateMachine.load` has read."""
         replace()
-        self.applied = self._snapshot_index = snapshot.index
+        self._is_at(snapshot)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take over another member's state."""
@@ -98,12 +98,14 @@ class Application:
             result: object = None
             if entry.kind is EntryKind.NORMAL:
                 result = self._machine.apply(entry.index, entry.data)
-            elif entry.kind is EntryKind.NOOP:
-                self.term_begun = entry.term
-            self.applied = entry.index
+            self.applied, self.term = entry.index, entry.term
             if entry.index in entries.proposers:
                 answer(entries.proposers[entry.index], result)
         self._pass()
+
+    def _is_at(self, snapshot: Snapshot) -> None:
+        self.applied = self._snapshot_index = snapshot.index
+        self.term = snapshot.term
 
     def _pass(self) -> None:
         while self._barriers and self._barriers[0][0] <= self.applied:
@@ -115,7 +117,7 @@ class Application:
     async def _load(self, snapshot: Snapshot) -> None:
         replace = await asyncio.to_thread(self._machine.load, snapshot.index, snapshot.data)
         replace()
-        self.applied = self._snapshot_index = snapshot.index
+        self._is_at(snapshot)
         self._loading = None
         self._pass()
         self._go_on()

@@ -181,7 +181,10 @@ class Leader(Role):
         raft = self.raft
         index = agreed(raft.membership.voters, self._match)
         if index > raft.log.committed and raft.log.term(index) == raft.term:
+            took_office = not self.has_committed_in_term
             raft.commit_to(index)
+            if took_office and isinstance(raft.role, Leader):
+                self._heartbeat()    # the others wait for it: from now on this member can be asked
 
     def _heard(self, member: int) -> Progress | None:
         progress = self.progress.get(member)

@@ -144,7 +144,7 @@ class RaftLog:
     async def propose(self, data: bytes) -> object:
         self._check_running()
         if not self._view.leads:
-            raise NotLeader(self._leader_addr())
+            raise NotLeader(self._leadership.leader_addr)
         if len(data) > MAX_ENTRY_BYTES:
             raise InvalidArgument(
                 f"a transaction of {len(data)} bytes is more than the {MAX_ENTRY_BYTES} one entry of the log may have;"
@@ -237,10 +237,10 @@ class RaftLog:
         for asker, result in report.answers:
             answer(asker, result)
         if report.refused or report.lost:
-            self._fail(report.refused, NotLeader(self._leader_addr()))
-            self._fail(report.lost, NotLeader(self._leader_addr(), lost=True))
-        if report.view is not None or self._serves != self._leadership.is_leader:
-            self._announce(self._serves)
+            self._fail(report.refused, NotLeader(self._leadership.leader_addr))
+            self._fail(report.lost, NotLeader(self._leadership.leader_addr, lost=True))
+        if report.view is not None or self._leadership.leader_addr is None:
+            self._announce()
         if report.membership is not None:
             self._snapshot_if_due(report.membership)
         if report.ended is not None:
@@ -257,8 +257,7 @@ class RaftLog:
     # From the application, once a snapshot is loaded or taken.
 
     def _moved(self) -> None:
-        if self._serves != self._leadership.is_leader:
-            self._announce(self._serves)
+        self._announce()
 
     def _state_failed(self, error: Exception) -> None:
         """A member whose state is in doubt must not go on, and says why."""
@@ -267,13 +266,13 @@ class RaftLog:
 
     # Leading.
 
-    @property
-    def _serves(self) -> bool:
-        """Whether this member leads, and its state holds all that was committed before its term."""
-        return self._view.leads and self._application.term_begun == self._view.term
-
-    def _announce(self, leads: bool) -> None:
-        leadership = Leadership(self._view.term, leads, self._leader_addr())
+    def _announce(self) -> None:
+        """Tell who leads, if that is news: nobody does before an entry of the present term is applied here."""
+        view, leads, addr = self._view, False, None
+        if view.leader is not None and self._application.term == view.term:
+            leads = view.leads and self._winding_up is None
+            addr = self._peers.addr_of(view.leader)
+        leadership = Leadership(view.term, leads, addr)
         if leadership != self._leadership:
             self._leadership = leadership
             for callback in self._callbacks:
@@ -290,13 +289,9 @@ class RaftLog:
         try:
             await change
         except NotLeading as refusal:
-            raise NotLeader(self._leader_addr()) from refusal
+            raise NotLeader(self._leadership.leader_addr) from refusal
         except Refused as refusal:
             raise Conflict(str(refusal)) from refusal
-
-    def _leader_addr(self) -> str | None:
-        leader = self._view.leader
-        return self._peers.addr_of(leader) if leader is not None else None
 
     def _reachable(self, member: int) -> bool:
         view = self._view
@@ -328,7 +323,7 @@ class RaftLog:
     def _stop(self, reason: Unavailable) -> None:
         if self._winding_up is None:
             self._winding_up = self._loop.create_task(self._wind_up(reason), name="raft-close")
-            self._announce(False)
+            self._announce()
 
     async def _wind_up(self, reason: Unavailable) -> None:
         await self._service.detach(self._peers)
