@@ -13,6 +13,7 @@ import pytest
 
 from swarmpy.errors import Conflict, Unavailable
 from swarmpy.manager.raft import Corrupt, Options
+from swarmpy.manager.raft.link import _Backoff
 from swarmpy.manager.raft.progress import Window
 from swarmpy.manager.raft.storage import Storage
 from swarmpy.manager.replicated_log import Leadership, NotLeader
@@ -104,6 +105,32 @@ def test_a_follower_names_a_leader_once_that_one_serves(tmp_path: Path) -> None:
             await until(lambda: len({addr for addr, _ in named}) == 1 and len(named) >= 2, "both to name the heir")
             assert {addr for addr, _ in named} == {heir.addr}
             assert all(applied > before for _, applied in named)
+
+    run(scenario())
+
+
+def test_a_member_that_comes_back_is_met_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leader may die next, and then the two that are left must hear each other, whatever pauses had come to."""
+
+    async def scenario() -> None:
+        async with Cluster(tmp_path) as cluster:
+            leader = await cluster.grow(3)
+            away, other = (member for member in cluster.running() if member is not leader)
+            pauses: list[None] = []
+            pause = _Backoff.sleep
+
+            async def pause_long(self: _Backoff, or_until: asyncio.Event | None = None) -> bool:
+                pauses.append(None)
+                self._next_s = 3600.0
+                return await pause(self, or_until)
+
+            monkeypatch.setattr(_Backoff, "sleep", pause_long)
+            await away.stop()
+            await until(lambda: bool(pauses), "the other to have tried in vain")
+            await away.restart()
+            await until(lambda: other.log._peers.is_inbound(away.raft_id), "the member to be back")
+            await leader.stop()
+            await (await cluster.leader()).log.propose(b"next")
 
     run(scenario())
 

@@ -3,7 +3,8 @@
 Owns    Link. Everything in it happens on the event loop's thread; the wires it opens are handed on.
 Laws    Queues are bounded: what a slow or absent peer does not take is dropped and reported, for Raft repairs loss and
         not delay. Where the wire's port cannot be reached, all goes over gRPC: slower, and to the swarm's port alone.
-        Each attempt to connect presents the certificate of that moment.
+        Each attempt to connect presents the certificate of that moment. A member that comes back is met at once: its
+        stream to this one ends the pause between attempts, for the next election may need this link.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.use_local_subchannel_pool", 1),      # a new channel begins without the pauses of the one before
 )
 _BATCH_BYTES = 2 << 20
 _QUEUE_BYTES = 32 << 20
@@ -66,6 +68,7 @@ class Link:
         self._credential = identity.credential()
         self._channel = identity.channel(addr, _CHANNEL_OPTIONS)
         self._wire_broke = asyncio.Event()
+        self._came = asyncio.Event()
         self._rest, self._bulk = _Lane(), _Lane()
         self._tasks = [
             asyncio.create_task(self._keep_messages(), name=f"raft-link-{addr}"),
@@ -76,6 +79,10 @@ class Link:
         """Queue one message for gRPC; the oldest go when there are too many."""
         if (self._bulk if bulk else self._rest).put(message):
             self._owner.lost(self._member)
+
+    def came(self) -> None:
+        """The other member has just opened a stream to this one: it is there."""
+        self._came.set()
 
     def wire_broke(self) -> None:
         """The wire handed to the owner is gone: open another."""
@@ -91,6 +98,7 @@ class Link:
         """Keep the stream open for ever: it is how the other member knows that this one is there."""
         backoff = _Backoff(self._random, _LAST_BACKOFF_S)
         while True:
+            self._came.clear()
             call = (await self._stub()).Messages(metadata=self._hello.metadata())
             try:
                 await self._serve(call, backoff)
@@ -100,7 +108,9 @@ class Link:
                 call.cancel()
             self._rest.clear()
             self._owner.lost(self._member)
-            await backoff.sleep()
+            if await backoff.sleep(self._came):
+                backoff.reset()
+                await self._renew_channel()
 
     async def _keep_snapshots(self) -> None:
         """Open a stream when there is something to send."""
@@ -163,12 +173,14 @@ class Link:
 
     async def _stub(self) -> RaftStub:
         """On a channel with the present certificate: the one before may have expired."""
-        credential = self._identity.credential()
-        if credential != self._credential:
-            old, self._credential = self._channel, credential
-            self._channel = self._identity.channel(self.addr, _CHANNEL_OPTIONS)
-            await old.close(None)
+        if self._identity.credential() != self._credential:
+            await self._renew_channel()
         return RaftStub(self._channel)
+
+    async def _renew_channel(self) -> None:
+        old, self._credential = self._channel, self._identity.credential()
+        self._channel = self._identity.channel(self.addr, _CHANNEL_OPTIONS)
+        await old.close(None)
 
 
 _Call = grpc.aio.StreamUnaryCall[RaftBatch, RaftDone]
@@ -200,9 +212,16 @@ class _Backoff:
     def reset(self) -> None:
         self._next_s = _FIRST_BACKOFF_S
 
-    async def sleep(self) -> None:
-        await asyncio.sleep(self._next_s * (0.5 + self._random.random()))
+    async def sleep(self, or_until: asyncio.Event | None = None) -> bool:
+        """Returns whether it was cut short by that event."""
+        pause_s = self._next_s * (0.5 + self._random.random())
         self._next_s = min(2 * self._next_s, self._last_s)
+        try:
+            async with asyncio.timeout(pause_s):
+                await (or_until or asyncio.Event()).wait()
+        except TimeoutError:
+            return False
+        return True
 
 
 class _Lane:

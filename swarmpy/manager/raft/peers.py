@@ -130,6 +130,8 @@ class Peers:
             self._driver.set_identity(self.me)
         self._learned[hello.sender] = hello.addr
         self._inbound.add(hello.sender)
+        if hello.sender in self._links:
+            self._links[hello.sender].came()
 
     def objection_to_wire(self, member: int) -> str | None:
         return f"raft member {member} was removed" if member in self._membership.removed else None
