@@ -1,4 +1,6 @@
-"""What a failure costs: until writes are accepted again, and until replicas that are lost run on other hosts.
+"""`python -m bench.failover [--leader N] [--worker N] [--leader-host N]`: so many failures of each kind.
+
+What a failure costs: until writes are accepted again, and until replicas that are lost run on other hosts.
 
 A lab of three managers and two workers at default settings, asked through the Engine API of the managers that are left.
 Each sample is one failure of a whole swarm: the leader's daemon killed; a worker's host without power; the leader's
@@ -7,19 +9,23 @@ host without power. The other side of a connection to a host without power hears
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from itertools import count
+from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.engines import IMAGE, Engine, Refused, until
-from bench.harness import Row, Samples, compare
+from bench.harness import Row, Samples, compare, line, write
 from swarmpy.lab import Lab
 
 __all__ = ["measure"]
@@ -30,24 +36,33 @@ MANAGERS, WORKERS = 3, 2
 REPLICAS = 10                    # two on every host
 WRITES_GOAL_S = 1.5
 REPLICAS_GOAL_S = 8.0
+LEADER_FAILURES, HOST_FAILURES = 50, 20    # for a 99th percentile that means something
 ANSWER_S = 12.0                  # of one request, which may have to wait for an election
 SERVICE = "bench"
 
 
 def measure(repeats: int) -> list[Row]:
     """Every row; `repeats` failures of each kind."""
+    return failures(repeats, repeats, repeats)
+
+
+def failures(leaders: int, workers: int, leader_hosts: int) -> list[Row]:
+    """The rows of each kind of failure that happens at all, the kinds in turn."""
     leader: list[float] = []
     worker: list[float] = []
     host_writes: list[float] = []
     host_replicas: list[float] = []
     with _cluster() as cluster:
         cluster.round(cluster.leader_killed)         # the first of everything is slower
-        for _ in range(repeats):
-            leader.append(cluster.round(cluster.leader_killed))
-            worker.append(cluster.round(cluster.worker_host_killed))
-            writes_s, replicas_s = cluster.round(cluster.leader_host_killed)
-            host_writes.append(writes_s)
-            host_replicas.append(replicas_s)
+        for number in range(max(leaders, workers, leader_hosts)):
+            if number < leaders:
+                leader.append(cluster.round(cluster.leader_killed))
+            if number < workers:
+                worker.append(cluster.round(cluster.worker_host_killed))
+            if number < leader_hosts:
+                writes_s, replicas_s = cluster.round(cluster.leader_host_killed)
+                host_writes.append(writes_s)
+                host_replicas.append(replicas_s)
     return [
         *_quantiles("leader killed: to a write accepted", leader, WRITES_GOAL_S),
         *_quantiles("worker's host killed: to replicas elsewhere", worker, REPLICAS_GOAL_S),
@@ -58,6 +73,8 @@ def measure(repeats: int) -> list[Row]:
 
 def _quantiles(name: str, samples: Samples, goal: float) -> list[Row]:
     """Rows of the middle, the 99th percentile (nearest rank) and the worst; the goal is of the second."""
+    if not samples:
+        return []
     ordered = sorted(samples)
     p99 = ordered[math.ceil(0.99 * len(ordered)) - 1]
     figures = {"p50": (samples, None), "p99": ([p99], goal), "max": ([ordered[-1]], None)}
@@ -160,11 +177,15 @@ class _Cluster:
         return found
 
     def _until_whole(self) -> None:
-        def ready() -> bool:
-            nodes = self._nodes(self.managers[0])
-            return len(nodes) == len(self.hosts) and all(node["Status"]["State"] == "ready" for node in nodes.values())
+        """All nodes are ready, and every manager has every other one in reach."""
 
-        until(ready, "all nodes to be ready")
+        def whole(manager: str) -> bool:
+            nodes = self._nodes(manager).values()
+            reach = [node["ManagerStatus"].get("Reachability") for node in nodes if "ManagerStatus" in node]
+            ready = [node["Status"]["State"] == "ready" for node in nodes]
+            return len(ready) == len(self.hosts) and all(ready) and reach == ["reachable"] * MANAGERS
+
+        until(lambda: all(whole(manager) for manager in self.managers), "all nodes to be ready and in reach")
 
     def _until_running(self, via: str, hosts: Sequence[str]) -> None:
         """All replicas run, and on these hosts alone."""
@@ -245,3 +266,21 @@ def _service(name: str, replicas: int) -> dict[str, object]:
         "TaskTemplate": {"ContainerSpec": container},
         "Mode": {"Replicated": {"Replicas": replicas}},
     }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.failover", description="Failures of a whole swarm, timed.")
+    parser.add_argument("--leader", type=int, default=LEADER_FAILURES, help="leaders killed (default %(default)s)")
+    parser.add_argument("--worker", type=int, default=HOST_FAILURES, help="workers' hosts killed (default %(default)s)")
+    parser.add_argument("--leader-host", type=int, default=0, help="leaders' hosts killed (default %(default)s)")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    rows = failures(arguments.leader, arguments.worker, arguments.leader_host)
+    for row in rows:
+        print(line(row), flush=True)
+    write(rows, Path("build/bench.json"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
