@@ -7,6 +7,7 @@ import pytest
 from swarmpy.manager.raft.messages import Entry, EntryKind
 from tests.raft.cores import Cores
 from tests.raft.simulation.__main__ import find, run_seed
+from tests.raft.simulation.elections import BUSY, Election
 from tests.raft.simulation.laws import Broken, Laws
 from tests.raft.simulation.mutations import MUTATIONS
 
@@ -24,6 +25,13 @@ def test_a_seed_replays_to_the_letter() -> None:
         run_seed(3, lines.append)
     assert runs[0] == runs[1]
     assert len(runs[0]) > 100
+
+
+@pytest.mark.parametrize("members", [3, 5])
+def test_a_dead_leader_is_replaced_within_an_election_timeout_and_a_half_on_a_busy_machine(members: int) -> None:
+    """In virtual time, so the machine of the test has no say in it."""
+    took = {seed: Election(seed, members, BUSY).time_without_leader() for seed in range(25)}
+    assert max(took.values()) < 1500, took
 
 
 def test_leaders_hold_what_was_committed_in_terms_before_theirs() -> None:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from tests.raft.simulation.elections import report
 from tests.raft.simulation.mutations import MUTATIONS, planted
 from tests.raft.simulation.world import World
 
@@ -57,6 +58,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this one alone")
     parser.add_argument("--trace", action="store_true", help="print every message and change of role")
     parser.add_argument("--mutations", action="store_true", help="plant bugs in the core; each must be found")
+    parser.add_argument("--elections", action="store_true", help="how long dead leaders take to be replaced")
     options = parser.parse_args()
     if options.seed is not None:
         *_, wrong = run_seed(options.seed, print if options.trace else None)
@@ -64,6 +66,11 @@ def main() -> int:
         return 1 if wrong else 0
     began = time.monotonic()
     seeds = range(options.first, options.first + options.seeds)
+    if options.elections:
+        for members in (3, 5):
+            for line in report(members, seeds):
+                print(line, flush=True)
+        return 0
     if options.mutations:
         return 1 if plant_all(seeds, options.jobs) else 0
     writes = reads = failures = 0
