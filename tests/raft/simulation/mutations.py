@@ -239,7 +239,7 @@ def _heartbeat_commits_anything() -> Patches:
     return [(Leader, "_heartbeat", heartbeat), (Follower, "on_heartbeat", on_heartbeat)]
 
 
-@mutation("5.4.2, Figure 8: entries of an older term are not committed by counting", seed=203)
+@mutation("5.4.2, Figure 8: entries of an older term are not committed by counting", seed=519)
 def _older_terms_commit_by_counting() -> Patches:
     def commit(self: Leader) -> None:
         self.raft.commit_to(agreed(self.raft.membership.voters, self._match))
