@@ -2,8 +2,9 @@
 
 A pre-vote changes nothing, so it is asked again soon: those who have not noticed yet that the leader is gone are bound
 by its lease. One who stands and is not elected asks the same of the next term, and is a candidate of the present one
-meanwhile. A vote that was split so costs a fraction of an election timeout; a slow one is not disturbed, for members
-answer in order: who says that it would vote in the next term has said before how it votes in this one.
+meanwhile. A vote that was split so costs a fraction of an election timeout. But votes wait for disks and pre-votes do
+not: where disks are slow an election takes longer than that, and would be ended by the next one again and again. So
+patience doubles with every term that had no leader, up to a whole election timeout.
 
 Source  Raft paper, 5.2 and 5.4.1; thesis, 9.3 (split votes), 9.6 (pre-vote).
 """
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Candidate"]
 
 _HASTE = 6    # a pre-vote is repeated after this fraction of an election timeout, drawn anew each time
+_MOST_DOUBLINGS = 3
 
 
 class Candidate(Role):
@@ -60,7 +62,11 @@ class Candidate(Role):
         self._count_pre()
 
     def _wait(self) -> None:
-        self._patience = max(1, self.raft.config.election_timeout() // _HASTE)
+        raft = self.raft
+        timeout, doublings = raft.config.election_timeout(), 0
+        if not self.pre:
+            doublings = min(raft.term - raft.log.last_term - 1, _MOST_DOUBLINGS)    # each leader's term has an entry
+        self._patience = max(1, min(timeout, (timeout << doublings) // _HASTE))
         self._elapsed = 0
 
     def _request(self, term: int, *, pre: bool = False) -> None:
