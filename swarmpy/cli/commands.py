@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
-
-from swarmpy.cli.dialect import DockerCommand, usage_of
+from swarmpy.cli.binding import bound
+from swarmpy.cli.declared import Command, Exit, HelpWanted, Noun
 from swarmpy.cli.failures import ApiError, Usage
-from swarmpy.cli.flags import with_flags
+from swarmpy.cli.help_text import help_text
 from swarmpy.cli.output import print_text, print_warning
 
 if TYPE_CHECKING:
     from swarmpy.cli.client import Client
 
-__all__ = ["client", "each", "noun", "run_verb", "summaries", "verb"]
+__all__ = ["client", "each", "run_verb", "summaries", "verb"]
 
 NOT_FOUND = 404
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def noun() -> typer.Typer:
-    """An app for the verbs of one noun."""
-    return typer.Typer(add_completion=False, rich_markup_mode=None)
-
-
 def verb(
-    app: typer.Typer, words: dict[str, str], name: str, *, word: str | None = None,
-    reads: type[DockerCommand] = DockerCommand,
-) -> Callable[[Function], Function]:  # fmt: skip
-    """Register the function as `NOUN name`, and as the top-level `word`."""
+    app: Noun, words: dict[str, str], name: str, *, word: str | None = None, stops_after: int = 0
+) -> Callable[[Function], Function]:
+    """Register the function as `NOUN name`, and as the top-level `word`. See `Command`."""
 
     def register(function: Function) -> Function:
-        app.command(name=name, cls=reads)(function)
+        app.add(Command(name, function, stops_after))
         if word is not None:
             words[word] = name
         return function
@@ -42,35 +36,38 @@ def verb(
     return register
 
 
-def summaries(app: typer.Typer) -> Iterable[tuple[str, str]]:
+def summaries(app: Noun) -> Iterable[tuple[str, str]]:
     """The verbs of a noun and what they do, in the order of its module."""
-    for command in app.registered_commands:
-        text = (command.callback.__doc__ or "") if command.callback else ""
-        yield command.name or "", text.strip().split("\n")[0].removesuffix(".")
+    for command in app:
+        yield command.name, (command.function.__doc__ or "").strip().split("\n")[0].removesuffix(".")
 
 
-def run_verb(app: typer.Typer, name: str, path: str, words: list[str]) -> int:
-    """Run the verb with what was typed, and return the exit code. Raises Usage.
-
-    Only this verb is given to typer: it makes an object of every parameter of every command that it is given, and a
-    noun has hundreds. `path` is the command as messages name it.
-    """
-    found = next((command for command in app.registered_commands if command.name == name), None)
-    if found is None or found.callback is None:
+def run_verb(app: Noun, name: str, path: str, words: list[str]) -> int:
+    """Run the verb with what was typed, and return the exit code. Raises Usage. `path` is as messages name it."""
+    command = app.find(name)
+    if command is None:
         raise Usage(f"unknown command: {path}", 1)
-    alone = noun()
-    alone.command(name=name, cls=found.cls)(with_flags(found.callback, words))
-    command = typer.main.get_command(alone)
-    gc.freeze()
-    gc.enable()  # a command may follow a log for days
     try:
-        with command.make_context(path, words) as context:
-            command.invoke(context)
-    except typer.TyperException as error:
-        raise usage_of(error) from error
-    except typer.Exit as end:
+        if words[:1] == ["--help"]:
+            raise HelpWanted
+        _run(command, path, words)
+    except HelpWanted:
+        sys.stdout.write(help_text(command, path))
+    except Exit as end:
         return end.exit_code
     return 0
+
+
+def _run(command: Command, path: str, words: list[str]) -> None:
+    call = bound(command, words)
+    if call is None:
+        from swarmpy.cli.parsing import run_parsed  # and with it typer, most of a command's time
+    gc.freeze()
+    gc.enable()  # what has been imported stays; a command may follow a log for days
+    if call is None:
+        run_parsed(command, path, words)
+    else:
+        command.function(**call)
 
 
 def client() -> Client:
@@ -97,4 +94,4 @@ def each(references: list[str], act: Callable[[str], object], *, may_be_gone: bo
             for line in done if isinstance(done, list) else [reference]:
                 print_text(line)
     if failed:
-        raise typer.Exit(1)
+        raise Exit(1)

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from swarmpy.cli.commands import client, each, noun, verb
+from swarmpy.cli.commands import client, each, verb
 from swarmpy.cli.container_flags import CONTAINER
 from swarmpy.cli.creation import Creation, configuration, make
-from swarmpy.cli.dialect import RunsCommand
+from swarmpy.cli.declared import Argument, Exit, Noun, Option
 from swarmpy.cli.environment_flags import env_files, environment
 from swarmpy.cli.failures import ApiError, Unreachable, WrongFlag
 from swarmpy.cli.flags import takes
@@ -32,41 +30,41 @@ from swarmpy.cli.values import filters_json
 if TYPE_CHECKING:
     from swarmpy.cli.client import Client
 
-app = noun()
+app = Noun()
 COMMANDS: dict[str, str] = {}
 
-Containers = Annotated[list[str], typer.Argument(metavar="CONTAINER…", show_default=False)]
-Container = Annotated[str, typer.Argument(metavar="CONTAINER", show_default=False)]
-Image = Annotated[str, typer.Argument(metavar="IMAGE", show_default=False)]
-Arguments = Annotated[list[str] | None, typer.Argument(metavar="[COMMAND] [ARG…]", show_default=False)]
-Format = Annotated[str, typer.Option("--format", help="json, or a template such as {{.Names}}")]
-Filter = Annotated[list[str], typer.Option("--filter", "-f", help="name=…, id=…, label=…, status=…")]
-Name = Annotated[str, typer.Option("--name", help="Name of the container")]
-Interactive = Annotated[bool, typer.Option("--interactive", "-i", help="Keep its input open")]
-Tty = Annotated[bool, typer.Option("--tty", "-t", help="With a terminal")]
-Env = Annotated[list[str], typer.Option("--env", "-e", help="Environment variable")]
-Workdir = Annotated[str, typer.Option("--workdir", "-w", help="Working directory")]
-User = Annotated[str, typer.Option("--user", "-u", help="User and group")]
-Timeout = Annotated[int | None, typer.Option("--timeout", "--time", "-t", help="Seconds until it is killed")]
-Signal = Annotated[str, typer.Option("--signal", "-s", help="Signal to send first")]
-Size = Annotated[bool, typer.Option("--size", "-s", help="With the sizes of their files")]
-ShortFormat = Annotated[str, typer.Option("--format", "-f", help="json, or a template such as {{.Names}}")]
-Platform = Annotated[str, typer.Option("--platform", help="Platform of the image, OS/ARCHITECTURE[/VARIANT]")]
-Pull = Annotated[str, typer.Option("--pull", help="When its image is fetched: always, missing or never")]
-QuietPull = Annotated[bool, typer.Option("--quiet", "-q", help="Do not show how its image is fetched")]
-DetachKeys = Annotated[str, typer.Option("--detach-keys", help="Keys that detach, ctrl-p,ctrl-q", show_default=False)]
-SigProxy = Annotated[bool, typer.Option("--sig-proxy/--no-sig-proxy", help="Pass signals on")]
+Containers = Annotated[list[str], Argument("CONTAINER…")]
+Container = Annotated[str, Argument("CONTAINER")]
+Image = Annotated[str, Argument("IMAGE")]
+Arguments = Annotated[list[str] | None, Argument("[COMMAND] [ARG…]")]
+Format = Annotated[str, Option("--format", help="json, or a template such as {{.Names}}")]
+Filter = Annotated[list[str], Option("--filter", "-f", help="name=…, id=…, label=…, status=…")]
+Name = Annotated[str, Option("--name", help="Name of the container")]
+Interactive = Annotated[bool, Option("--interactive", "-i", help="Keep its input open")]
+Tty = Annotated[bool, Option("--tty", "-t", help="With a terminal")]
+Env = Annotated[list[str], Option("--env", "-e", help="Environment variable")]
+Workdir = Annotated[str, Option("--workdir", "-w", help="Working directory")]
+User = Annotated[str, Option("--user", "-u", help="User and group")]
+Timeout = Annotated[int | None, Option("--timeout", "--time", "-t", help="Seconds until it is killed")]
+Signal = Annotated[str, Option("--signal", "-s", help="Signal to send first")]
+Size = Annotated[bool, Option("--size", "-s", help="With the sizes of their files")]
+ShortFormat = Annotated[str, Option("--format", "-f", help="json, or a template such as {{.Names}}")]
+Platform = Annotated[str, Option("--platform", help="Platform of the image, OS/ARCHITECTURE[/VARIANT]")]
+Pull = Annotated[str, Option("--pull", help="When its image is fetched: always, missing or never")]
+QuietPull = Annotated[bool, Option("--quiet", "-q", help="Do not show how its image is fetched")]
+DetachKeys = Annotated[str, Option("--detach-keys", help="Keys that detach, ctrl-p,ctrl-q", show_default=False)]
+SigProxy = Annotated[bool, Option("--sig-proxy/--no-sig-proxy", help="Pass signals on")]
 
 
 @verb(app, COMMANDS, "ls", word="ps")
 def ps(
-    everything: Annotated[bool, typer.Option("--all", "-a", help="Also those that do not run")] = False,
-    filter_: Filter = [],  # noqa: B006  # typer copies defaults
+    everything: Annotated[bool, Option("--all", "-a", help="Also those that do not run")] = False,
+    filter_: Filter = [],  # noqa: B006  # the call gets a copy
     format_: Format = "",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only ids")] = False,
-    no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Do not shorten ids and commands")] = False,
-    last: Annotated[int, typer.Option("--last", "-n", help="So many that were made last, in any state")] = -1,
-    latest: Annotated[bool, typer.Option("--latest", "-l", help="The one that was made last, in any state")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Only ids")] = False,
+    no_trunc: Annotated[bool, Option("--no-trunc", help="Do not shorten ids and commands")] = False,
+    last: Annotated[int, Option("--last", "-n", help="So many that were made last, in any state")] = -1,
+    latest: Annotated[bool, Option("--latest", "-l", help="The one that was made last, in any state")] = False,
     size: Size = False,
 ) -> None:
     """List containers."""
@@ -104,7 +102,7 @@ def port_text(port: dict[str, Any]) -> str:
     return f"{port.get('IP', '')}:{port['PublicPort']}->{inner}" if port.get("PublicPort") else inner
 
 
-@verb(app, COMMANDS, "create", word="create", reads=RunsCommand)
+@verb(app, COMMANDS, "create", word="create", stops_after=1)
 @takes(CONTAINER)
 def create(
     image: Image,
@@ -121,14 +119,14 @@ def create(
     print_text(make(client(), Creation(name, platform, pull, quiet), body))
 
 
-@verb(app, COMMANDS, "run", word="run", reads=RunsCommand)
+@verb(app, COMMANDS, "run", word="run", stops_after=1)
 @takes(CONTAINER)
 def run(
     image: Image,
     command: Arguments = None,
     *,
     name: Name = "",
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and return")] = False,
+    detach: Annotated[bool, Option("--detach", "-d", help="Print the id and return")] = False,
     platform: Platform = "",
     pull: Pull = "missing",
     quiet: QuietPull = False,
@@ -145,22 +143,22 @@ def run(
         joined = None if detach else Joined.to_new(body, detach_keys, sig_proxy)
         id_ = make(daemon, Creation(name, platform, pull, quiet), body)
         if joined is not None:
-            raise typer.Exit(start_joined(daemon, id_, joined))
+            raise Exit(start_joined(daemon, id_, joined))
         daemon.post(f"/containers/{id_}/start")
         print_text(id_)
     except (ApiError, Unreachable, ValueError) as error:
         print_warning(f"swarmpy: {'Error response from daemon: ' if isinstance(error, ApiError) else ''}{error}")
-        raise typer.Exit(exit_code_of(error)) from error
+        raise Exit(exit_code_of(error)) from error
 
 
 @verb(app, COMMANDS, "start", word="start")
 def start(
     containers: Containers,
-    attach: Annotated[bool, typer.Option("--attach", "-a", help="Show its output, and pass on signals")] = False,
+    attach: Annotated[bool, Option("--attach", "-a", help="Show its output, and pass on signals")] = False,
     interactive: Interactive = False,
     detach_keys: DetachKeys = "",
-    checkpoint: Annotated[str, typer.Option("--checkpoint", help="State to start from")] = "",
-    checkpoint_dir: Annotated[str, typer.Option("--checkpoint-dir", help="Where that state is")] = "",
+    checkpoint: Annotated[str, Option("--checkpoint", help="State to start from")] = "",
+    checkpoint_dir: Annotated[str, Option("--checkpoint-dir", help="Where that state is")] = "",
 ) -> None:
     """Start containers."""
     daemon = client()
@@ -172,36 +170,36 @@ def start(
         raise ValueError("you cannot start and attach multiple containers at once")
     inspected = daemon.get(f"/containers/{containers[0]}/json")
     joined = Joined.to_present(inspected, detach_keys, sig_proxy=True, stdin=interactive)
-    raise typer.Exit(start_joined(daemon, inspected["Id"], joined, query))
+    raise Exit(start_joined(daemon, inspected["Id"], joined, query))
 
 
 @verb(app, COMMANDS, "attach", word="attach")
 def attach(
     container: Container,
-    no_stdin: Annotated[bool, typer.Option("--no-stdin", help="Pass no input on")] = False,
+    no_stdin: Annotated[bool, Option("--no-stdin", help="Pass no input on")] = False,
     detach_keys: DetachKeys = "",
     sig_proxy: SigProxy = True,
 ) -> None:
     """Join this terminal to a running container."""
     daemon = client()
     inspected = daemon.get(f"/containers/{container}/json")
-    raise typer.Exit(
+    raise Exit(
         attach_joined(daemon, inspected, Joined.to_present(inspected, detach_keys, sig_proxy, stdin=not no_stdin))
     )
 
 
-@verb(app, COMMANDS, "exec", word="exec", reads=RunsCommand)
+@verb(app, COMMANDS, "exec", word="exec", stops_after=1)
 def exec_(
     container: Container,
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARG…]", show_default=False)],
+    command: Annotated[list[str], Argument("COMMAND [ARG…]")],
     interactive: Interactive = False,
     tty: Tty = False,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for it")] = False,
+    detach: Annotated[bool, Option("--detach", "-d", help="Do not wait for it")] = False,
     env: Env = [],  # noqa: B006
-    env_file: Annotated[list[str], typer.Option("--env-file", help="File of environment variables")] = [],  # noqa: B006
+    env_file: Annotated[list[str], Option("--env-file", help="File of environment variables")] = [],  # noqa: B006
     user: User = "",
     workdir: Workdir = "",
-    privileged: Annotated[bool, typer.Option("--privileged", help="With every capability")] = False,
+    privileged: Annotated[bool, Option("--privileged", help="With every capability")] = False,
     detach_keys: DetachKeys = "",
 ) -> None:
     """Run a command in a running container."""
@@ -225,7 +223,7 @@ def exec_(
     if detach:
         daemon.post(f"/exec/{id_}/start", body={"Detach": True, "Tty": tty})
         return
-    raise typer.Exit(exec_joined(daemon, id_, joined))
+    raise Exit(exec_joined(daemon, id_, joined))
 
 
 @verb(app, COMMANDS, "stop", word="stop")
@@ -246,7 +244,7 @@ def restart_(containers: Containers, time: Timeout = None, signal: Signal = "") 
 
 @verb(app, COMMANDS, "kill", word="kill")
 def kill(
-    containers: Containers, signal: Annotated[str, typer.Option("--signal", "-s", help="Signal to send")] = "SIGKILL"
+    containers: Containers, signal: Annotated[str, Option("--signal", "-s", help="Signal to send")] = "SIGKILL"
 ) -> None:
     """Send containers a signal."""
     daemon = client()
@@ -270,9 +268,9 @@ def unpause(containers: Containers) -> None:
 @verb(app, COMMANDS, "rm", word="rm")
 def rm(
     containers: Containers,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Kill what runs, and miss nothing that is gone")] = False,
-    volumes: Annotated[bool, typer.Option("--volumes", "-v", help="With its anonymous volumes")] = False,
-    link: Annotated[bool, typer.Option("--link", "-l", help="Remove a link between containers")] = False,
+    force: Annotated[bool, Option("--force", "-f", help="Kill what runs, and miss nothing that is gone")] = False,
+    volumes: Annotated[bool, Option("--volumes", "-v", help="With its anonymous volumes")] = False,
+    link: Annotated[bool, Option("--link", "-l", help="Remove a link between containers")] = False,
 ) -> None:
     """Remove containers."""
     daemon = client()
@@ -281,7 +279,7 @@ def rm(
 
 
 @verb(app, COMMANDS, "rename", word="rename")
-def rename(container: Container, name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)]) -> None:
+def rename(container: Container, name: Annotated[str, Argument("NAME")]) -> None:
     """Give a container another name."""
     client().post(f"/containers/{container}/rename", {"name": name})
 
@@ -305,10 +303,10 @@ def top(container: Container) -> None:
 
 @verb(app, COMMANDS, "inspect", word="inspect")
 def inspect(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", show_default=False)],
+    names: Annotated[list[str], Argument("NAME…")],
     format_: ShortFormat = "",
     size: Size = False,
-    type_: Annotated[str, typer.Option("--type", help=f"Only this kind: {', '.join(KINDS)}")] = "",
+    type_: Annotated[str, Option("--type", help=f"Only this kind: {', '.join(KINDS)}")] = "",
 ) -> None:
     """Show containers in full; as a word of its own also images, services and nodes."""
     if type_ and type_ not in KINDS:
@@ -339,12 +337,12 @@ def find(daemon: Client, name: str, kinds: list[str], *, size: bool) -> dict[str
 @verb(app, COMMANDS, "logs", word="logs")
 def logs(
     container: Container,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes")] = False,
-    tail: Annotated[str, typer.Option("--tail", "-n", help="Lines from the end")] = "all",
-    since: Annotated[str, typer.Option("--since", help="From a Unix time, or so long ago (10m)")] = "",
-    until: Annotated[str, typer.Option("--until", help="Up to a Unix time, or so long ago")] = "",
-    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="With the time of each line")] = False,
-    details: Annotated[bool, typer.Option("--details", help="With what the log driver was told to add")] = False,
+    follow: Annotated[bool, Option("--follow", "-f", help="Go on with what comes")] = False,
+    tail: Annotated[str, Option("--tail", "-n", help="Lines from the end")] = "all",
+    since: Annotated[str, Option("--since", help="From a Unix time, or so long ago (10m)")] = "",
+    until: Annotated[str, Option("--until", help="Up to a Unix time, or so long ago")] = "",
+    timestamps: Annotated[bool, Option("--timestamps", "-t", help="With the time of each line")] = False,
+    details: Annotated[bool, Option("--details", help="With what the log driver was told to add")] = False,
 ) -> None:
     """Show what a container printed."""
     daemon = client()
@@ -364,11 +362,11 @@ def logs(
 
 @verb(app, COMMANDS, "cp", word="cp")
 def cp(
-    source: Annotated[str, typer.Argument(metavar="[CONTAINER:]PATH|-", show_default=False)],
-    target: Annotated[str, typer.Argument(metavar="[CONTAINER:]PATH|-", show_default=False)],
-    archive: Annotated[bool, typer.Option("--archive", "-a", help="Into a container, with the files' owners")] = False,
-    follow_link: Annotated[bool, typer.Option("--follow-link", "-L", help="Follow a link that is the source")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing, as always")] = False,
+    source: Annotated[str, Argument("[CONTAINER:]PATH|-")],
+    target: Annotated[str, Argument("[CONTAINER:]PATH|-")],
+    archive: Annotated[bool, Option("--archive", "-a", help="Into a container, with the files' owners")] = False,
+    follow_link: Annotated[bool, Option("--follow-link", "-L", help="Follow a link that is the source")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Say nothing, as always")] = False,
 ) -> None:
     """Copy files into a container, or out of one."""
     from swarmpy.cli.copying import copy_in, copy_out, place  # tarfile takes its time

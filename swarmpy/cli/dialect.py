@@ -12,17 +12,26 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from swarmpy.cli.declared import Command
 from swarmpy.cli.failures import FLAG_ERROR, Usage
+from swarmpy.cli.help_text import help_text, usage_line
 
-__all__ = ["DockerCommand", "RunsCommand", "RunsCommandInHost", "usage_of"]
+__all__ = ["READS", "usage_of"]
 
 TRUTH = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 
 
 class DockerCommand(TyperCommand):
-    """One command. `stops_after`: after so many arguments all words are the command's that is run. 0 is never."""
+    """One command. `stops_after`: as in `Command`. `declared` is set before it reads anything."""
 
     stops_after = 0
+    declared: Command
+
+    def get_usage(self, ctx: Any) -> str:
+        return usage_line(self.declared, ctx.command_path)
+
+    def get_help(self, ctx: Any) -> str:
+        return help_text(self.declared, ctx.command_path).rstrip("\n")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         reading = _Reading({name: item for item in self.get_params(ctx) for name in (*item.opts, *item.secondary_opts)})
@@ -41,6 +50,9 @@ class RunsCommandInHost(DockerCommand):
     """`lab exec HOST COMMAND…`: options may also stand between the two."""
 
     stops_after = 2
+
+
+READS = {reads.stops_after: reads for reads in (DockerCommand, RunsCommand, RunsCommandInHost)}
 
 
 class _Reading:

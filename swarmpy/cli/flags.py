@@ -5,17 +5,14 @@ A flag that was not given changes nothing.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple, TypeVar
-
-import typer
+from typing import Any, NamedTuple, TypeVar
 
 from swarmpy.cli import values
 from swarmpy.cli.failures import WrongFlag
 
 __all__ = [
-    "Edit", "Flag", "absent", "apply", "drops", "extends", "forgets", "into", "merges", "sets", "takes", "with_flags",
+    "Edit", "Flag", "absent", "apply", "drops", "extends", "forgets", "into", "merges", "sets", "takes",
 ]  # fmt: skip
 
 JSON = dict[str, Any]
@@ -60,70 +57,18 @@ def apply(spec: JSON, flags: tuple[Flag, ...], given: dict[str, Any]) -> None:
 
 
 def takes(flags: tuple[Flag, ...], *, take_back: bool = False) -> Callable[[Function], Function]:
-    """Say that a command takes these flags, into its `**given`. Typer is told when the command is typed: `with_flags`.
+    """Say that a command takes these flags, into its `**given`. See `parsing.parameters_of`.
 
     `take_back`: what is on can be turned off (`--no-init`).
     """
 
     def decorate(function: Function) -> Function:
-        function.flags = [  # type: ignore[attr-defined]  # read by with_flags
+        function.flags = [  # type: ignore[attr-defined]  # read by parsing and binding
             flag._replace(can_be_taken_back=True) if take_back and flag.is_switch else flag for flag in flags
         ]
         return function
 
     return decorate
-
-
-def with_flags(function: Callable[..., Any], words: list[str]) -> Callable[..., Any]:
-    """The command with a parameter for each flag that it `takes` and that `words` name, as typer reads them.
-
-    All of them when a word may be an option that nobody knows, and for help: then the others are spoken of as well.
-    """
-    flags: list[Flag] = getattr(function, "flags", [])
-    if not flags:
-        return function
-    signature = inspect.signature(function, eval_str=True)
-    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-    typed = _typed_options(words)
-    unsaid: dict[str, Any] = {}
-    if typed <= set().union(*map(_own_options, own), *(flag.options for flag in flags)):
-        unsaid = {flag.parameter: flag.default for flag in flags if not flag.options & typed}
-        flags = [flag for flag in flags if flag.options & typed]
-    parameters = [*own, *map(_parameter, flags)]
-
-    def command(*args: Any, **given: Any) -> Any:
-        return function(*args, **unsaid, **given)
-
-    command.__doc__ = function.__doc__
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
-
-
-def _typed_options(words: list[str]) -> set[str]:
-    """Whatever may be an option among the words: `--memory=1g` is `--memory`, `-it` is `-i` and `-t`."""
-    found = set()
-    for word in words:
-        if word.startswith("--"):
-            found.add(word.partition("=")[0])
-        elif word.startswith("-"):
-            found |= {f"-{letter}" for letter in word[1:]}
-    return found - {"--"}
-
-
-def _own_options(parameter: inspect.Parameter) -> set[str]:
-    """The ways to type an option that the command declares itself."""
-    declared = (getattr(item, "param_decls", None) or () for item in getattr(parameter.annotation, "__metadata__", ()))
-    return {name for names in declared for text in names for name in text.split("/")}
-
-
-def _parameter(flag: Flag) -> inspect.Parameter:
-    names = f"--{flag.name}/--no-{flag.name}" if flag.can_be_taken_back else f"--{flag.name}"
-    option = typer.Option(*([f"-{flag.short}"] if flag.short else []), names, help=flag.help, show_default=False)
-    kind = flag.type if flag.default is not None else flag.type | None
-    return inspect.Parameter(
-        flag.parameter, inspect.Parameter.KEYWORD_ONLY, default=flag.default, annotation=Annotated[kind, option]
-    )
 
 
 def absent(*names: str) -> tuple[Flag, ...]:

@@ -12,39 +12,47 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from swarmpy.cli.commands import client, each, noun, verb
+from swarmpy.cli.commands import client, each, verb
+from swarmpy.cli.declared import Argument, Exit, Noun, Option
 from swarmpy.cli.failures import WrongFlag
-from swarmpy.cli.output import age, print_inspected, print_rows, print_text, print_warning, short_id, size_text
+from swarmpy.cli.output import (
+    age,
+    confirmed,
+    print_inspected,
+    print_rows,
+    print_text,
+    print_warning,
+    short_id,
+    size_text,
+)
 from swarmpy.cli.registry_auth import auth_for
 from swarmpy.cli.values import filters_json
 
 if TYPE_CHECKING:
     from swarmpy.cli.client import Client
 
-app = noun()
+app = Noun()
 COMMANDS: dict[str, str] = {}
 
-Images = Annotated[list[str], typer.Argument(metavar="IMAGE…", show_default=False)]
-Image = Annotated[str, typer.Argument(metavar="IMAGE", show_default=False)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say less")]
-Format = Annotated[str, typer.Option("--format", help="json, or a template such as {{.Repository}}")]
-Platform = Annotated[str, typer.Option("--platform", help="Of an image for several, OS/ARCHITECTURE[/VARIANT]")]
-Untrusting = Annotated[bool, typer.Option("--disable-content-trust", help="As always: signatures are not checked")]
-Filter = Annotated[list[str], typer.Option("--filter", "-f", help="reference=…, label=…, dangling=…")]
+Images = Annotated[list[str], Argument("IMAGE…")]
+Image = Annotated[str, Argument("IMAGE")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Say less")]
+Format = Annotated[str, Option("--format", help="json, or a template such as {{.Repository}}")]
+Platform = Annotated[str, Option("--platform", help="Of an image for several, OS/ARCHITECTURE[/VARIANT]")]
+Untrusting = Annotated[bool, Option("--disable-content-trust", help="As always: signatures are not checked")]
+Filter = Annotated[list[str], Option("--filter", "-f", help="reference=…, label=…, dangling=…")]
 
 
 @verb(app, COMMANDS, "ls", word="images")
 def ls(
-    repository: Annotated[str, typer.Argument(metavar="[REPOSITORY]", show_default=False)] = "",
-    everything: Annotated[bool, typer.Option("--all", "-a", help="Also intermediate images")] = False,
-    filter_: Filter = [],  # noqa: B006  # typer copies defaults
+    repository: Annotated[str, Argument("[REPOSITORY]")] = "",
+    everything: Annotated[bool, Option("--all", "-a", help="Also intermediate images")] = False,
+    filter_: Filter = [],  # noqa: B006  # the call gets a copy
     format_: Format = "",
     quiet: Quiet = False,
-    no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Do not shorten ids")] = False,
-    digests: Annotated[bool, typer.Option("--digests", help="With the digests that registries know")] = False,
-    tree: Annotated[bool, typer.Option("--tree", help="With the platforms of each image")] = False,
+    no_trunc: Annotated[bool, Option("--no-trunc", help="Do not shorten ids")] = False,
+    digests: Annotated[bool, Option("--digests", help="With the digests that registries know")] = False,
+    tree: Annotated[bool, Option("--tree", help="With the platforms of each image")] = False,
 ) -> None:
     """List images."""
     if tree:
@@ -74,7 +82,7 @@ def pull(
     image: Image,
     quiet: Quiet = False,
     platform: Platform = "",
-    all_tags: Annotated[bool, typer.Option("--all-tags", "-a", help="Every tag of the repository")] = False,
+    all_tags: Annotated[bool, Option("--all-tags", "-a", help="Every tag of the repository")] = False,
     disable_content_trust: Untrusting = True,
 ) -> None:
     """Fetch an image from its registry."""
@@ -110,7 +118,7 @@ def follow(messages: Any, *, quiet: bool, say: Callable[[str], None] = print_tex
 
 @verb(app, COMMANDS, "load", word="load")
 def load(
-    source: Annotated[str, typer.Option("--input", "-i", help="A file instead of standard input")] = "",
+    source: Annotated[str, Option("--input", "-i", help="A file instead of standard input")] = "",
     quiet: Quiet = False,
     platform: Platform = "",
 ) -> None:
@@ -127,7 +135,7 @@ def load(
 @verb(app, COMMANDS, "save", word="save")
 def save(
     images: Images,
-    output: Annotated[str, typer.Option("--output", "-o", help="A file instead of standard output")] = "",
+    output: Annotated[str, Option("--output", "-o", help="A file instead of standard output")] = "",
     platform: Platform = "",
 ) -> None:
     """Write images to an archive."""
@@ -152,10 +160,10 @@ def encoded(query: list[tuple[str, str]]) -> str:
 
 @verb(app, COMMANDS, "import", word="import")
 def import_(
-    source: Annotated[str, typer.Argument(metavar="FILE|-", show_default=False)],
-    reference: Annotated[str, typer.Argument(metavar="[REPOSITORY[:TAG]]", show_default=False)] = "",
-    change: Annotated[list[str], typer.Option("--change", "-c", help="Dockerfile instruction to apply")] = [],  # noqa: B006
-    message: Annotated[str, typer.Option("--message", "-m", help="Note for the image's history")] = "",
+    source: Annotated[str, Argument("FILE|-")],
+    reference: Annotated[str, Argument("[REPOSITORY[:TAG]]")] = "",
+    change: Annotated[list[str], Option("--change", "-c", help="Dockerfile instruction to apply")] = [],  # noqa: B006
+    message: Annotated[str, Option("--message", "-m", help="Note for the image's history")] = "",
     platform: Platform = "",
 ) -> None:
     """Make an image from a tar of a root file system."""
@@ -177,7 +185,7 @@ def split_tag(reference: str) -> tuple[str, str]:
 
 
 @verb(app, COMMANDS, "tag", word="tag")
-def tag(image: Image, reference: Annotated[str, typer.Argument(metavar="NAME[:TAG]", show_default=False)]) -> None:
+def tag(image: Image, reference: Annotated[str, Argument("NAME[:TAG]")]) -> None:
     """Give an image another name."""
     repository, version = split_tag(reference)
     client().post(f"/images/{image}/tag", {"repo": repository, "tag": version})
@@ -186,8 +194,8 @@ def tag(image: Image, reference: Annotated[str, typer.Argument(metavar="NAME[:TA
 @verb(app, COMMANDS, "rm", word="rmi")
 def rm(
     images: Images,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Even if in use")] = False,
-    no_prune: Annotated[bool, typer.Option("--no-prune", help="Keep parents that have no name")] = False,
+    force: Annotated[bool, Option("--force", "-f", help="Even if in use")] = False,
+    no_prune: Annotated[bool, Option("--no-prune", help="Keep parents that have no name")] = False,
     platform: Platform = "",
 ) -> None:
     """Remove images."""
@@ -213,7 +221,7 @@ def platform_json(text: str) -> str | None:
 
 @verb(app, COMMANDS, "inspect")
 def inspect(
-    images: Images, format_: Annotated[str, typer.Option("--format", "-f", help="json, or a template")] = ""
+    images: Images, format_: Annotated[str, Option("--format", "-f", help="json, or a template")] = ""
 ) -> None:
     """Show images in full."""
     daemon = client()
@@ -230,10 +238,10 @@ def history(image: Image) -> None:
 
 
 @verb(app, COMMANDS, "prune")
-def prune(force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask")] = False) -> None:
+def prune(force: Annotated[bool, Option("--force", "-f", help="Do not ask")] = False) -> None:
     """Remove images that have no name and no container."""
-    if not force and not typer.confirm("WARNING! This will remove all dangling images. Continue?"):
-        raise typer.Exit(1)
+    if not force and not confirmed("WARNING! This will remove all dangling images. Continue?"):
+        raise Exit(1)
     answer = client().post("/images/prune")
     print_text(f"Total reclaimed space: {size_text(answer.get('SpaceReclaimed') or 0)}")
     if not answer.get("ImagesDeleted"):

@@ -8,29 +8,27 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
-import typer
-
-from swarmpy.cli.commands import noun, verb
-from swarmpy.cli.dialect import RunsCommandInHost
+from swarmpy.cli.commands import verb
+from swarmpy.cli.declared import Argument, Exit, Noun, Option
 from swarmpy.cli.output import print_rows, print_text, print_warning
 from swarmpy.lab import verbs
 from swarmpy.lab.plan import DEFAULT_NAME
 
-app = noun()
+app = Noun()
 COMMANDS: dict[str, str] = {}
 
-Name = Annotated[str, typer.Option("--name", help="Which lab")]
-Host = Annotated[str, typer.Argument(metavar="HOST", show_default=False)]
-DaemonOnly = Annotated[bool, typer.Option("--daemon-only", help="Its containers go on")]
-Format = Annotated[str, typer.Option("--format", help="json, or a template such as {{.Name}}")]
+Name = Annotated[str, Option("--name", help="Which lab")]
+Host = Annotated[str, Argument("HOST")]
+DaemonOnly = Annotated[bool, Option("--daemon-only", help="Its containers go on")]
+Format = Annotated[str, Option("--format", help="json, or a template such as {{.Name}}")]
 
 
 @verb(app, COMMANDS, "up")
 def up(
-    managers: Annotated[int, typer.Option("--managers", help="Hosts that are managers")] = 3,
-    workers: Annotated[int, typer.Option("--workers", help="Hosts that are workers")] = 3,
+    managers: Annotated[int, Option("--managers", help="Hosts that are managers")] = 3,
+    workers: Annotated[int, Option("--workers", help="Hosts that are workers")] = 3,
     name: Name = DEFAULT_NAME,
-    no_swarm: Annotated[bool, typer.Option("--no-swarm", help="Leave the daemons alone, in no swarm")] = False,
+    no_swarm: Annotated[bool, Option("--no-swarm", help="Leave the daemons alone, in no swarm")] = False,
 ) -> None:
     """Make a lab and start its hosts."""
     verbs.up(name, managers, workers, swarm=not no_swarm, progress=print_warning)
@@ -39,7 +37,7 @@ def up(
 
 @verb(app, COMMANDS, "ls")
 def ls(
-    name: Annotated[str, typer.Option("--name", help="Only this lab")] = "",
+    name: Annotated[str, Option("--name", help="Only this lab")] = "",
     format_: Format = "",
 ) -> None:
     """List labs and their hosts."""
@@ -64,21 +62,21 @@ def show(name: str | None, format_: str) -> None:
     print_rows(rows, ["LAB", "NAME", "ROLE", "ADDRESS", "DOCKER_HOST", "STATE"], format_)
 
 
-@verb(app, COMMANDS, "exec", reads=RunsCommandInHost)
+@verb(app, COMMANDS, "exec", stops_after=2)
 def exec_(
     host: Host,
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARG…]", show_default=False)],
+    command: Annotated[list[str], Argument("COMMAND [ARG…]")],
     name: Name = DEFAULT_NAME,
 ) -> None:
     """Run a command in a host, with DOCKER_HOST set: exec HOST [--] COMMAND."""
-    raise typer.Exit(verbs.execute(host, command, name))
+    raise Exit(verbs.execute(host, command, name))
 
 
 @verb(app, COMMANDS, "kill")
 def kill(
     host: Host,
     with_containers: Annotated[
-        bool, typer.Option("--with-containers", help="The whole host, as if power failed")
+        bool, Option("--with-containers", help="The whole host, as if power failed")
     ] = False,
     name: Name = DEFAULT_NAME,
 ) -> None:
@@ -112,8 +110,8 @@ def resume(host: Host, daemon_only: DaemonOnly = False, name: Name = DEFAULT_NAM
 
 @verb(app, COMMANDS, "partition")
 def partition(
-    groups: Annotated[list[str], typer.Argument(metavar="A,B C,D", show_default=False)],
-    one_way: Annotated[bool, typer.Option("--one-way", help="Only what the first group sends is lost")] = False,
+    groups: Annotated[list[str], Argument("A,B C,D")],
+    one_way: Annotated[bool, Option("--one-way", help="Only what the first group sends is lost")] = False,
     name: Name = DEFAULT_NAME,
 ) -> None:
     """Cut groups of hosts off from each other; one group alone from everybody else."""
@@ -122,10 +120,10 @@ def partition(
 
 @verb(app, COMMANDS, "delay")
 def delay(
-    hosts: Annotated[str, typer.Argument(metavar="A,B", show_default=False)],
-    seconds: Annotated[float, typer.Argument(metavar="SECONDS", show_default=False)],
-    jitter: Annotated[float, typer.Option("--jitter", help="Seconds more or less")] = 0.0,
-    loss: Annotated[float, typer.Option("--loss", help="Probability of loss, 0 to 1")] = 0.0,
+    hosts: Annotated[str, Argument("A,B")],
+    seconds: Annotated[float, Argument("SECONDS")],
+    jitter: Annotated[float, Option("--jitter", help="Seconds more or less")] = 0.0,
+    loss: Annotated[float, Option("--loss", help="Probability of loss, 0 to 1")] = 0.0,
     name: Name = DEFAULT_NAME,
 ) -> None:
     """Make the links of hosts slow or lossy."""
@@ -140,7 +138,7 @@ def heal(name: Name = DEFAULT_NAME) -> None:
 
 @verb(app, COMMANDS, "down")
 def down(
-    everything: Annotated[bool, typer.Option("--all", help="Every lab, also what a crashed one left behind")] = False,
+    everything: Annotated[bool, Option("--all", help="Every lab, also what a crashed one left behind")] = False,
     name: Name = DEFAULT_NAME,
 ) -> None:
     """Remove a lab; nothing of it is left."""

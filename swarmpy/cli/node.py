@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from swarmpy.cli import values
-from swarmpy.cli.commands import client, each, noun, verb
+from swarmpy.cli.commands import client, each, verb
+from swarmpy.cli.declared import Argument, Noun, Option
 from swarmpy.cli.failures import ApiError, WrongFlag
 from swarmpy.cli.output import print_inspected, print_rows, print_text
 from swarmpy.cli.pretty import print_node
@@ -21,20 +20,20 @@ from swarmpy.cli.values import filters_json
 if TYPE_CHECKING:
     from swarmpy.cli.client import Client
 
-app = noun()
+app = Noun()
 COMMANDS: dict[str, str] = {}
 
-Nodes = Annotated[list[str], typer.Argument(metavar="NODE…", show_default=False)]
-Format = Annotated[str, typer.Option("--format", help="json, or a template such as {{.Hostname}}")]
-Filter = Annotated[list[str], typer.Option("--filter", "-f", help="id=…, name=…, role=…, label=…, node.label=…")]
-ShortFormat = Annotated[str, typer.Option("--format", "-f", help="json, or a template such as {{.ID}}")]
-Pretty = Annotated[bool, typer.Option("--pretty", help="For people to read")]
-NoResolve = Annotated[bool, typer.Option("--no-resolve", help="Ids instead of names")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids")]
+Nodes = Annotated[list[str], Argument("NODE…")]
+Format = Annotated[str, Option("--format", help="json, or a template such as {{.Hostname}}")]
+Filter = Annotated[list[str], Option("--filter", "-f", help="id=…, name=…, role=…, label=…, node.label=…")]
+ShortFormat = Annotated[str, Option("--format", "-f", help="json, or a template such as {{.ID}}")]
+Pretty = Annotated[bool, Option("--pretty", help="For people to read")]
+NoResolve = Annotated[bool, Option("--no-resolve", help="Ids instead of names")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Only ids")]
 
 
 @verb(app, COMMANDS, "ls")
-def ls(filter_: Filter = [], format_: Format = "", quiet: Quiet = False) -> None:  # noqa: B006  # typer copies defaults
+def ls(filter_: Filter = [], format_: Format = "", quiet: Quiet = False) -> None:  # noqa: B006  # the call gets a copy
     """List the nodes of the swarm."""
     daemon = client()
     own = daemon.get("/info")["Swarm"]["NodeID"]
@@ -65,11 +64,11 @@ def hostname(node: dict[str, Any]) -> str:
 
 @verb(app, COMMANDS, "ps")
 def ps(
-    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE…]", show_default=False)] = None,
+    nodes: Annotated[list[str] | None, Argument("[NODE…]")] = None,
     filter_: Filter = [],  # noqa: B006
     format_: Format = "",
     quiet: Quiet = False,
-    no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Do not shorten ids and errors")] = False,
+    no_trunc: Annotated[bool, Option("--no-trunc", help="Do not shorten ids and errors")] = False,
     no_resolve: NoResolve = False,
 ) -> None:
     """List the tasks on nodes; on this one if none is named."""
@@ -97,11 +96,11 @@ def inspect(nodes: Nodes, format_: ShortFormat = "", pretty: Pretty = False) -> 
 
 @verb(app, COMMANDS, "update")
 def update(
-    node: Annotated[str, typer.Argument(metavar="NODE", show_default=False)],
-    availability: Annotated[str, typer.Option("--availability", help="active, pause or drain")] = "",
-    role: Annotated[str, typer.Option("--role", help="worker or manager")] = "",
-    label_add: Annotated[list[str], typer.Option("--label-add", help="Add a label, NAME=VALUE")] = [],  # noqa: B006
-    label_rm: Annotated[list[str], typer.Option("--label-rm", help="Remove a label")] = [],  # noqa: B006
+    node: Annotated[str, Argument("NODE")],
+    availability: Annotated[str, Option("--availability", help="active, pause or drain")] = "",
+    role: Annotated[str, Option("--role", help="worker or manager")] = "",
+    label_add: Annotated[list[str], Option("--label-add", help="Add a label, NAME=VALUE")] = [],  # noqa: B006
+    label_rm: Annotated[list[str], Option("--label-rm", help="Remove a label")] = [],  # noqa: B006
 ) -> None:
     """Change a node."""
 
@@ -154,7 +153,7 @@ def edit(daemon: Client, reference: str, change: Any) -> None:
 
 @verb(app, COMMANDS, "rm")
 def rm(
-    nodes: Nodes, force: Annotated[bool, typer.Option("--force", "-f", help="Even if the node is up")] = False
+    nodes: Nodes, force: Annotated[bool, Option("--force", "-f", help="Even if the node is up")] = False
 ) -> None:
     """Remove nodes that are down from the swarm."""
     daemon = client()

@@ -14,7 +14,7 @@ from typing import Any
 
 from swarmpy.cli.failures import ApiError
 
-__all__ = ["age", "print_inspected", "print_rows", "print_text", "print_warning", "short_id", "size_text"]
+__all__ = ["age", "confirmed", "print_inspected", "print_rows", "print_text", "print_warning", "short_id", "size_text"]
 
 PLACEHOLDER = re.compile(r"\{\{\s*(json\s+)?\.([A-Za-z.]*)\s*\}\}")
 ID_LENGTH = 12
@@ -26,6 +26,13 @@ def print_text(text: str) -> None:
 
 def print_warning(text: str) -> None:
     sys.stderr.write(text + "\n")
+
+
+def confirmed(question: str) -> bool:
+    """Whether the user says yes; the end of the input is a no."""
+    sys.stdout.write(f"{question} [y/N] ")
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def print_rows(

@@ -12,8 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from swarmpy.cli.declared import Exit
 from swarmpy.cli.output import print_text
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def wait_for_service(daemon: Client, service_id: str, *, quiet: bool) -> None:
             shown = text
         if state in ("paused", "rollback_paused") or (state == "rollback_completed" and not wanted_rollback):
             finish(quiet, f"{FINAL[state]}: {update.get('Message', '')}")
-            raise typer.Exit(1)
+            raise Exit(1)
         if converged(service, tasks) and state not in ("updating", "rollback_started"):
             finish(quiet, f"verify: Service {service['ID']} converged")
             return

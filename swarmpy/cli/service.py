@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-import typer
-
-from swarmpy.cli.commands import client, each, noun, verb
-from swarmpy.cli.dialect import RunsCommand
+from swarmpy.cli.commands import client, each, verb
+from swarmpy.cli.declared import Argument, Noun, Option
 from swarmpy.cli.failures import WrongFlag
 from swarmpy.cli.flags import apply, takes
 from swarmpy.cli.logs import Shown, print_service_logs, since_text
@@ -23,29 +21,29 @@ from swarmpy.cli.service_flags import CREATE, UPDATE
 from swarmpy.cli.tasks import print_tasks
 from swarmpy.cli.values import filters_json
 
-app = noun()
+app = Noun()
 COMMANDS: dict[str, str] = {}
 
-Services = Annotated[list[str], typer.Argument(metavar="SERVICE…", show_default=False)]
-Service = Annotated[str, typer.Argument(metavar="SERVICE", show_default=False)]
-Format = Annotated[str, typer.Option("--format", help="json, or a template such as {{.Name}}")]
-Filter = Annotated[list[str], typer.Option("--filter", "-f", help="name=…, id=…, label=…, mode=…")]
-ShortFormat = Annotated[str, typer.Option("--format", "-f", help="json, or a template such as {{.ID}}")]
-Pretty = Annotated[bool, typer.Option("--pretty", help="For people to read")]
-NoResolve = Annotated[bool, typer.Option("--no-resolve", help="Ids instead of names")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids")]
-Detach = Annotated[bool, typer.Option("--detach", "-d", help="Do not wait until the service has converged")]
-NoProgress = Annotated[bool, typer.Option("--quiet", "-q", help="Wait, but show no progress")]
-WithAuth = Annotated[bool, typer.Option("--with-registry-auth", help="Send the registry's credentials to the nodes")]
+Services = Annotated[list[str], Argument("SERVICE…")]
+Service = Annotated[str, Argument("SERVICE")]
+Format = Annotated[str, Option("--format", help="json, or a template such as {{.Name}}")]
+Filter = Annotated[list[str], Option("--filter", "-f", help="name=…, id=…, label=…, mode=…")]
+ShortFormat = Annotated[str, Option("--format", "-f", help="json, or a template such as {{.ID}}")]
+Pretty = Annotated[bool, Option("--pretty", help="For people to read")]
+NoResolve = Annotated[bool, Option("--no-resolve", help="Ids instead of names")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Only ids")]
+Detach = Annotated[bool, Option("--detach", "-d", help="Do not wait until the service has converged")]
+NoProgress = Annotated[bool, Option("--quiet", "-q", help="Wait, but show no progress")]
+WithAuth = Annotated[bool, Option("--with-registry-auth", help="Send the registry's credentials to the nodes")]
 
 
-@verb(app, COMMANDS, "create", reads=RunsCommand)
+@verb(app, COMMANDS, "create", stops_after=1)
 @takes(CREATE)
 def create(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", show_default=False)],
-    args: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND] [ARG…]", show_default=False)] = None,
+    image: Annotated[str, Argument("IMAGE")],
+    args: Annotated[list[str] | None, Argument("[COMMAND] [ARG…]")] = None,
     *,
-    name: Annotated[str, typer.Option("--name", help="Name of the service")] = "",
+    name: Annotated[str, Option("--name", help="Name of the service")] = "",
     detach: Detach = False,
     quiet: NoProgress = False,
     with_registry_auth: WithAuth = False,
@@ -71,8 +69,8 @@ def create(
 def update(
     service: Service,
     *,
-    force: Annotated[bool, typer.Option("--force", help="Replace the tasks even if nothing changes")] = False,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Return to the previous spec")] = False,
+    force: Annotated[bool, Option("--force", help="Replace the tasks even if nothing changes")] = False,
+    rollback: Annotated[bool, Option("--rollback", help="Return to the previous spec")] = False,
     detach: Detach = False,
     quiet: NoProgress = False,
     with_registry_auth: WithAuth = False,
@@ -116,7 +114,7 @@ def roll_back(service: str, *, detach: bool, quiet: bool) -> None:
 
 @verb(app, COMMANDS, "scale")
 def scale(
-    scales: Annotated[list[str], typer.Argument(metavar="SERVICE=REPLICAS…", show_default=False)],
+    scales: Annotated[list[str], Argument("SERVICE=REPLICAS…")],
     detach: Detach = False,
 ) -> None:
     """Set the number of tasks of services."""
@@ -140,7 +138,7 @@ def scale(
 
 
 @verb(app, COMMANDS, "ls")
-def ls(filter_: Filter = [], format_: Format = "", quiet: Quiet = False) -> None:  # noqa: B006  # typer copies defaults
+def ls(filter_: Filter = [], format_: Format = "", quiet: Quiet = False) -> None:  # noqa: B006  # the call gets a copy
     """List services."""
     rows = []
     query = {"status": "true", "filters": filters_json(filter_)}
@@ -172,7 +170,7 @@ def ps(
     filter_: Filter = [],  # noqa: B006
     format_: Format = "",
     quiet: Quiet = False,
-    no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Do not shorten ids and errors")] = False,
+    no_trunc: Annotated[bool, Option("--no-trunc", help="Do not shorten ids and errors")] = False,
     no_resolve: NoResolve = False,
 ) -> None:
     """List the tasks of services."""
@@ -207,16 +205,16 @@ def rm(services: Services) -> None:
 
 @verb(app, COMMANDS, "logs")
 def logs(
-    service: Annotated[str, typer.Argument(metavar="SERVICE|TASK", show_default=False)],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes")] = False,
-    tail: Annotated[str, typer.Option("--tail", "-n", help="Lines from the end of each task's log")] = "all",
-    since: Annotated[str, typer.Option("--since", help="From a Unix time, or so long ago (10m)")] = "",
-    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="With the time of each line")] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="Without the name of the task")] = False,
-    no_trunc: Annotated[bool, typer.Option("--no-trunc", help="Do not shorten ids")] = False,
+    service: Annotated[str, Argument("SERVICE|TASK")],
+    follow: Annotated[bool, Option("--follow", "-f", help="Go on with what comes")] = False,
+    tail: Annotated[str, Option("--tail", "-n", help="Lines from the end of each task's log")] = "all",
+    since: Annotated[str, Option("--since", help="From a Unix time, or so long ago (10m)")] = "",
+    timestamps: Annotated[bool, Option("--timestamps", "-t", help="With the time of each line")] = False,
+    raw: Annotated[bool, Option("--raw", help="Without the name of the task")] = False,
+    no_trunc: Annotated[bool, Option("--no-trunc", help="Do not shorten ids")] = False,
     no_resolve: NoResolve = False,
-    no_task_ids: Annotated[bool, typer.Option("--no-task-ids", help="Without the ids of tasks")] = False,
-    details: Annotated[bool, typer.Option("--details", help="With what the log driver was told to add")] = False,
+    no_task_ids: Annotated[bool, Option("--no-task-ids", help="Without the ids of tasks")] = False,
+    details: Annotated[bool, Option("--details", help="With what the log driver was told to add")] = False,
 ) -> None:
     """Show what the tasks of a service print."""
     shown = Shown(timestamps, raw, no_trunc, no_resolve, no_task_ids, details)

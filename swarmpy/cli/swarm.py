@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from swarmpy.cli.commands import client, noun, verb
+from swarmpy.cli.commands import client, verb
+from swarmpy.cli.declared import Argument, HelpWanted, Noun, Option
 from swarmpy.cli.failures import WrongFlag
 from swarmpy.cli.flags import Flag, apply, sets, takes
 from swarmpy.cli.output import print_text
@@ -20,15 +19,15 @@ from swarmpy.cli.values import duration_ns
 if TYPE_CHECKING:
     from swarmpy.cli.client import Client
 
-app = noun()
+app = Noun()
 COMMANDS: dict[str, str] = {}
 
 DEFAULT_PORT = 2377
-Availability = Annotated[str, typer.Option("--availability", help="active, pause or drain")]
-Listen = Annotated[str, typer.Option("--listen-addr", help="Where managers listen, ADDRESS[:PORT]")]
-Advertise = Annotated[str, typer.Option("--advertise-addr", help="Address other nodes reach this one at")]
-DataPath = Annotated[str, typer.Option("--data-path-addr", help="Address for the traffic of containers")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only what scripts want")]
+Availability = Annotated[str, Option("--availability", help="active, pause or drain")]
+Listen = Annotated[str, Option("--listen-addr", help="Where managers listen, ADDRESS[:PORT]")]
+Advertise = Annotated[str, Option("--advertise-addr", help="Address other nodes reach this one at")]
+DataPath = Annotated[str, Option("--data-path-addr", help="Address for the traffic of containers")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Only what scripts want")]
 
 SPEC = (
     Flag("task-history-limit", int, "Past tasks kept per slot", sets("Orchestration", "TaskHistoryRetentionLimit")),
@@ -82,11 +81,11 @@ def init(
     listen_addr: Listen = f"0.0.0.0:{DEFAULT_PORT}",
     advertise_addr: Advertise = "",
     data_path_addr: DataPath = "",
-    data_path_port: Annotated[int, typer.Option("--data-path-port", help="UDP port of VXLAN")] = 0,
-    default_addr_pool: Annotated[list[str], typer.Option("--default-addr-pool", help="Subnets for networks")] = [],  # noqa: B006
-    default_addr_pool_mask_length: Annotated[int, typer.Option("--default-addr-pool-mask-length")] = 24,
+    data_path_port: Annotated[int, Option("--data-path-port", help="UDP port of VXLAN")] = 0,
+    default_addr_pool: Annotated[list[str], Option("--default-addr-pool", help="Subnets for networks")] = [],  # noqa: B006
+    default_addr_pool_mask_length: Annotated[int, Option("--default-addr-pool-mask-length")] = 24,
     force_new_cluster: Annotated[
-        bool, typer.Option("--force-new-cluster", help="From this manager's state, alone")
+        bool, Option("--force-new-cluster", help="From this manager's state, alone")
     ] = False,
     availability: Availability = "active",
     **given: Any,
@@ -127,8 +126,8 @@ def join_command(daemon: Client, role: str) -> str:
 
 @verb(app, COMMANDS, "join")
 def join(
-    remotes: Annotated[list[str], typer.Argument(metavar="HOST:PORT…", show_default=False)],
-    token: Annotated[str, typer.Option("--token", help="Join token, of a worker or a manager")] = "",
+    remotes: Annotated[list[str], Argument("HOST:PORT…")],
+    token: Annotated[str, Option("--token", help="Join token, of a worker or a manager")] = "",
     listen_addr: Listen = f"0.0.0.0:{DEFAULT_PORT}",
     advertise_addr: Advertise = "",
     data_path_addr: DataPath = "",
@@ -153,9 +152,9 @@ def join(
 
 @verb(app, COMMANDS, "join-token")
 def join_token(
-    role: Annotated[str, typer.Argument(metavar="worker|manager", show_default=False)],
+    role: Annotated[str, Argument("worker|manager")],
     rotate: Annotated[
-        bool, typer.Option("--rotate", help="Make a new token; the old one is refused from now on")
+        bool, Option("--rotate", help="Make a new token; the old one is refused from now on")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -177,7 +176,7 @@ def join_token(
 
 
 @verb(app, COMMANDS, "leave")
-def leave(force: Annotated[bool, typer.Option("--force", "-f", help="Also as a manager")] = False) -> None:
+def leave(force: Annotated[bool, Option("--force", "-f", help="Also as a manager")] = False) -> None:
     """Leave the swarm."""
     client().post("/swarm/leave", {"force": str(force).lower()})
     print_text("Node left the swarm.")
@@ -185,11 +184,10 @@ def leave(force: Annotated[bool, typer.Option("--force", "-f", help="Also as a m
 
 @verb(app, COMMANDS, "update")
 @takes(SPEC)
-def update(context: typer.Context, **given: Any) -> None:
+def update(**given: Any) -> None:
     """Change the swarm's settings."""
     if all(value is None or value == [] for value in given.values()):
-        print_text(context.get_help())
-        return
+        raise HelpWanted
     daemon = client()
     swarm = daemon.get("/swarm")
     apply(swarm["Spec"], SPEC, given)
@@ -203,8 +201,8 @@ def update(context: typer.Context, **given: Any) -> None:
 @takes(CA)
 def ca(
     *,
-    rotate: Annotated[bool, typer.Option("--rotate", help="Make a new root certificate")] = False,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not show the new certificate")] = False,
+    rotate: Annotated[bool, Option("--rotate", help="Make a new root certificate")] = False,
+    detach: Annotated[bool, Option("--detach", "-d", help="Do not show the new certificate")] = False,
     quiet: Quiet = False,
     **given: Any,
 ) -> None:
@@ -227,7 +225,7 @@ def ca(
 
 @verb(app, COMMANDS, "unlock-key")
 def unlock_key(
-    rotate: Annotated[bool, typer.Option("--rotate", help="Make a new key")] = False, quiet: Quiet = False
+    rotate: Annotated[bool, Option("--rotate", help="Make a new key")] = False, quiet: Quiet = False
 ) -> None:
     """Show, or change, the key that unlocks managers."""
     daemon = client()
@@ -254,9 +252,11 @@ def print_unlock_key(daemon: Client) -> None:
 @verb(app, COMMANDS, "unlock")
 def unlock() -> None:
     """Give this manager the key, which is asked for."""
+    from getpass import getpass  # for this command alone
+
     daemon = client()
     state = daemon.get("/info")["Swarm"]["LocalNodeState"]
     if state != "locked":
         raise ValueError("this node is not part of a swarm" if state == "inactive" else "the swarm is not locked")
-    key = typer.prompt("Enter unlock key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
+    key = getpass("Enter unlock key: ") if sys.stdin.isatty() else sys.stdin.readline()
     daemon.post("/swarm/unlock", body={"UnlockKey": key.strip()})

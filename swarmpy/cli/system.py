@@ -8,19 +8,18 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-import typer
-
 from swarmpy import __version__
-from swarmpy.cli.commands import client, noun, verb
+from swarmpy.cli.commands import client, verb
+from swarmpy.cli.declared import Exit, Noun, Option
 from swarmpy.cli.failures import Unreachable
 from swarmpy.cli.logs import since_text
 from swarmpy.cli.output import print_rows, print_text, print_warning
 from swarmpy.cli.values import filters_json
 
-app = noun()
+app = Noun()
 COMMANDS: dict[str, str] = {}
 
-Format = Annotated[str, typer.Option("--format", "-f", help="json, or a template such as {{.ServerVersion}}")]
+Format = Annotated[str, Option("--format", "-f", help="json, or a template such as {{.ServerVersion}}")]
 
 
 @verb(app, COMMANDS, "version", word="version")
@@ -44,7 +43,7 @@ def version(format_: Format = "") -> None:
                     print_text(f" {name + ':':<16}{facts[name]}")
     if unreachable:
         print_warning(unreachable)
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 @verb(app, COMMANDS, "info", word="info")
@@ -83,10 +82,10 @@ def info(format_: Format = "") -> None:
 
 @verb(app, COMMANDS, "events", word="events")
 def events(
-    since: Annotated[str, typer.Option("--since", help="From a Unix time, or so long ago (10m)")] = "",
-    until: Annotated[str, typer.Option("--until", help="Up to a Unix time, or so long ago")] = "",
-    filter_: Annotated[list[str], typer.Option("--filter", "-f", help="type=…, event=…")] = [],  # noqa: B006
-    format_: Annotated[str, typer.Option("--format", help="json, or a template such as {{.Action}}")] = "",
+    since: Annotated[str, Option("--since", help="From a Unix time, or so long ago (10m)")] = "",
+    until: Annotated[str, Option("--until", help="Up to a Unix time, or so long ago")] = "",
+    filter_: Annotated[list[str], Option("--filter", "-f", help="type=…, event=…")] = [],  # noqa: B006
+    format_: Annotated[str, Option("--format", help="json, or a template such as {{.Action}}")] = "",
 ) -> None:
     """Show what happens, as it happens."""
     query = {"since": since_text(since), "until": since_text(until), "filters": filters_json(filter_)}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import pytest
-import typer
 
-from swarmpy.cli.commands import noun, run_verb, verb
-from swarmpy.cli.dialect import DockerCommand, RunsCommand, RunsCommandInHost
+from swarmpy.cli.commands import run_verb, verb
+from swarmpy.cli.declared import Argument, Noun, Option
 from swarmpy.cli.failures import Usage
-from swarmpy.cli.flags import Flag, sets, takes, with_flags
+from swarmpy.cli.flags import Flag, sets, takes
+from swarmpy.cli.parsing import parameters_of
 
 FLAGS = (
     Flag("env", list[str], "Environment", sets("Env"), "e"),
@@ -20,20 +20,20 @@ FLAGS = (
 )
 
 
-def read(line: str, reads: type[DockerCommand] = DockerCommand) -> dict[str, Any]:
+def read(line: str, stops_after: int = 0) -> dict[str, Any]:
     """What a command is given that has FLAGS, two switches, a number and arguments."""
-    app = noun()
+    app = Noun()
     found: dict[str, Any] = {}
 
-    @verb(app, {}, "x", reads=reads)
+    @verb(app, {}, "x", stops_after=stops_after)
     @takes(FLAGS, take_back=True)
     def x(
-        first: Annotated[str, typer.Argument()],
-        others: Annotated[list[str] | None, typer.Argument()] = None,
+        first: Annotated[str, Argument()],
+        others: Annotated[list[str] | None, Argument()] = None,
         *,
-        detach: Annotated[bool, typer.Option("--detach", "-d")] = False,
-        tty: Annotated[bool, typer.Option("--tty", "-t")] = False,
-        time: Annotated[int | None, typer.Option("--time", "-n")] = None,
+        detach: Annotated[bool, Option("--detach", "-d")] = False,
+        tty: Annotated[bool, Option("--tty", "-t")] = False,
+        time: Annotated[int | None, Option("--time", "-n")] = None,
         **given: Any,
     ) -> None:
         found.update(given, first=first, others=others, detach=detach, tty=tty, time=time)
@@ -53,18 +53,18 @@ def test_ways_to_write_a_value(line: str) -> None:
 
 def test_only_flags_that_are_typed_are_made_unless_one_is_unknown() -> None:
     @takes(FLAGS, take_back=True)
-    def x(*, detach: Annotated[bool, typer.Option("--detach", "-d")] = False, **given: Any) -> dict[str, Any]:
+    def x(*, detach: Annotated[bool, Option("--detach", "-d")] = False, **given: Any) -> dict[str, Any]:
         return given
 
     def made(line: str) -> set[str]:
-        return set(with_flags(x, line.split()).__annotations__)
+        return {parameter.name for parameter in parameters_of(x, line.split())[0]}
 
     everything = {"detach", *(flag.parameter for flag in FLAGS)}
     assert made("web") == {"detach"}
     assert made("--memory=1g -d web") == {"detach", "memory"}
     assert made("-de A=1 web") == {"detach", "env"}
     assert made("--odd web") == made("-z web") == made("--help") == everything
-    assert with_flags(x, ["web"])() == {flag.parameter: flag.default for flag in FLAGS}
+    assert parameters_of(x, ["web"])[1] == {flag.parameter: flag.default for flag in FLAGS}
 
 
 def test_values_are_not_looked_at() -> None:
@@ -108,11 +108,11 @@ def test_options_may_follow_arguments() -> None:
 
 
 def test_what_belongs_to_a_command_that_is_run() -> None:
-    assert read("-d web -d --env x", RunsCommand)["others"] == ["-d", "--env", "x"]
-    assert read("web -- ls", RunsCommand)["others"] == ["--", "ls"]
-    assert read("-- web -d", RunsCommand)["others"] == ["-d"]
+    assert read("-d web -d --env x", 1)["others"] == ["-d", "--env", "x"]
+    assert read("web -- ls", 1)["others"] == ["--", "ls"]
+    assert read("-- web -d", 1)["others"] == ["-d"]
     for line in ("-m 1g host ls -m 2g", "host -m 1g ls -m 2g", "host --memory=1g ls -m 2g"):
-        found = read(line, RunsCommandInHost)
+        found = read(line, 2)
         assert (found["memory"], found["others"]) == ("1g", ["ls", "-m", "2g"])
-    found = read("host -- ls -m 2g", RunsCommandInHost)
+    found = read("host -- ls -m 2g", 2)
     assert ("memory" in found, found["others"]) == (False, ["ls", "-m", "2g"])

@@ -85,6 +85,13 @@ def test_what_makes_commands_slow_stays_away(typed: str) -> None:
     assert not modules_of(*typed.split()) & (HTTP | {"base64", "secrets", "tempfile", "logging", "concurrent.futures"})
 
 
+@pytest.mark.parametrize(
+    "typed", ["service ls", "ps", "version", "lab ls", "run busybox ls -l", "service ps web", "run --help"]
+)
+def test_what_needs_no_taking_apart_needs_no_typer(typed: str) -> None:
+    assert "typer" not in modules_of(*typed.split())
+
+
 def test_the_overview_starts_like_the_interpreter() -> None:
     assert not modules_of("--help") & (HTTP | OF_TYPER | {"json", "socket"})
 
@@ -107,7 +114,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         for name, about in summaries(app):
             assert run_verb(app, name, f"swarmpy {noun} {name}", ["--help"]) == 0
             shown = capsys.readouterr().out
-            assert shown.startswith(f"Usage: swarmpy {noun} {name} [OPTIONS]"), shown
+            assert shown.startswith(f"Usage:  swarmpy {noun} {name} [OPTIONS]"), shown
             assert about.split()[0] in shown
 
 
