@@ -142,3 +142,28 @@ def test_after_a_leader_change_only_time_frees() -> None:
     withdrawals.applied("a", 9)
     assert withdrawals.release(1) == []
     assert withdrawals.release(WITHDRAWAL_NS) == ["t"]
+
+
+def test_a_new_leader_waits_for_nodes_that_have_yet_to_come() -> None:
+    withdrawals = Withdrawals()
+    withdrawals.expect(["a", "b", "gone"], 2 * WITHDRAWAL_NS)
+    for session, node in (("s1", "a"), ("s2", "b")):
+        withdrawals.hold("t", 2, 0)
+        assert withdrawals.release(WITHDRAWAL_NS) == []
+        withdrawals.joined(session)
+        withdrawals.not_awaited(node)
+    withdrawals.applied("s1", 2)
+    withdrawals.not_awaited("gone")
+    assert withdrawals.release(WITHDRAWAL_NS) == [], "the second has not applied it"
+    withdrawals.applied("s2", 2)
+    assert withdrawals.release(WITHDRAWAL_NS) == ["t"]
+
+
+def test_a_node_that_does_not_come_to_a_new_leader_delays_an_end_and_no_more() -> None:
+    withdrawals = Withdrawals()
+    withdrawals.expect(["a"], 2 * WITHDRAWAL_NS)
+    withdrawals.hold("t", 2, 0)
+    assert withdrawals.release(2 * WITHDRAWAL_NS - 1) == []
+    assert withdrawals.release(2 * WITHDRAWAL_NS) == ["t"]
+    withdrawals.hold("u", 3, 2 * WITHDRAWAL_NS)
+    assert withdrawals.release(3 * WITHDRAWAL_NS) == ["u"]

@@ -11,14 +11,15 @@ The laws:
 - versions grow by one per flush, however many objects changed, so the cost of a burst is that of its distinct objects;
 - a node at version v is sent one diff v -> newest: a slow node skips versions. All nodes at v get the same bytes;
 - a task in the view whose desired state passes RUNNING is *held*: its owner is told only after every connected node has
-  applied a version without it, or `WITHDRAWAL_NS` later. Nodes that leave are not waited for.
+  applied a version without it, or `WITHDRAWAL_NS` later. Nodes that leave are not waited for. Those that have yet to
+  come to a new leader are: they send connections where the leader before told them to.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 from swarmpy.rpc.dispatcher_pb2 import MeshNode, MeshService, MeshTask, MeshUpdate, ToAgent
@@ -190,6 +191,17 @@ class Withdrawals:
         self._held: OrderedDict[str, tuple[int | None, int]] = OrderedDict()   # task -> version awaited, deadline
         self._applied: dict[str, int] = {}                                     # session -> version
         self._lowest: list[tuple[int, str]] = []                               # heap over _applied, with stale pairs
+        self._awaited: set[str] = set()                                        # nodes that have yet to come
+        self._awaited_until = 0
+
+    def expect(self, node_ids: Iterable[str], until: int) -> None:
+        """A new leader's nodes, whose kernels hold a view of the leader before, are waited for: until then at most."""
+        self._awaited.update(node_ids)
+        self._awaited_until = until
+
+    def not_awaited(self, node_id: str) -> None:
+        """It has come, or will not."""
+        self._awaited.discard(node_id)
 
     def joined(self, session_id: str) -> None:
         """A connected node counts from its first moment: its kernel may hold any earlier view."""
@@ -209,7 +221,10 @@ class Withdrawals:
 
         With version None only time releases it: a new leader does not know who will come back with an old view.
         """
-        self._held.setdefault(task_id, (version, now + WITHDRAWAL_NS))
+        deadline = now + WITHDRAWAL_NS
+        if version is not None and self._awaited:
+            deadline = max(deadline, self._awaited_until)
+        self._held.setdefault(task_id, (version, deadline))
 
     def drop(self, task_id: str) -> None:
         """The task is gone, or ended by itself: nothing is waited for."""
@@ -228,7 +243,7 @@ class Withdrawals:
         applied = self._lowest_applied()
         while self._held:
             task_id, (version, deadline) = next(iter(self._held.items()))
-            withdrawn = version is not None and (applied is None or applied >= version)
+            withdrawn = version is not None and not self._awaited and (applied is None or applied >= version)
             if not withdrawn and deadline > now:
                 break
             del self._held[task_id]

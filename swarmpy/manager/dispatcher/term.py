@@ -30,6 +30,7 @@ __all__ = ["DEFAULT_DATA_PATH_PORT", "Suspect", "Term"]
 
 DEFAULT_DATA_PATH_PORT = 4789    # RFC 7348, section 5
 DEFAULT_PORT = 2377              # of managers
+AWAITED_PERIODS = 3              # of heartbeats, until a worker that does not come to a new leader is down
 SCAN_STEP = 2_000                # tasks looked at in one turn of the loop while a term begins
 
 
@@ -75,6 +76,7 @@ class Term:
                 if node.HasField("manager"):
                     managers.append(node.id)
         self.liveness.expect(up, self.period, now, managers=managers)
+        self.withdrawals.expect(up, now + AWAITED_PERIODS * self.period)
         seen = 0
         for service_id in list(self._store.services):
             service = self._store.services.get(service_id)
@@ -117,6 +119,7 @@ class Term:
         self._sessions[node_id] = session
         self._by_id[session.id] = session
         self.withdrawals.joined(session.id)
+        self.withdrawals.not_awaited(node_id)
         self.liveness.connected(node_id, self.period, now)
         self.reports.node(
             node_id,
@@ -227,6 +230,7 @@ class Term:
         session = self._sessions.get(node_id)
         if node is None:
             self.liveness.forget(node_id)
+            self.withdrawals.not_awaited(node_id)
             if session is not None:
                 self._leave(session)
                 session.finish(End(grpc.StatusCode.NOT_FOUND, f"node {node_id} was removed from the swarm"))
@@ -262,6 +266,8 @@ class Term:
         judgement = self.liveness.tick(now)
         for verdict in judgement.verdicts:
             self.reports.node(verdict.node_id, NodeChange(verdict.state, verdict.message))
+            if verdict.state == NodeStatus.DOWN:
+                self.withdrawals.not_awaited(verdict.node_id)
             session = self._sessions.get(verdict.node_id)
             if session is not None:
                 self._leave(session)
