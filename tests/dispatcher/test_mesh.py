@@ -135,15 +135,6 @@ def test_a_node_that_leaves_is_not_waited_for_and_time_frees_in_the_end() -> Non
     assert withdrawals.release(WITHDRAWAL_NS) == ["u"]
 
 
-def test_after_a_leader_change_only_time_frees() -> None:
-    withdrawals = Withdrawals()
-    withdrawals.hold("t", None, 0)
-    withdrawals.joined("a")
-    withdrawals.applied("a", 9)
-    assert withdrawals.release(1) == []
-    assert withdrawals.release(WITHDRAWAL_NS) == ["t"]
-
-
 def test_a_new_leader_waits_for_nodes_that_have_yet_to_come() -> None:
     withdrawals = Withdrawals()
     withdrawals.expect(["a", "b", "gone"], 2 * WITHDRAWAL_NS)

@@ -188,7 +188,7 @@ class Withdrawals:
     """Tasks whose end waits until no node sends them new connections."""
 
     def __init__(self) -> None:
-        self._held: OrderedDict[str, tuple[int | None, int]] = OrderedDict()   # task -> version awaited, deadline
+        self._held: OrderedDict[str, tuple[int, int]] = OrderedDict()          # task -> version awaited, deadline
         self._applied: dict[str, int] = {}                                     # session -> version
         self._lowest: list[tuple[int, str]] = []                               # heap over _applied, with stale pairs
         self._awaited: set[str] = set()                                        # nodes that have yet to come
@@ -216,13 +216,10 @@ class Withdrawals:
         if session_id in self._applied and version > self._applied[session_id]:
             self._set(session_id, version)
 
-    def hold(self, task_id: str, version: int | None, now: int) -> None:
-        """Hold the task until `version`, the first without it, is applied everywhere.
-
-        With version None only time releases it: a new leader does not know who will come back with an old view.
-        """
+    def hold(self, task_id: str, version: int, now: int) -> None:
+        """Hold the task until `version`, the first without it, is applied everywhere."""
         deadline = now + WITHDRAWAL_NS
-        if version is not None and self._awaited:
+        if self._awaited:
             deadline = max(deadline, self._awaited_until)
         self._held.setdefault(task_id, (version, deadline))
 
@@ -243,7 +240,7 @@ class Withdrawals:
         applied = self._lowest_applied()
         while self._held:
             task_id, (version, deadline) = next(iter(self._held.items()))
-            withdrawn = version is not None and not self._awaited and (applied is None or applied >= version)
+            withdrawn = not self._awaited and (applied is None or applied >= version)
             if not withdrawn and deadline > now:
                 break
             del self._held[task_id]

@@ -65,7 +65,8 @@ class Term:
     async def begin(self, now: int) -> None:
         """Learn the swarm from the store. Gives way to others now and then; events of the meantime are fed afterwards.
 
-        Tasks that were told to stop under the leader before may still be in some node's tables: time alone frees them.
+        Tasks that were told to stop under the leader before may still be in some node's tables: they are held like all
+        others, until every node that was up has come and has the first view of this leader.
         """
         self._read_network()
         up, managers = [], []
@@ -77,7 +78,7 @@ class Term:
                     managers.append(node.id)
         self.liveness.expect(up, self.period, now, managers=managers)
         self.withdrawals.expect(up, now + AWAITED_PERIODS * self.period)
-        seen = 0
+        seen, ending = 0, []
         for service_id in list(self._store.services):
             service = self._store.services.get(service_id)
             self.mesh.services.put(service_id, mesh_service(service) if service is not None else None)
@@ -85,11 +86,13 @@ class Term:
                 seen += 1
                 self.mesh.tasks.put(task.id, endpoint_of(task, self._ingress_id))
                 if task.desired_state > RUNNING and task.status.state == RUNNING and _attached(task, self._ingress_id):
-                    self.withdrawals.hold(task.id, None, now)
+                    ending.append(task.id)
             if seen > SCAN_STEP:
                 seen = 0
                 await asyncio.sleep(0)
         self.mesh.flush()
+        for task_id in ending:
+            self.withdrawals.hold(task_id, self.mesh.version, now)
 
     @property
     def connected(self) -> int:
