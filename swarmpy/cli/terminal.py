@@ -5,6 +5,7 @@ Source  termios(3), tty_ioctl(4) TIOCGWINSZ; Docker Engine API: ContainerAttach,
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import shutil
@@ -105,27 +106,54 @@ def join_streams(
         while True:
             for key, _ in selector.select():
                 if key.fileobj is connection:
-                    data = connection.recv(CHUNK)
+                    data = _heard(connection)
                     if not data:
                         return False
                     if not output.begun:
                         begun()
                     output.write(data)
                 elif data := os.read(sys.stdin.fileno(), CHUNK):
-                    connection.sendall(escape.feed(data) if escape else data)
+                    if not _taken(connection, escape.feed(data) if escape else data):
+                        selector.unregister(sys.stdin)
                     if escape and escape.pressed:
                         return True
                 else:
                     selector.unregister(sys.stdin)
-                    connection.shutdown(socket.SHUT_WR)
+                    _end_input(connection)
 
 
 def _register_input(selector: selectors.BaseSelector, connection: socket.socket) -> None:
     try:
         selector.register(sys.stdin, selectors.EVENT_READ)
     except PermissionError:  # epoll(7): a plain file is always ready, and cannot be polled
-        connection.sendall(sys.stdin.buffer.read())
+        if _taken(connection, sys.stdin.buffer.read()):
+            _end_input(connection)
+
+
+def _heard(connection: socket.socket) -> bytes:
+    """What is said next; empty at the end, however it comes: a daemon that closes with input of ours unread resets the
+    connection, and one that is gone is missed when it is asked how the container ended."""
+    try:
+        return connection.recv(CHUNK)
+    except OSError:
+        return b""
+
+
+def _taken(connection: socket.socket, data: bytes) -> bool:
+    """Send; False when nobody listens any more. What was said before is still to be read."""
+    try:
+        connection.sendall(data)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
+
+
+def _end_input(connection: socket.socket) -> None:
+    try:
         connection.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:  # it has gone meanwhile
+            raise
 
 
 class _Output:

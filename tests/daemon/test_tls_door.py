@@ -19,7 +19,7 @@ from tests.vm.door import Keys
 
 pytestmark = [pytest.mark.root, pytest.mark.cluster]
 
-SLOW_S = 30.0
+SLOW_S = 90.0
 MIB = 1 << 20
 
 
