@@ -47,7 +47,7 @@ def options_of(command: Command) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_a_bound_call_is_the_one_that_typer_makes(command: Command, data: st.DataObject) -> None:
     options = st.sampled_from([*options_of(command), "--help"])

@@ -91,7 +91,7 @@ def test_output_comes_after_the_client_has_ended_its_input(client: Client) -> No
 @pytest.mark.parametrize("unix", [False, True], ids=["tls", "unix"])
 def test_input_ends_and_the_answer_comes(client: Client, unix: bool) -> None:
     """More of both than fits on the way: who only sends until all is sent waits for ever."""
-    data = os.urandom(30 * MIB)
+    data = os.urandom(16 * MIB)
     done = client("run", "--name=box", "--interactive", "busybox", "cat", stdin=data, unix=unix)
     assert (done.returncode, done.stdout == data) == (0, True), done.stderr
 
