@@ -88,10 +88,8 @@ def _ways(command: Command) -> dict[str, _Way]:
                 if off:
                     found[off] = _Way(name, bool, False)
     for flag in getattr(command.function, "flags", ()):
-        way = _Way(flag.parameter, flag.type, True)
-        found |= dict.fromkeys(flag.options, way)
-        if flag.can_be_taken_back:
-            found[f"--no-{flag.name}"] = way._replace(value=False)
+        off = f"--no-{flag.name}" if flag.can_be_taken_back else ""
+        found |= {name: _Way(flag.parameter, flag.type, name != off) for name in flag.options}
     return found
 
 

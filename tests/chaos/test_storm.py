@@ -31,9 +31,6 @@ class SlowLab:
     def resume(self, name: str) -> None:
         self.done.append(f"resume {name}")
 
-    def heal(self) -> None:
-        self.done.append("heal")
-
 
 def test_a_host_that_restarts_longer_than_planned_is_not_left_standing_still() -> None:
     lab: Any = SlowLab()
