@@ -46,14 +46,16 @@ WORKER: NodeRole
 MANAGER: NodeRole
 
 class Meta(_message.Message):
-    __slots__ = ("version", "created_ns", "updated_ns")
+    __slots__ = ("version", "created_ns", "updated_ns", "spec_index")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CREATED_NS_FIELD_NUMBER: _ClassVar[int]
     UPDATED_NS_FIELD_NUMBER: _ClassVar[int]
+    SPEC_INDEX_FIELD_NUMBER: _ClassVar[int]
     version: int
     created_ns: int
     updated_ns: int
-    def __init__(self, version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ...) -> None: ...
+    spec_index: int
+    def __init__(self, version: _Optional[int] = ..., created_ns: _Optional[int] = ..., updated_ns: _Optional[int] = ..., spec_index: _Optional[int] = ...) -> None: ...
 
 class Annotations(_message.Message):
     __slots__ = ("name", "labels")

@@ -19,11 +19,21 @@ from swarmpy.rpc.control_pb2 import (
     RemoveRequest,
     ServiceResponse,
     UpdateClusterRequest,
+    UpdateNodeRequest,
     UpdateServiceRequest,
 )
 from swarmpy.rpc.control_pb2_grpc import ControlServicer as GeneratedServicer
 from swarmpy.rpc.control_pb2_grpc import add_ControlServicer_to_server
-from swarmpy.rpc.types_pb2 import Cluster, ClusterSpec, ServiceSpec, UpdateStatus
+from swarmpy.rpc.types_pb2 import (
+    Annotations,
+    Cluster,
+    ClusterSpec,
+    Node,
+    NodeSpec,
+    NodeStatus,
+    ServiceSpec,
+    UpdateStatus,
+)
 from swarmpy.worker.admission import check_runnable
 from tests.full_listener import full_listener
 
@@ -49,6 +59,47 @@ class Falling(MemoryLog):
     async def propose(self, data: bytes) -> object:
         await super().propose(data)
         raise NotLeader(None, lost=True)
+
+
+class Restless(MemoryLog):
+    """A node's status is always written just before what is proposed."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.store = store
+
+    async def propose(self, data: bytes) -> object:
+        if len(self.store.nodes):
+            await super().propose(status(self.store).encode(NOW))
+        return await super().propose(data)
+
+
+class Hurried(Restless):
+    """So it is once."""
+
+    async def propose(self, data: bytes) -> object:
+        node = self.store.nodes.get("n1")
+        hurry = node is not None and node.status.state != NodeStatus.READY
+        return await (super().propose(data) if hurry else MemoryLog.propose(self, data))
+
+
+def status(store: Store) -> Transaction:
+    node = Node()
+    node.CopyFrom(store.nodes["n1"])
+    node.status.state = NodeStatus.READY
+    transaction = Transaction()
+    transaction.put(node)
+    return transaction
+
+
+async def ready(store: Store) -> None:
+    await store.commit(status(store))
+
+
+async def put(store: Store, node: Node) -> None:
+    transaction = Transaction()
+    transaction.put(node)
+    await store.commit(transaction)
 
 
 def make_store() -> Store:
@@ -230,6 +281,44 @@ def test_a_leader_that_cannot_be_reached_is_given_up_when_another_leads() -> Non
                     await removing
 
     asyncio.run(run())
+
+
+def test_only_a_change_of_the_spec_comes_before_a_change_of_the_spec() -> None:
+    async def scenario(control: Control, store: Store) -> None:
+        await put(store, Node(id="n1", spec=NodeSpec(annotations=Annotations(name="a"))))
+        read = store.nodes["n1"].meta.version
+        await ready(store)
+        request = UpdateNodeRequest(id="n1", version=read, spec=NodeSpec(availability=NodeSpec.DRAIN))
+        await control.update_node(request)
+        node = store.nodes["n1"]
+        assert (node.spec.availability, node.status.state) == (NodeSpec.DRAIN, NodeStatus.READY)
+        with pytest.raises(Conflict, match=f"node n1 is at version {node.meta.version}, .* made for {read}"):
+            await control.update_node(request)
+        with pytest.raises(Conflict, match="out of sequence"):
+            await control.update_node(UpdateNodeRequest(id="n1", version=node.meta.version + 1, spec=NodeSpec()))
+
+    on_both(scenario)
+
+
+def test_a_status_written_while_an_update_is_under_way_does_not_refuse_it() -> None:
+    async def scenario(control: Control, store: Store) -> None:
+        await put(store, Node(id="n1"))
+        version = store.nodes["n1"].meta.version
+        update = UpdateNodeRequest(id="n1", version=version, spec=NodeSpec(availability=NodeSpec.PAUSE))
+        await control.update_node(update)
+        node = store.nodes["n1"]
+        assert (node.spec.availability, node.status.state) == (NodeSpec.PAUSE, NodeStatus.READY)
+
+    on_both(scenario, Hurried)
+
+
+def test_what_cannot_be_because_of_others_is_refused_in_the_end() -> None:
+    async def scenario(control: Control, store: Store) -> None:
+        await put(store, Node(id="n1"))
+        with pytest.raises(Conflict, match="out of sequence"):
+            await control.update_node(UpdateNodeRequest(id="n1", version=store.nodes["n1"].meta.version))
+
+    on_both(scenario, Restless)
 
 
 def test_a_published_port_has_one_owner() -> None:

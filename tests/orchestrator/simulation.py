@@ -387,7 +387,7 @@ class Simulation:
         """As `docker service rollback` does it, by control's own code."""
         service = self.store.services.by_name(name)
         assert service is not None
-        _, transaction = control.update_service(
+        transaction = control.update_service(
             self.store, service.id, service.meta.version, None, self.time.clock(), check_runnable
         )
         await self.store.commit(transaction)

@@ -20,7 +20,7 @@ from swarmpy.manager.control.errors import received
 from swarmpy.manager.control.nodes import remove_node, update_node
 from swarmpy.manager.control.services import CheckRunnable, create_service, remove_service, update_service
 from swarmpy.manager.replicated_log import Leadership, NotLeader, ReplicatedLog
-from swarmpy.manager.store import Store
+from swarmpy.manager.store import Store, Transaction
 from swarmpy.rpc.control_pb2 import (
     CreateServiceRequest,
     Done,
@@ -39,6 +39,7 @@ Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
 LAST_WORD_S = 0.2       # how long a leader that no longer leads is waited for: it may just be answering
+TRIES = 16              # of a write that others keep coming before; each takes a round through the log
 PATIENCE_S = 6.0       # how long a request waits for a leader: an election and a little more
 
 
@@ -71,41 +72,49 @@ class LeaderControl:
     async def update_service(self, request: UpdateServiceRequest) -> ServiceResponse:
         self._check_leads()
         spec = None if request.rollback else request.spec
-        service, transaction = update_service(
-            self._store, request.id, request.version, spec, self._clock(), self._check_runnable
+        await self._decide_and_commit(
+            lambda: update_service(
+                self._store, request.id, request.version, spec, self._clock(), self._check_runnable
+            )
         )
-        await self._store.commit(transaction)
-        return ServiceResponse(service=self._store.services.get(request.id) or service)
+        return ServiceResponse(service=self._store.services[request.id])
 
     async def remove_service(self, request: RemoveRequest) -> Done:
         self._check_leads()
-        while True:
-            try:
-                await self._store.commit(remove_service(self._store, request.id))
-                return Done()
-            except Conflict:
-                continue   # somebody wrote to the service meanwhile: removal does not depend on what
+        await self._decide_and_commit(lambda: remove_service(self._store, request.id))
+        return Done()
 
     async def update_node(self, request: UpdateNodeRequest) -> Done:
         self._check_leads()
-        _, transaction = update_node(self._store, self._log.members(), request.id, request.version, request.spec)
-        await self._store.commit(transaction)
+        await self._decide_and_commit(
+            lambda: update_node(
+                self._store, self._log.members(), request.id, request.version, request.spec
+            )
+        )
         return Done()
 
     async def remove_node(self, request: RemoveNodeRequest) -> Done:
         self._check_leads()
-        while True:
-            transaction = remove_node(self._store, self._log.members(), request.id, force=request.force)
-            try:
-                await self._store.commit(transaction)
-                return Done()
-            except Conflict:
-                continue   # a heartbeat changed its status: look again
+        await self._decide_and_commit(
+            lambda: remove_node(self._store, self._log.members(), request.id, force=request.force)
+        )
+        return Done()
 
     async def update_cluster(self, request: UpdateClusterRequest) -> Done:
         self._check_leads()
         await self._store.commit(update_cluster(self._store, request, self._new_token))
         return Done()
+
+    async def _decide_and_commit(self, decide: Callable[[], Transaction]) -> None:
+        """Commit what is decided; when somebody wrote to the object meanwhile, decide again on what is there now."""
+        for left in reversed(range(TRIES)):
+            transaction = decide()
+            try:
+                await self._store.commit(transaction)
+                return
+            except Conflict:
+                if not left:
+                    raise
 
     def _check_leads(self) -> None:
         leadership = self._log.leadership

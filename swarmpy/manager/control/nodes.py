@@ -6,7 +6,7 @@ Source  Docker Engine API: POST /nodes/{id}/update, DELETE /nodes/{id}.
 from __future__ import annotations
 
 from swarmpy.errors import Conflict, InvalidArgument
-from swarmpy.manager.control.services import check_version
+from swarmpy.manager.control.services import check_spec_unchanged
 from swarmpy.manager.control.specs import check_node
 from swarmpy.manager.replicated_log import LogMember
 from swarmpy.manager.store import Store, Transaction
@@ -17,11 +17,14 @@ __all__ = ["remove_node", "update_node"]
 
 def update_node(
     store: Store, members: tuple[LogMember, ...], id_: str, version: int, spec: NodeSpec
-) -> tuple[Node, Transaction]:
-    """Replace the spec. Conflict on an old version, or when a demotion would cost the last manager or the quorum."""
+) -> Transaction:
+    """Replace the spec.
+
+    Conflict when it was changed after `version`, or when a demotion would cost the last manager or the quorum.
+    """
     check_node(spec)
     node = store.nodes[id_]
-    check_version(node.meta.version, version, f"node {id_}")
+    check_spec_unchanged(node.meta, version, f"node {id_}")
     if node.spec.role == NodeRole.MANAGER and spec.role == NodeRole.WORKER:
         check_demotion(store, members, id_)
     changed = Node()
@@ -29,7 +32,7 @@ def update_node(
     changed.spec.CopyFrom(spec)
     transaction = Transaction()
     transaction.put(changed)
-    return changed, transaction
+    return transaction
 
 
 def check_demotion(store: Store, members: tuple[LogMember, ...], id_: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from swarmpy.errors import Conflict, InvalidArgument
 from swarmpy.manager.control.specs import check_service, port_label
 from swarmpy.manager.store import Store, Transaction, template_of
-from swarmpy.rpc.types_pb2 import PortConfig, Service, ServiceSpec, UpdateStatus
+from swarmpy.rpc.types_pb2 import Meta, PortConfig, Service, ServiceSpec, UpdateStatus
 
 __all__ = ["CheckRunnable", "create_service", "remove_service", "update_service"]
 
@@ -37,14 +37,14 @@ def create_service(
 
 def update_service(
     store: Store, id_: str, version: int, spec: ServiceSpec | None, now_ns: int, check_runnable: CheckRunnable
-) -> tuple[Service, Transaction]:
+) -> Transaction:
     """Replace the spec; with `spec=None` return to the previous one.
 
-    Conflict when `version` is not the one in the store; InvalidArgument or NotSupported when the new spec is not
+    Conflict when the spec was changed after `version`; InvalidArgument or NotSupported when the new spec is not
     possible, when it renames the service or changes its mode, or when there is no previous spec.
     """
     service = store.services[id_]
-    check_version(service.meta.version, version, f"service {service.spec.annotations.name}")
+    check_spec_unchanged(service.meta, version, f"service {service.spec.annotations.name}")
     changed = Service()
     changed.CopyFrom(service)
     if spec is None:
@@ -72,7 +72,7 @@ def update_service(
     changed.template_id = template.id
     transaction = Transaction()
     transaction.put(changed, template)
-    return changed, transaction
+    return transaction
 
 
 def remove_service(store: Store, id_: str) -> Transaction:
@@ -83,8 +83,19 @@ def remove_service(store: Store, id_: str) -> Transaction:
 
 
 def check_version(present: int, given: int, what: str) -> None:
+    """Conflict unless the request was made for the present version."""
     if present != given:
         raise Conflict(f"update out of sequence: {what} is at version {present}, the request was made for {given}")
+
+
+def check_spec_unchanged(meta: Meta, given: int, what: str) -> None:
+    """Conflict when the spec was changed after version `given` was read.
+
+    Nodes and services are written to by the swarm all the time: that a node became ready or an update went on is no
+    reason to refuse what a user who read the same spec asks for.
+    """
+    if not (meta.spec_index or meta.version) <= given <= meta.version:
+        check_version(meta.version, given, what)
 
 
 def check_ports_free(store: Store, id_: str, spec: ServiceSpec) -> None:

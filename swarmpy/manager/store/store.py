@@ -182,8 +182,10 @@ class Store:
         meta.version = index
         meta.created_ns = now_ns if old is None else old.meta.created_ns
         meta.updated_ns = now_ns
-        if kind == "task":
+        if isinstance(new, Task):
             _stamp_task(old, new, now_ns)
+        elif isinstance(new, Node | Service):
+            meta.spec_index = old.meta.spec_index if old is not None and old.spec == new.spec else index
         self._state.replace(table, object_id, old, new)
         return Event(EventKind.CREATE if old is None else EventKind.UPDATE, table, new, old, index)
 
