@@ -13,20 +13,17 @@ import lzma
 from collections.abc import Iterator
 from typing import Protocol, cast
 
-import zstandard
 from isal import igzip_lib
 
 from swarmpy.errors import InvalidArgument
+from swarmpy.image import zstd
 
 __all__ = ["Compression", "decompress", "detect"]
 
 MAGIC_BYTES = 6
 PIECE_BYTES = 1 << 20
 XZ_MEMORY_BYTES = 256 << 20
-ZSTD_WINDOW_BYTES = 128 << 20
-ZSTD_INPUT_BYTES = 4096
-"""What comes out of a slice this small is at most 128 MiB: a zstd block yields 128 KiB and takes 4 bytes or more."""
-
+ZSTD_OPTIONS = {int(zstd.DecompressionParameter.window_log_max): 27}    # 128 MiB
 
 _IGZIP_ERROR = cast("type[Exception]", igzip_lib.error)
 """A class, though the library's stubs say that it is an instance."""
@@ -52,26 +49,6 @@ class _Decoder(Protocol):
     @property
     def needs_input(self) -> bool: ...
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
-
-
-class _Zstd:
-    """A zstd frame behind the interface that the standard library's decoders have."""
-
-    needs_input = True
-
-    def __init__(self) -> None:
-        self._frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()
-
-    @property
-    def eof(self) -> bool:
-        return self._frame.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._frame.unused_data
-
-    def decompress(self, data: bytes, _max_length: int, /) -> bytes:
-        return self._frame.decompress(data)
 
 
 def detect(head: bytes) -> Compression:
@@ -101,10 +78,9 @@ def decompress(pieces: Iterator[bytes], compression: Compression, limit_bytes: i
 
 
 def _decode(pieces: Iterator[bytes], compression: Compression) -> Iterator[bytes]:
-    slice_bytes = ZSTD_INPUT_BYTES if compression is Compression.ZSTD else PIECE_BYTES
     decoder: _Decoder | None = None
     try:
-        for data in _sliced(pieces, slice_bytes):
+        for data in _sliced(pieces):
             rest = data
             while True:
                 if decoder is None:
@@ -119,7 +95,7 @@ def _decode(pieces: Iterator[bytes], compression: Compression) -> Iterator[bytes
                     rest, decoder = decoder.unused_data, None
                 elif decoder.needs_input:
                     break
-    except (OSError, EOFError, lzma.LZMAError, zstandard.ZstdError, _IGZIP_ERROR) as error:
+    except (OSError, EOFError, lzma.LZMAError, zstd.ZstdError, _IGZIP_ERROR) as error:
         raise InvalidArgument(f"the archive's {compression.value} data is damaged: {error}") from error
     if decoder is not None:
         raise InvalidArgument(f"the archive's {compression.value} data is cut short")
@@ -139,13 +115,10 @@ def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield b"".join(crumbs)
 
 
-def _sliced(pieces: Iterator[bytes], slice_bytes: int) -> Iterator[bytes]:
+def _sliced(pieces: Iterator[bytes]) -> Iterator[bytes]:
     for piece in pieces:
-        if len(piece) <= slice_bytes:
-            yield piece
-            continue
-        for start in range(0, len(piece), slice_bytes):
-            yield piece[start : start + slice_bytes]
+        for start in range(0, len(piece), PIECE_BYTES):
+            yield piece[start : start + PIECE_BYTES]
 
 
 def _new(compression: Compression) -> _Decoder:
@@ -157,4 +130,4 @@ def _new(compression: Compression) -> _Decoder:
         case Compression.BZIP2:
             return bz2.BZ2Decompressor()
         case _:
-            return _Zstd()
+            return zstd.ZstdDecompressor(options=ZSTD_OPTIONS)

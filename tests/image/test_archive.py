@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 
 from swarmpy.errors import InvalidArgument, NotFound, NotSupported
-from swarmpy.image import Image, ImageStore
+from swarmpy.image import Image, ImageStore, zstd
 from tests.image.archives import Tar, docker_archive
 from tests.image.test_store import blobs, stream, with_store
 
@@ -192,7 +191,7 @@ def test_old_archives_with_links_and_compressed_wholes(tmp_path: Path) -> None:
     twice = docker_archive([layer], tags=None, names=["0/layer.tar"]).bytes()
 
     async def scenario(store: ImageStore) -> None:
-        for data in (archive.bytes(), gzip.compress(archive.bytes()), zstandard.compress(archive.bytes())):
+        for data in (archive.bytes(), gzip.compress(archive.bytes()), zstd.compress(archive.bytes())):
             (loaded,) = await store.load(stream(data))
             assert loaded.references == ("old:1", "old:2")
         rootfs = await store.prepare(store.resolve("old:2"), "c")
@@ -234,12 +233,12 @@ OCI = "application/vnd.oci.image"
 
 
 def test_an_oci_layout_with_platforms_and_attestations(tmp_path: Path) -> None:
-    layer = zstandard.compress(Tar().file("here").bytes())
+    layer = zstd.compress(Tar().file("here").bytes())
     config = json.dumps(
         {
             "rootfs": {
                 "type": "layers",
-                "diff_ids": [f"sha256:{hashlib.sha256(zstandard.decompress(layer)).hexdigest()}"],
+                "diff_ids": [f"sha256:{hashlib.sha256(zstd.decompress(layer)).hexdigest()}"],
             }
         }
     ).encode()
