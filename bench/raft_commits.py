@@ -74,7 +74,7 @@ async def member(directory: Path, raft_id: int, addrs: list[str]) -> None:
     network = Network(service, identity, "127.0.0.1")
     make = RaftLog.bootstrap if raft_id == 1 else RaftLog.join
     log = await make(
-        directory / str(raft_id), bytes(32), Count(), network,
+        directory / str(raft_id), [bytes(32)], Count(), network,
         raft_id=raft_id, node_id=f"n{raft_id}", addr=addrs[raft_id - 1], options=Options(),
     )  # fmt: skip
     runner = web.AppRunner(commit_server(log), access_log=None)

@@ -17,7 +17,7 @@ from swarmpy.api.swarm_json.cluster import cluster_info_to_json, swarm_spec_from
 from swarmpy.api.swarm_json.node import AVAILABILITIES
 from swarmpy.api.swarm_json.values import JSON
 from swarmpy.api.swarm_node import InitRequest, JoinRequest, SwarmNode
-from swarmpy.errors import InvalidArgument, NotSupported, Unavailable
+from swarmpy.errors import InvalidArgument, Unavailable
 from swarmpy.rpc.control_pb2 import UpdateClusterRequest
 from swarmpy.rpc.types_pb2 import NodeSpec
 
@@ -62,6 +62,8 @@ class SwarmRoutes:
             availability=fields.choice("Availability", AVAILABILITIES, NodeSpec.ACTIVE),
             spec=swarm_spec_from_json(fields.inner("Spec")),
         )
+        if fields.flag("AutoLockManagers"):      # the docker client says it here as well
+            wanted.spec.autolock_managers = True
         fields.refuse_rest()
         return web.json_response(await self._swarm.init(wanted))
 
@@ -104,8 +106,9 @@ class SwarmRoutes:
         return web.Response()
 
     async def unlock_key(self, _: web.Request) -> web.Response:
-        await current_manager(self._swarm)
-        raise NotSupported("GET /swarm/unlockkey: autolock is not supported yet")
+        """Empty without autolock, as the client expects it."""
+        cluster = (await current_manager(self._swarm)).store.cluster
+        return web.json_response({"UnlockKey": cluster.unlock_key if cluster is not None else ""})
 
     async def unlock(self, request: web.Request) -> web.Response:
         await self._swarm.unlock(Fields(await read_json(request)).text("UnlockKey"))

@@ -31,8 +31,7 @@ async def current_manager(swarm: SwarmNode) -> SwarmManager:
         return manager
     if swarm.local_state is LocalState.LOCKED:
         raise Unavailable(
-            'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to '
-            "unlock it."
+            'What this node knows of its swarm is encrypted. Unlock it first: "docker swarm unlock" asks for the key.'
         )
     if swarm.local_state is LocalState.INACTIVE:
         raise Unavailable(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from swarmpy.api.swarm_node import InitRequest
 from swarmpy.daemon.swarm_state import SwarmState
 from swarmpy.errors import InvalidArgument
-from swarmpy.identity import Issued, new_key
+from swarmpy.identity import Issued, Lock, UnlockKey, new_key
 from swarmpy.identity.certificates import expires_ns, key_pem, load_certificate, pem
 from swarmpy.manager.ca import create_root_ca, issuer_of, node_lifetime_ns
 from swarmpy.manager.control.specs import check_cluster
@@ -91,5 +91,8 @@ def new_swarm(request: InitRequest, now_ns: int, new_id: IdSource) -> NewSwarm:
         data_path_port=request.data_path_port or DEFAULT_DATA_PATH_PORT,
     )
     cluster.spec.annotations.name = "default"
-    issued = Issued(key_pem(key), pem(leaf), root_ca.cert_pem.encode())
+    unlock_key = UnlockKey.generate() if request.spec.autolock_managers else None
+    if unlock_key is not None:
+        cluster.unlock_key = str(unlock_key)
+    issued = Issued(key_pem(key), pem(leaf), root_ca.cert_pem.encode(), Lock(unlock_key))
     return NewSwarm(node_id, issued, cluster, request.availability)

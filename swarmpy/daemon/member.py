@@ -20,16 +20,16 @@ from pathlib import Path
 from random import Random
 
 from swarmpy.daemon.init_swarm import NewSwarm
-from swarmpy.daemon.parts import AgentNews, LogStart, Parts, SwarmAgent
+from swarmpy.daemon.parts import AgentNews, LogStart, OpenLog, Parts, SwarmAgent
 from swarmpy.daemon.swarm_state import SwarmState, save_state
-from swarmpy.errors import Conflict, SwarmpyError, Unavailable
-from swarmpy.identity import NodeIdentity
+from swarmpy.errors import Conflict, Internal, SwarmpyError, Unavailable
+from swarmpy.identity import Lock, NodeIdentity, UnlockKey
 from swarmpy.identity.renewal import Renewer
 from swarmpy.manager.ca import granted_role
 from swarmpy.manager.manager import Manager, ManagerAddresses
 from swarmpy.manager.replicated_log import Leadership
 from swarmpy.manager.store import Store, Transaction
-from swarmpy.rpc.types_pb2 import Node, NodeRole, RaftConfig
+from swarmpy.rpc.types_pb2 import Node, NodeRole
 from swarmpy.worker.admission import check_runnable
 
 __all__ = ["Member"]
@@ -94,6 +94,16 @@ class Member:
         if self.identity.role == NodeRole.MANAGER:
             return self.manager is not None and self.manager.has_leader and self.state.voter
         return self._agent is not None and self._agent.connected
+
+    async def begun(self) -> None:
+        """Wait until the parts that go with the certificate run, or it is known why they do not.
+
+        Raises Unavailable then; it is tried again.
+        """
+        while not self._took_up_role.is_set():
+            if self.error:
+                raise Unavailable(self.error)
+            await asyncio.sleep(POLL_S)
 
     async def settle(self) -> None:
         """Wait until this node first is what its certificate says: a voting manager, or a worker that was welcomed."""
@@ -192,7 +202,7 @@ class Member:
             self._agent = await self._parts.start_agent(self.identity, self.state, told)
         if self.identity.role == NodeRole.MANAGER:
             await self._be_manager()
-        elif self.manager is not None or self.state.raft_id:
+        elif self.manager is not None or self.state.raft_id or self.identity.locks:
             await self._be_worker()
         self._took_up_role.set()
 
@@ -209,6 +219,7 @@ class Member:
 
     async def _be_worker(self) -> None:
         await self._forget_log()
+        await self.identity.release()           # a worker keeps nothing that is the swarm's, and nobody unlocks it
         log.info("this node is a worker now")
 
     async def _forget_log(self) -> None:
@@ -267,16 +278,40 @@ class Member:
             raise
         self.manager = manager
         opened.log.on_leadership(self._on_leadership)
-        self._following = asyncio.create_task(self._follow(store, opened.configure), name="swarm changes")
+        self._following = asyncio.create_task(self._follow(store, opened), name="swarm changes")
 
-    async def _follow(self, store: Store, configure: Callable[[RaftConfig], None]) -> None:
+    async def _follow(self, store: Store, opened: OpenLog) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._parts.follow(store))
+            group.create_task(self._follow_unlock_key(store, opened))
             with store.watch("cluster") as watch:
                 while True:
                     if store.cluster is not None:
-                        configure(store.cluster.spec.raft)
+                        opened.configure(store.cluster.spec.raft)
                     await anext(watch)
+
+    async def _follow_unlock_key(self, store: Store, opened: OpenLog) -> None:
+        with store.watch("cluster") as watch:
+            while True:
+                try:
+                    await self._lock(store, opened)
+                except Internal as failure:
+                    log.error("%s", failure)
+                    await asyncio.sleep(RETRY_LAST_S)
+                else:
+                    await anext(watch)
+
+    async def _lock(self, store: Store, opened: OpenLog) -> None:
+        """What the swarm says is what opens this node's disk."""
+        cluster = store.cluster
+        if cluster is not None:
+            unlock_key = UnlockKey.parse(cluster.unlock_key) if cluster.unlock_key else None
+            before = self.identity.data_keys
+            try:
+                await self.identity.lock(Lock(unlock_key, cluster.meta.version))
+            finally:
+                if self.identity.data_keys != before:
+                    opened.take_keys(self.identity.data_keys)
 
     async def _stop_manager(self, *, hand_over: bool) -> None:
         self._log_failed.clear()

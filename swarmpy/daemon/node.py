@@ -7,6 +7,9 @@
      |  | leave          |  |      certificate says worker         |
      |  +----------------+--|--------------------------------------+
      +------ join ----------+------------------------------------->+
+
+                                      unlock
+   start, with autolock ---> locked ----------> manager
 ```
 
 Owns    the one `Member` there may be, and the moves from alone and back. Moves are made one at a time.
@@ -21,6 +24,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -30,9 +34,10 @@ from swarmpy.daemon.init_swarm import check_init, new_swarm
 from swarmpy.daemon.interfaces import check_local, route_source
 from swarmpy.daemon.member import MAX_RAFT_ID, Member
 from swarmpy.daemon.parts import Parts
+from swarmpy.daemon.raft_log import adopt_raft_key
 from swarmpy.daemon.swarm_state import SwarmState, forget_swarm, load_state, save_state
-from swarmpy.errors import Conflict, NotSupported, SwarmpyError, Unavailable
-from swarmpy.identity import JoinToken, NodeIdentity
+from swarmpy.errors import Conflict, SwarmpyError, Unavailable
+from swarmpy.identity import JoinToken, Locked, NodeIdentity, UnlockKey, stored_node_id
 from swarmpy.identity.joining import join_swarm
 from swarmpy.manager.store import ids_from
 from swarmpy.rpc.types_pb2 import NodeRole
@@ -42,6 +47,14 @@ __all__ = ["Node"]
 log = logging.getLogger(__name__)
 
 SETTLE_PATIENCE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class LockedNode:
+    """What can be known of a node without the unlock key."""
+
+    node_id: str
+    state: SwarmState
 
 
 class Node:
@@ -66,21 +79,28 @@ class Node:
         self._joining = False
         self._member: Member | None = None
         self._broken = ""
+        self._locked: LockedNode | None = None
 
     # ------------------------------------------------------------------------------------------ what it is
 
     @property
     def node_id(self) -> str:
+        if self._locked is not None:
+            return self._locked.node_id
         return self._member.identity.node_id if self._member else ""
 
     @property
     def node_addr(self) -> str:
+        if self._locked is not None:
+            return self._locked.state.advertise_ip
         return self._member.state.advertise_ip if self._member else ""
 
     @property
     def local_state(self) -> LocalState:
         if self._broken:
             return LocalState.ERROR
+        if self._locked is not None:
+            return LocalState.LOCKED
         if self._member is None:
             return LocalState.PENDING if self._joining else LocalState.INACTIVE
         if self._member.error:
@@ -89,6 +109,8 @@ class Node:
 
     @property
     def error(self) -> str:
+        if self._locked is not None:
+            return str(Locked())
         return self._broken or (self._member.error if self._member else "")
 
     @property
@@ -98,6 +120,8 @@ class Node:
     @property
     def remote_managers(self) -> tuple[tuple[str, str], ...]:
         member = self._member
+        if self._locked is not None:
+            return tuple(("", addr) for addr in self._locked.state.managers)
         if member is None:
             return ()
         if member.manager is not None:
@@ -107,18 +131,29 @@ class Node:
     # ------------------------------------------------------------------------------------------ life
 
     async def start(self) -> None:
-        """Resume what this host was. A damaged state makes it ERROR, never alone: its tasks would be forgotten."""
+        """Resume what this host was, or wait for the unlock key.
+
+        A damaged state makes it ERROR, never alone: its tasks would be forgotten.
+        """
         async with self._move:
             try:
                 state = await asyncio.to_thread(load_state, self._directory)
                 if state is None:
                     await asyncio.to_thread(forget_swarm, self._directory)
-                    return
-                identity = await asyncio.to_thread(NodeIdentity.load, self._certificates)
+                else:
+                    await self._resume(state)
             except SwarmpyError as failure:
                 self._broken = str(failure)
                 log.error("this host cannot take up its place in the swarm: %s", failure)
-                return
+
+    async def _resume(self, state: SwarmState) -> None:
+        await asyncio.to_thread(adopt_raft_key, self._directory, self._certificates)
+        try:
+            identity = await asyncio.to_thread(NodeIdentity.load, self._certificates)
+        except Locked as locked:
+            self._locked = LockedNode(await asyncio.to_thread(stored_node_id, self._certificates), state)
+            log.warning("%s", locked)
+        else:
             self._member = self._new_member(identity, state)
             self._member.start()
 
@@ -138,6 +173,8 @@ class Node:
     async def init(self, request: InitRequest) -> str:
         check_init(request)
         async with self._move:
+            if self._locked is not None:
+                raise Locked
             if self._member is not None and request.force_new_cluster:
                 return await self._force_new_cluster(self._member)
             self._check_alone()
@@ -189,19 +226,31 @@ class Node:
     async def leave(self, *, force: bool) -> None:
         async with self._move:
             member = self._member
-            if member is None and not self._broken:
+            if self._locked is not None and not force:
+                raise Unavailable(f"{Locked()}; or leave with --force, which gives up what it keeps")
+            if member is None and self._locked is None and not self._broken:
                 raise Unavailable("This node is not part of a swarm")
             if member is not None:
                 if member.identity.role == NodeRole.MANAGER and not force:
                     raise Conflict(_why_not_leave(member))
                 await self._leave_raft(member)
                 await member.close(hand_over=False, remove_tasks=True)
-            self._member, self._broken = None, ""
+            self._member, self._locked, self._broken = None, None, ""
             await asyncio.to_thread(forget_swarm, self._directory)
         log.info("left the swarm")
 
     async def unlock(self, key: str) -> None:
-        raise NotSupported("POST /swarm/unlock: autolock is not supported yet")
+        async with self._move:
+            if self._locked is None:
+                if self._member is None:
+                    raise Unavailable("This node is not part of a swarm")
+                raise Conflict("swarm is not locked")
+            identity = await asyncio.to_thread(NodeIdentity.load, self._certificates, UnlockKey.parse(key))
+            member = self._member = self._new_member(identity, self._locked.state)
+            self._locked = None
+            member.start()
+            log.info("unlocked", extra={"node": self.node_id})
+        await member.begun()                    # not until it has a leader: that may take another one to be unlocked
 
     async def _force_new_cluster(self, member: Member) -> str:
         if member.identity.role != NodeRole.MANAGER:
@@ -222,6 +271,8 @@ class Node:
     def _check_alone(self) -> None:
         if self._broken:
             raise Conflict(f"this host has a damaged state of a swarm ({self._broken}); leave it with --force first")
+        if self._locked is not None:
+            raise Locked
         if self._member is not None:
             raise Conflict(
                 'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another'

@@ -1,10 +1,8 @@
-"""The replicated log of a manager on this host: Raft, keyed and placed under `<data>/swarm`."""
+"""The replicated log of a manager on this host: Raft, placed under `<data>/swarm`, sealed with the node's data keys."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,16 +12,16 @@ import grpc.aio
 from swarmpy.daemon.parts import LogStart, OpenLog
 from swarmpy.daemon.swarm_state import SwarmState
 from swarmpy.errors import Internal
-from swarmpy.identity import NodeIdentity, peer_of
-from swarmpy.identity.durable_file import write_durably
+from swarmpy.identity import DataKeys, NodeIdentity, peer_of
+from swarmpy.identity.data_keys import KEYS_FILE
+from swarmpy.identity.durable_file import remove_durably
 from swarmpy.manager.raft import DISK, Ended, Files, Network, Options, RaftLog, RaftService
 from swarmpy.manager.store import Store
 from swarmpy.rpc.types_pb2 import RaftConfig
 
-__all__ = ["open_raft"]
+__all__ = ["adopt_raft_key", "open_raft"]
 
-KEY_FILE = "raft.key"               # beside the log's directory, 0600
-KEY_BYTES = 32
+RAFT_KEY_FILE = "raft.key"          # of an older swarmpy, beside the log's directory
 WIRE_PORT = 7946                    # open between the nodes of a swarm, says Docker, and unused by us
 
 
@@ -39,9 +37,8 @@ async def open_raft(
     """See `Parts.open_log`. Raises Corrupt when what is on the disk is damaged, and Internal when it is gone."""
     service = RaftService(identity, _managers_only)
     network = Network(service, identity, state.listen_addr.rpartition(":")[0].strip("[]"), WIRE_PORT)
-    key = await asyncio.to_thread(_key, directory.with_name(KEY_FILE))
     raft_id, node_id, addr = state.raft_id, identity.node_id, state.advertise_addr
-    place = directory, key, store, network
+    place = directory, identity.data_keys, store, network
     if start is LogStart.FOUND:
         log = await RaftLog.bootstrap(*place, raft_id=raft_id, node_id=node_id, addr=addr, files=files)
     elif start is LogStart.ALONE:
@@ -56,7 +53,16 @@ async def open_raft(
     else:
         log = await RaftLog.join(*place, raft_id=raft_id, node_id=node_id, addr=addr, files=files)
     log.ended.add_done_callback(lambda ended: _tell(ended, on_end))
-    return OpenLog(log, service.register, lambda config: _configure(log, config))
+    return OpenLog(log, service.register, lambda config: _configure(log, config), log.take_keys)
+
+
+def adopt_raft_key(swarm_dir: Path, certificates: Path) -> None:
+    """The key that an older swarmpy had for the log alone becomes the node's data key. Blocks."""
+    old = swarm_dir / RAFT_KEY_FILE
+    if old.exists():
+        if not (certificates / KEYS_FILE).exists():
+            DataKeys.adopt(certificates, (old.read_bytes(),))
+        remove_durably(old)
 
 
 def _configure(log: RaftLog, config: RaftConfig) -> None:
@@ -79,12 +85,3 @@ def _tell(ended: asyncio.Future[Ended], on_end: Callable[[str, bool], None]) -> 
 def _holds_a_log(directory: Path) -> bool:
     """Or more than a start that was cut off left there."""
     return directory.exists() and any(file.suffix != ".new" and file.name != "lock" for file in directory.iterdir())
-
-
-def _key(path: Path) -> bytes:
-    """This member's key, drawn the first time."""
-    if not path.exists():
-        write_durably(path, secrets.token_bytes(KEY_BYTES))
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read()

@@ -30,9 +30,11 @@ from swarmpy.identity.certificates import (
     pem,
     signing_request,
 )
+from swarmpy.identity.data_keys import Lock
 from swarmpy.identity.join_credential import joiner_credential
 from swarmpy.identity.node_identity import Issued, NodeIdentity, open_channel
 from swarmpy.identity.token import JoinToken
+from swarmpy.identity.unlock_key import UnlockKey
 from swarmpy.rpc.ca_pb2 import IssueRequest, IssueResponse
 from swarmpy.rpc.ca_pb2_grpc import CAStub
 from swarmpy.rpc.types_pb2 import NodeSpec
@@ -154,7 +156,9 @@ async def _issue(addrs: list[str], credential: KeyPair, root: bytes, availabilit
                 queue.insert(0, leader)
             refusals.append(_explain(addr, failure))
         else:
-            return Issued(key=key_pem(key), certificate=answer.certificate, root_ca=answer.root_ca)
+            unlock_key = UnlockKey.parse(answer.unlock_key) if answer.unlock_key else None
+            lock = Lock(unlock_key, answer.as_of)
+            return Issued(key_pem(key), answer.certificate, answer.root_ca, lock)
         asked.add(addr)
     raise Unavailable("; ".join(refusals) or "no manager's address is known")
 

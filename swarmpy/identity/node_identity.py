@@ -1,7 +1,7 @@
 """This node's certificate: on disk, in use, and replaced while in use.
 
 Owns    `<data>/swarm/certificates/node.pem` (0600): private key, leaf and root in one file, so that after a crash in
-        the middle of a renewal they still belong together.
+        the middle of a renewal they still belong together; the key is sealed (node_file.py). `data.keys` beside it.
 Gives   TLS for this node as a server and as a client. Servers take a renewal up at the next handshake; a channel keeps
         what it was opened with, so whoever holds a long-lived one reopens it on `on_change`.
 """
@@ -34,10 +34,13 @@ from swarmpy.identity.certificates import (
     role_of,
     starts_ns,
 )
+from swarmpy.identity.data_keys import NO_LOCK, DataKeys, Lock
 from swarmpy.identity.durable_file import write_durably
+from swarmpy.identity.node_file import has_plain_key, open_key, seal_key, split
+from swarmpy.identity.unlock_key import UnlockKey
 from swarmpy.rpc.types_pb2 import NodeRole
 
-__all__ = ["CHANNEL_OPTIONS", "SERVER_OPTIONS", "Issued", "NodeIdentity", "open_channel"]
+__all__ = ["CHANNEL_OPTIONS", "SERVER_OPTIONS", "Issued", "NodeIdentity", "open_channel", "stored_node_id"]
 
 FILE_NAME = "node.pem"
 MESSAGE_LIMIT_BYTES = 64 << 20
@@ -75,11 +78,15 @@ SERVER_OPTIONS: tuple[tuple[str, int | str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """What the CA gave: a leaf for `key`, and the root that signed it. All PEM."""
+    """What the CA gave: a leaf for `key`, and the root that signed it. All PEM.
+
+    `lock` says what a manager's data keys are to be wrapped with.
+    """
 
     key: bytes = field(repr=False)
     certificate: bytes
     root_ca: bytes
+    lock: Lock = NO_LOCK
 
     def __post_init__(self) -> None:
         leaf = load_certificate(self.certificate)
@@ -93,38 +100,84 @@ class Issued:
 class NodeIdentity:
     """The node's name in the swarm. Made by `load` or `create`; changed by `install` and `reload` only."""
 
-    def __init__(self, directory: Path, issued: Issued) -> None:
+    def __init__(self, directory: Path, issued: Issued, keys: DataKeys) -> None:
         self._path = directory / FILE_NAME
+        self._keys = keys
+        self._writing = asyncio.Lock()          # of the two files
         self._callbacks: list[Callable[[], None]] = []
         self._use(issued)
 
     @classmethod
-    def load(cls, directory: Path) -> NodeIdentity:
-        """What is on the disk. Raises NotFound when there is nothing, Internal when it is damaged."""
-        return cls(directory, _read(directory / FILE_NAME))
+    def load(cls, directory: Path, unlock_key: UnlockKey | None = None) -> NodeIdentity:
+        """What is on the disk. Blocks.
+
+        Raises NotFound when there is nothing, Internal when it is damaged; Locked when an unlock key is needed and none
+        was given, InvalidArgument when it is another one.
+        """
+        path = directory / FILE_NAME
+        keys = _keys(directory, path, unlock_key)
+        return cls(directory, _read(path, keys), keys)
 
     @classmethod
     def create(cls, directory: Path, issued: Issued) -> NodeIdentity:
-        """Put `issued` on the disk and use it. Blocks for an fsync."""
-        write_durably(directory / FILE_NAME, _file(issued))
-        return cls(directory, issued)
+        """Put `issued` on the disk, with a new data key, and use it. Blocks for two fsyncs."""
+        manages = role_of(load_certificate(issued.certificate)) == NodeRole.MANAGER
+        keys = DataKeys.create(directory, issued.lock if manages else NO_LOCK)
+        _write(directory / FILE_NAME, issued, keys)
+        return cls(directory, issued, keys)
 
     async def install(self, issued: Issued) -> None:
-        """Replace the certificate, on the disk first. Raises InvalidArgument when it names another node."""
-        if node_id_of(load_certificate(issued.certificate)) != self.node_id:
+        """Replace the certificate, on the disk first. Raises InvalidArgument when it names another node.
+
+        Who becomes a manager by it takes the unlock key that came with it before anything of the swarm is written;
+        later the swarm's state tells of changes, and `lock` follows them.
+        """
+        leaf = load_certificate(issued.certificate)
+        if node_id_of(leaf) != self.node_id:
             raise InvalidArgument("the new certificate names another node")
-        await asyncio.to_thread(write_durably, self._path, _file(issued))
-        self._use(issued)
+        if role_of(leaf) == NodeRole.MANAGER != self.role:
+            await self.lock(issued.lock)
+        async with self._writing:
+            await asyncio.to_thread(_write, self._path, issued, self._keys)
+            self._use(issued)
         for callback in tuple(self._callbacks):
             callback()
 
     async def reload(self) -> None:
         """Use what is on the disk now (SIGHUP). Raises as `load` does, and then nothing has changed."""
-        issued = await asyncio.to_thread(_read, self._path)
-        if issued != self._issued:
+        async with self._writing:
+            issued = await asyncio.to_thread(_read, self._path, self._keys)
+            if issued == self._issued:
+                return
             self._use(issued)
-            for callback in tuple(self._callbacks):
-                callback()
+        for callback in tuple(self._callbacks):
+            callback()
+
+    async def lock(self, lock: Lock) -> None:
+        """What this node keeps on its disk opens with the unlock key of `lock` alone from now on, if there is one.
+
+        An older word than the last changes nothing. Raises Internal when the disk does not take it: ask again.
+        """
+        async with self._writing:
+            try:
+                if await asyncio.to_thread(self._keys.lock, lock):
+                    await asyncio.to_thread(_write, self._path, self._issued, self._keys)
+            except OSError as failure:
+                raise Internal(f"the unlock key was not changed on this node: {failure}") from failure
+
+    async def release(self) -> None:
+        """What this node keeps opens without an unlock key from now on, until `lock` says otherwise."""
+        await self.lock(Lock(None, self._keys.locked_by.as_of))
+
+    @property
+    def locks(self) -> bool:
+        """Whether this node will need the unlock key when it starts."""
+        return self._keys.locked_by.unlock_key is not None
+
+    @property
+    def data_keys(self) -> tuple[bytes, ...]:
+        """The keys (256 bits each) that seal what this node keeps: the first one now, the others before."""
+        return self._keys.all
 
     def _use(self, issued: Issued) -> None:
         self.certificate: x509.Certificate = load_certificate(issued.certificate)
@@ -212,17 +265,49 @@ def _tls(protocol: int, issued: Issued) -> ssl.SSLContext:
     return context
 
 
-def _file(issued: Issued) -> bytes:
-    return issued.key + issued.certificate + issued.root_ca
+def stored_node_id(directory: Path) -> str:
+    """The node that the certificate on the disk names, which is no secret: also of a node that is locked. Blocks.
+
+    Raises as `NodeIdentity.load` does.
+    """
+    path = directory / FILE_NAME
+    with _damage(path):
+        return node_id_of(split(_bytes_of(path))[1])
 
 
-def _read(path: Path) -> Issued:
+def _keys(directory: Path, path: Path, unlock_key: UnlockKey | None) -> DataKeys:
+    """The data keys. The first ones of a node whose file was written before there were any."""
     try:
-        data = path.read_bytes()
+        return DataKeys.load(directory, unlock_key)
+    except NotFound:
+        with _damage(path):
+            if not has_plain_key(split(_bytes_of(path))[0]):
+                raise
+        return DataKeys.create(directory)
+
+
+def _write(path: Path, issued: Issued, keys: DataKeys) -> None:
+    sealed = seal_key(issued.key, issued.certificate, keys.all[0])
+    write_durably(path, sealed + issued.certificate + issued.root_ca)
+
+
+def _read(path: Path, keys: DataKeys) -> Issued:
+    with _damage(path):
+        text, leaf, roots = split(_bytes_of(path))
+        return Issued(key=open_key(text, pem(leaf), keys.all), certificate=pem(leaf), root_ca=roots)
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError as failure:
         raise NotFound("this node has no certificate: it is not part of a swarm") from failure
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """What cannot be understood in the block is damage of the file."""
     try:
-        leaf, root = x509.load_pem_x509_certificates(data)
-        return Issued(key=data[: data.index(b"-----BEGIN CERTIFICATE-----")], certificate=pem(leaf), root_ca=pem(root))
+        yield
     except (ValueError, InvalidArgument) as failure:
         raise Internal(f"{path} is damaged ({failure}): restore it, or leave the swarm and join again") from failure

@@ -22,9 +22,10 @@ from swarmpy.errors import Conflict, Forbidden, SwarmpyError, Unavailable
 from swarmpy.identity.joining import leader_of
 from swarmpy.identity.node_identity import SERVER_OPTIONS, NodeIdentity
 from swarmpy.identity.peer import Peer, PeerGuard, peer_of
+from swarmpy.identity.unlock_key import new_unlock_key
 from swarmpy.manager.allocator import Allocator
 from swarmpy.manager.ca import CertificateAuthority, granted_role, join_roots_of, new_join_token
-from swarmpy.manager.control import CheckRunnable, Control, ControlServicer, LeaderControl, received
+from swarmpy.manager.control import CheckRunnable, Control, ControlServicer, LeaderControl, NewSecrets, received
 from swarmpy.manager.dispatcher import Dispatcher
 from swarmpy.manager.leader import LeaderStages, Stage
 from swarmpy.manager.membership import MembershipServicer, RoleManager
@@ -80,7 +81,8 @@ class Manager:
         self._addresses = addresses
         self._store = store
         self._log = replicated_log
-        leader = LeaderControl(store, replicated_log, clock, new_join_token, check_runnable)
+        new_secrets = NewSecrets(new_join_token, new_unlock_key)
+        leader = LeaderControl(store, replicated_log, clock, new_secrets, check_runnable)
         self._control = Control(leader, replicated_log, identity.channel)
         self._dispatcher = Dispatcher(store, replicated_log, lambda context: peer_of(context).require_node().node_id)
         self._stages = LeaderStages(replicated_log, self._make_stages(random, clock))

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from swarmpy.rpc import types_pb2 as swarmpy_dot_rpc_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14swarmpy/rpc/ca.proto\x12\nswarmpy.v1\x1a\x17swarmpy/rpc/types.proto\"T\n\x0cIssueRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\x12\x37\n\x0c\x61vailability\x18\x02 \x01(\x0e\x32!.swarmpy.v1.NodeSpec.Availability\"j\n\rIssueResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\"\n\x04role\x18\x02 \x01(\x0e\x32\x14.swarmpy.v1.NodeRole\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x12\x0f\n\x07root_ca\x18\x04 \x01(\x0c\x32\x42\n\x02\x43\x41\x12<\n\x05Issue\x12\x18.swarmpy.v1.IssueRequest\x1a\x19.swarmpy.v1.IssueResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14swarmpy/rpc/ca.proto\x12\nswarmpy.v1\x1a\x17swarmpy/rpc/types.proto\"T\n\x0cIssueRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\x12\x37\n\x0c\x61vailability\x18\x02 \x01(\x0e\x32!.swarmpy.v1.NodeSpec.Availability\"\x8d\x01\n\rIssueResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\"\n\x04role\x18\x02 \x01(\x0e\x32\x14.swarmpy.v1.NodeRole\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x12\x0f\n\x07root_ca\x18\x04 \x01(\x0c\x12\x12\n\nunlock_key\x18\x05 \x01(\t\x12\r\n\x05\x61s_of\x18\x06 \x01(\x04\x32\x42\n\x02\x43\x41\x12<\n\x05Issue\x12\x18.swarmpy.v1.IssueRequest\x1a\x19.swarmpy.v1.IssueResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ISSUEREQUEST']._serialized_start=61
   _globals['_ISSUEREQUEST']._serialized_end=145
-  _globals['_ISSUERESPONSE']._serialized_start=147
-  _globals['_ISSUERESPONSE']._serialized_end=253
-  _globals['_CA']._serialized_start=255
-  _globals['_CA']._serialized_end=321
+  _globals['_ISSUERESPONSE']._serialized_start=148
+  _globals['_ISSUERESPONSE']._serialized_end=289
+  _globals['_CA']._serialized_start=291
+  _globals['_CA']._serialized_end=357
 # @@protoc_insertion_point(module_scope)

@@ -14,13 +14,17 @@ class IssueRequest(_message.Message):
     def __init__(self, csr: _Optional[bytes] = ..., availability: _Optional[_Union[_types_pb2.NodeSpec.Availability, str]] = ...) -> None: ...
 
 class IssueResponse(_message.Message):
-    __slots__ = ("node_id", "role", "certificate", "root_ca")
+    __slots__ = ("node_id", "role", "certificate", "root_ca", "unlock_key", "as_of")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     ROOT_CA_FIELD_NUMBER: _ClassVar[int]
+    UNLOCK_KEY_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     role: _types_pb2.NodeRole
     certificate: bytes
     root_ca: bytes
-    def __init__(self, node_id: _Optional[str] = ..., role: _Optional[_Union[_types_pb2.NodeRole, str]] = ..., certificate: _Optional[bytes] = ..., root_ca: _Optional[bytes] = ...) -> None: ...
+    unlock_key: str
+    as_of: int
+    def __init__(self, node_id: _Optional[str] = ..., role: _Optional[_Union[_types_pb2.NodeRole, str]] = ..., certificate: _Optional[bytes] = ..., root_ca: _Optional[bytes] = ..., unlock_key: _Optional[str] = ..., as_of: _Optional[int] = ...) -> None: ...

@@ -804,7 +804,7 @@ class RootCA(_message.Message):
     def __init__(self, cert_pem: _Optional[str] = ..., key_pem: _Optional[str] = ..., digest: _Optional[str] = ..., join_token_worker: _Optional[str] = ..., join_token_manager: _Optional[str] = ..., last_forced_rotation: _Optional[int] = ...) -> None: ...
 
 class Cluster(_message.Message):
-    __slots__ = ("id", "meta", "spec", "root_ca", "default_addr_pool", "subnet_size", "data_path_port")
+    __slots__ = ("id", "meta", "spec", "root_ca", "default_addr_pool", "subnet_size", "data_path_port", "unlock_key")
     ID_FIELD_NUMBER: _ClassVar[int]
     META_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -812,6 +812,7 @@ class Cluster(_message.Message):
     DEFAULT_ADDR_POOL_FIELD_NUMBER: _ClassVar[int]
     SUBNET_SIZE_FIELD_NUMBER: _ClassVar[int]
     DATA_PATH_PORT_FIELD_NUMBER: _ClassVar[int]
+    UNLOCK_KEY_FIELD_NUMBER: _ClassVar[int]
     id: str
     meta: Meta
     spec: ClusterSpec
@@ -819,7 +820,8 @@ class Cluster(_message.Message):
     default_addr_pool: _containers.RepeatedScalarFieldContainer[str]
     subnet_size: int
     data_path_port: int
-    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., spec: _Optional[_Union[ClusterSpec, _Mapping]] = ..., root_ca: _Optional[_Union[RootCA, _Mapping]] = ..., default_addr_pool: _Optional[_Iterable[str]] = ..., subnet_size: _Optional[int] = ..., data_path_port: _Optional[int] = ...) -> None: ...
+    unlock_key: str
+    def __init__(self, id: _Optional[str] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ..., spec: _Optional[_Union[ClusterSpec, _Mapping]] = ..., root_ca: _Optional[_Union[RootCA, _Mapping]] = ..., default_addr_pool: _Optional[_Iterable[str]] = ..., subnet_size: _Optional[int] = ..., data_path_port: _Optional[int] = ..., unlock_key: _Optional[str] = ...) -> None: ...
 
 class StoreAction(_message.Message):
     __slots__ = ("expected_version", "put", "remove")

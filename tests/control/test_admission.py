@@ -15,7 +15,7 @@ import pytest
 
 from swarmpy.api.swarm_json.service import service_spec_from_json
 from swarmpy.errors import InvalidArgument, NotSupported
-from swarmpy.manager.control import LeaderControl
+from swarmpy.manager.control import LeaderControl, NewSecrets
 from swarmpy.manager.store import MemoryLog, Store, ids_from
 from swarmpy.rpc.control_pb2 import CreateServiceRequest, UpdateServiceRequest
 from swarmpy.worker.admission import check_runnable
@@ -166,7 +166,7 @@ def leader() -> tuple[LeaderControl, Store]:
     store = Store(lambda: NOW)
     log = MemoryLog(store)
     store.bind(log)
-    return LeaderControl(store, log, lambda: NOW, lambda _: "token", check_runnable), store
+    return LeaderControl(store, log, lambda: NOW, NewSecrets(lambda _: "token", lambda: "key"), check_runnable), store
 
 
 @pytest.mark.parametrize(

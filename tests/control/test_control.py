@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 from swarmpy.errors import Conflict, InvalidArgument, NotFound, Unavailable
-from swarmpy.manager.control import Control, ControlServicer, LeaderControl
+from swarmpy.manager.control import Control, ControlServicer, LeaderControl, NewSecrets
 from swarmpy.manager.replicated_log import Leadership, NotLeader
 from swarmpy.manager.store import MemoryLog, Store, Transaction, ids_from
 from swarmpy.rpc.control_pb2 import (
@@ -39,6 +39,7 @@ from tests.full_listener import full_listener
 
 new_id = ids_from(Random(7))
 NOW = 1_700_000_000_000_000_000
+NEW = NewSecrets(lambda _: "token", lambda: "key")
 
 
 class Follower(MemoryLog):
@@ -122,14 +123,14 @@ async def two_managers(
     store = make_store()
     log = new_log(store)
     store.bind(log)
-    leader = LeaderControl(store, log, lambda: NOW, lambda _: "token", check_runnable)
+    leader = LeaderControl(store, log, lambda: NOW, NEW, check_runnable)
     server = grpc.aio.server()
     add_ControlServicer_to_server(ControlServicer(leader, lambda _: None), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     other_log = Follower(make_store())
     other_log.follow(f"127.0.0.1:{port}")
-    other_leader = LeaderControl(make_store(), other_log, lambda: NOW, lambda _: "token", check_runnable)
+    other_leader = LeaderControl(make_store(), other_log, lambda: NOW, NEW, check_runnable)
     here = Control(leader, log, grpc.aio.insecure_channel)
     there = Control(other_leader, other_log, grpc.aio.insecure_channel)
     try:

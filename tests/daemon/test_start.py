@@ -18,7 +18,7 @@ from swarmpy.daemon.swarm_state import SwarmState, forget_swarm, load_state, sav
 from swarmpy.errors import Conflict, Internal, InvalidArgument, NotSupported
 from swarmpy.identity import JoinToken
 from swarmpy.identity.certificates import load_certificate, node_id_of, role_of
-from swarmpy.rpc.types_pb2 import ClusterSpec, NodeRole, NodeSpec
+from swarmpy.rpc.types_pb2 import CAConfig, ClusterSpec, NodeRole, NodeSpec
 
 STATE = SwarmState("0.0.0.0:2377", "192.0.2.1:2377", "192.0.2.1", ("192.0.2.1:2377",), raft_id=7, voter=True)
 
@@ -92,7 +92,7 @@ def test_a_new_swarm_has_everything() -> None:
         ({"default_addr_pool": ("10.0.0.1/8",)}, InvalidArgument, "DefaultAddrPool"),
         ({"default_addr_pool": ("10.0.0.0/25",)}, InvalidArgument, "SubnetSize 24"),
         ({"default_addr_pool": ("10.0.0.0/8", "10.9.0.0/16")}, InvalidArgument, "10.9.0.0/16: overlaps another pool"),
-        ({"spec": ClusterSpec(autolock_managers=True)}, NotSupported, "AutoLockManagers"),
+        ({"spec": ClusterSpec(ca=CAConfig(force_rotate=1))}, NotSupported, "ForceRotate"),
     ],
 )
 def test_a_wrong_init_is_refused_before_anything_happens(

@@ -20,7 +20,9 @@ def test_what_is_stored_loads_again(tmp_path: Path) -> None:
     again = NodeIdentity.load(tmp_path / "n1")
     assert (again.node_id, again.role) == ("n1", NodeRole.MANAGER)
     assert (again.certificate, again.root_ca) == (made.certificate, swarm.root.certificate)
-    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "n1").iterdir()] == [0o600]
+    assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "n1").iterdir()} == {
+        "node.pem": 0o600, "data.keys": 0o600,
+    }  # fmt: skip
     assert (tmp_path / "n1").stat().st_mode & 0o777 == 0o700
 
 
@@ -51,9 +53,11 @@ def test_a_renewal_changes_role_and_tells(tmp_path: Path) -> None:
 def test_reload_takes_up_what_is_on_the_disk(tmp_path: Path) -> None:
     swarm = Swarm()
     identity = swarm.node(tmp_path, "n1")
-    NodeIdentity.create(tmp_path / "n1", swarm.issued("n1", NodeRole.MANAGER))
+    given = swarm.issued("n1", NodeRole.MANAGER)
+    (tmp_path / "n1" / "node.pem").write_bytes(given.key + given.certificate + given.root_ca)
     asyncio.run(identity.reload())
     assert identity.role == NodeRole.MANAGER
+    assert NodeIdentity.load(tmp_path / "n1").certificate == identity.certificate
 
 
 def test_a_certificate_for_another_key_or_root_is_refused() -> None:

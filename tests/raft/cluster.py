@@ -19,7 +19,7 @@ from swarmpy.manager.raft import Network, Options, RaftLog, RaftService
 from swarmpy.rpc.types_pb2 import NodeRole
 from tests.identity.swarm import Swarm
 
-KEY = bytes(range(32))
+KEYS = (bytes(range(32)),)
 FAST = Options(tick_s=0.02, snapshot_interval=1_000_000, read_timeout_s=5, change_timeout_s=20)
 
 
@@ -121,14 +121,14 @@ class Member:
     async def bootstrap(self) -> None:
         network = await self.listen()
         self.log = await RaftLog.bootstrap(
-            self.directory, KEY, self.journal, network,
+            self.directory, KEYS, self.journal, network,
             raft_id=self.raft_id, node_id=self.node_id, addr=self.addr, options=self.options,
         )  # fmt: skip
 
     async def join(self) -> None:
         network = await self.listen()
         self.log = await RaftLog.join(
-            self.directory, KEY, self.journal, network,
+            self.directory, KEYS, self.journal, network,
             raft_id=self.raft_id, node_id=self.node_id, addr=self.addr, options=self.options,
         )  # fmt: skip
 
@@ -137,7 +137,7 @@ class Member:
         self.journal = Journal()
         force = self.addr if force_new_cluster else None
         self.log = await RaftLog.open(
-            self.directory, KEY, self.journal, network, force_new_cluster=force, options=self.options
+            self.directory, KEYS, self.journal, network, force_new_cluster=force, options=self.options
         )
 
     async def stop(self) -> None:

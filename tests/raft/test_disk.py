@@ -15,7 +15,7 @@ from swarmpy.manager.raft.messages import HardState, Snapshot
 from swarmpy.manager.raft.storage import Storage, Write
 from tests.raft.cores import normal
 
-KEY = bytes(32)
+KEYS = (bytes(32),)
 
 
 class Slow:
@@ -38,7 +38,7 @@ class Slow:
 
 @contextmanager
 def disk(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Disk, Slow, threading.Event]]:
-    storage, _ = Storage.open(directory, KEY, DISK)
+    storage, _ = Storage.open(directory, KEYS, DISK)
     slow, progress = Slow(storage), threading.Event()
     real = storage.write
     slow.storage = _Plain(real)    # type: ignore[assignment]  # all that Slow asks of it
@@ -103,7 +103,7 @@ def test_a_snapshot_is_waited_for_by_nobody_and_keeps_its_place(
         while made.durable() < 2:
             assert progress.wait(10)
         assert set(slow.written_by) == {"raft-disk"}
-    storage, durable = Storage.open(tmp_path, KEY, DISK)
+    storage, durable = Storage.open(tmp_path, KEYS, DISK)
     storage.close()
     assert durable.snapshot == snapshot
     assert [entry.index for entry in durable.entries] == [6]

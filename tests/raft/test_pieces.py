@@ -199,10 +199,10 @@ class TestProgress:
 
 class TestSealer:
     def test_what_was_sealed_opens_only_in_its_place_unchanged_and_with_its_key(self) -> None:
-        sealer = Sealer(bytes(32))
+        sealer = Sealer([bytes(32)])
         sealed = sealer.seal(b"secret", b"place 1")
         assert b"secret" not in sealed
-        assert Sealer(bytes(32)).open(sealed, b"place 1") == b"secret"
+        assert Sealer([bytes(32)]).open(sealed, b"place 1") == b"secret"
         flipped = [sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :] for at in range(len(sealed))]
         for wrong, context, key in (
             (sealed, b"place 2", bytes(32)),
@@ -212,11 +212,24 @@ class TestSealer:
             *((one, b"place 1", bytes(32)) for one in flipped),
         ):
             with pytest.raises(BrokenSeal):
-                Sealer(key).open(wrong, context)
+                Sealer([key]).open(wrong, context)
+
+    def test_a_new_key_seals_from_now_on_and_the_old_one_still_opens(self) -> None:
+        old, new = bytes(32), bytes(31) + b"\1"
+        sealer = Sealer([old])
+        before = sealer.seal(b"before", b"1")
+        sealer.take([new, old])
+        after = sealer.seal(b"after", b"2")
+        for one in (sealer, Sealer([new, old])):
+            assert (one.open(before, b"1"), one.open(after, b"2")) == (b"before", b"after")
+        assert Sealer([new]).open(after, b"2") == b"after"
+        for key, sealed, context in ((new, before, b"1"), (old, after, b"2")):
+            with pytest.raises(BrokenSeal):
+                Sealer([key]).open(sealed, context)
 
     def test_a_key_of_another_size_is_refused(self) -> None:
         with pytest.raises(ValueError, match="16 bytes"):
-            Sealer(bytes(16))
+            Sealer([bytes(16)])
 
 
 class TestReads:

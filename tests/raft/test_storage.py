@@ -20,16 +20,17 @@ from swarmpy.manager.raft.core import Durable
 from swarmpy.manager.raft.files import DISK, File, Files
 from swarmpy.manager.raft.messages import Entry, HardState, Snapshot
 from swarmpy.manager.raft.records import record_bytes
+from swarmpy.manager.raft.seal import Keys
 from swarmpy.manager.raft.storage import Corrupt, Identity, Storage, Write
 from tests.raft.cores import normal
 from tests.raft.faulty import FaultyDisk, PowerCut
 
-KEY = bytes(range(32))
+KEYS = (bytes(range(32)),)
 SMALL = 2048    # bytes of a segment, so that a few writes need several
 
 
 def opened(directory: Path, files: Files = DISK) -> tuple[Storage, Durable]:
-    return Storage.open(directory, KEY, files, SMALL)
+    return Storage.open(directory, KEYS, files, SMALL)
 
 
 def read(directory: Path) -> Durable:
@@ -105,13 +106,28 @@ def test_a_log_in_use_is_said_to_be_in_use(tmp_path: Path) -> None:
 def test_another_key_opens_nothing(tmp_path: Path) -> None:
     filled(tmp_path)
     with pytest.raises(Corrupt, match=r"identity is damaged: .* sealed under another key"):
-        Storage.open(tmp_path, bytes(32), DISK)
+        Storage.open(tmp_path, (bytes(32),), DISK)
     (tmp_path / "identity").unlink()
     with pytest.raises(Corrupt, match="record 1"):
-        Storage.open(tmp_path, bytes(32), DISK)
+        Storage.open(tmp_path, (bytes(32),), DISK)
 
 
 # Damage.
+
+
+def test_a_log_under_two_keys_needs_both(tmp_path: Path) -> None:
+    filled(tmp_path)
+    new = (bytes(range(1, 33)), *KEYS)
+    storage, _ = opened(tmp_path)
+    storage.take_keys(Keys(new))
+    storage.write([write(7, 8)])
+    storage.close()
+    for lacking in (KEYS, new[:1]):
+        with pytest.raises(Corrupt):
+            Storage.open(tmp_path, lacking, DISK, SMALL)
+    storage, durable = Storage.open(tmp_path, new, DISK, SMALL)
+    storage.close()
+    assert [entry.index for entry in durable.entries] == list(range(1, 9))
 
 
 def test_every_flipped_byte_of_a_segment_is_noticed_or_harmless(tmp_path: Path) -> None:
@@ -205,7 +221,7 @@ def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_write_cut_short_at_any_sector_is_dropped_alone_and_written_over(tmp_path: Path) -> None:
-    storage, _ = Storage.open(tmp_path / "source", KEY, DISK)
+    storage, _ = Storage.open(tmp_path / "source", KEYS, DISK)
     for index in range(1, 8):
         storage.write([write(index, index)])
     (segment,) = segments(tmp_path / "source")
@@ -223,7 +239,7 @@ def test_a_write_cut_short_at_any_sector_is_dropped_alone_and_written_over(tmp_p
         torn = after[: lost * 512] + before[lost * 512 : (lost + 1) * 512] + after[(lost + 1) * 512 :]
         segments(directory)[0].write_bytes(torn)
         assert [entry.index for entry in read(directory).entries] == [1, 2, 3, 4, 5, 6, 7]
-        storage, _ = Storage.open(directory, KEY, DISK)
+        storage, _ = Storage.open(directory, KEYS, DISK)
         storage.write([write(8, 9)])
         storage.close()
         assert [entry.index for entry in read(directory).entries] == [1, 2, 3, 4, 5, 6, 7, 8, 9]

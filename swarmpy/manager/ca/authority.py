@@ -114,7 +114,12 @@ class CertificateAuthority(CAServicer):
         )
         node.certificate_expires_ns = expires_ns(leaf)
         return IssueResponse(
-            node_id=node.id, role=node.role, certificate=pem(leaf), root_ca=cluster.root_ca.cert_pem.encode()
+            node_id=node.id,
+            role=node.role,
+            certificate=pem(leaf),
+            root_ca=cluster.root_ca.cert_pem.encode(),
+            unlock_key=cluster.unlock_key if node.role == NodeRole.MANAGER else "",
+            as_of=cluster.meta.version,
         )
 
     @staticmethod

@@ -15,7 +15,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from swarmpy.errors import Conflict, Unavailable
-from swarmpy.manager.control.cluster import update_cluster
+from swarmpy.manager.control.cluster import NewSecrets, update_cluster
 from swarmpy.manager.control.errors import received
 from swarmpy.manager.control.nodes import remove_node, update_node
 from swarmpy.manager.control.services import CheckRunnable, create_service, remove_service, update_service
@@ -51,13 +51,13 @@ class LeaderControl:
         store: Store,
         log: ReplicatedLog,
         clock: Callable[[], int],
-        new_token: Callable[[str], str],
+        new_secrets: NewSecrets,
         check_runnable: CheckRunnable,
     ) -> None:
         self._store = store
         self._log = log
         self._clock = clock
-        self._new_token = new_token
+        self._new_secrets = new_secrets
         self._check_runnable = check_runnable
 
     async def create_service(self, request: CreateServiceRequest) -> ServiceResponse:
@@ -102,7 +102,7 @@ class LeaderControl:
 
     async def update_cluster(self, request: UpdateClusterRequest) -> Done:
         self._check_leads()
-        await self._store.commit(update_cluster(self._store, request, self._new_token))
+        await self._store.commit(update_cluster(self._store, request, self._new_secrets))
         return Done()
 
     async def _decide_and_commit(self, decide: Callable[[], Transaction]) -> None:

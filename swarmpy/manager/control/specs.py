@@ -155,8 +155,6 @@ def check_cluster(spec: ClusterSpec) -> None:
         raise InvalidArgument("CAConfig.NodeCertExpiry: must be at least 1h")
     if spec.HasField("heartbeat_period_ns") and spec.heartbeat_period_ns < SECOND // 10:
         raise InvalidArgument("Dispatcher.HeartbeatPeriod: must be at least 100ms")
-    if spec.autolock_managers:
-        raise NotSupported("EncryptionConfig.AutoLockManagers is not supported yet")
     if spec.ca.signing_cert_pem or spec.ca.signing_key_pem:
         raise NotSupported("CAConfig.SigningCACert and SigningCAKey are not supported yet")
     raft = spec.raft

@@ -10,8 +10,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from swarmpy.manager.raft.seal import Keys
 from swarmpy.manager.raft.storage import Identity, Storage, Write
 
 __all__ = ["Disk", "DiskFailure"]
@@ -20,7 +21,7 @@ _SMALL_BYTES = 256 << 10
 _QUICK_S = 0.05          # half a tick: a heartbeat that is this late disturbs nobody
 _WARY_WRITES = 100       # after a slow write, so many go to the thread before one is made at once again
 
-_Job = tuple[int, Write | Identity]    # number of the Ready, and what it wants written
+_Job = tuple[int, Write | Identity | Keys]    # number of the Ready, and what it wants written
 
 
 class DiskFailure(Exception):
@@ -46,7 +47,7 @@ class Disk:
         self._thread = threading.Thread(target=self._run, name="raft-disk")
         self._thread.start()
 
-    def submit(self, number: int, job: Write | Identity) -> None:
+    def submit(self, number: int, job: Write | Identity | Keys) -> None:
         """Write what Ready `number` wants, after all that was submitted before. Raises DiskFailure."""
         if self._under_way or self._wary or not _is_small(job):
             self._wary = max(0, self._wary - 1)
@@ -71,13 +72,13 @@ class Disk:
         self._thread.join()
         self._storage.close()
 
-    def _write_at_once(self, number: int, job: Write | Identity) -> None:
+    def _write_at_once(self, number: int, job: Write | Identity | Keys) -> None:
         began = self._clock()
         try:
-            if isinstance(job, Identity):
-                self._storage.set_identity(job)
-            else:
+            if isinstance(job, Write):
                 self._storage.write((job,))
+            else:
+                self._carry_out(((number, job),))
         except Exception as error:
             raise DiskFailure(error) from error
         self._durable = max(self._durable, number)
@@ -108,14 +109,16 @@ class Disk:
             jobs.append(job)
         return jobs
 
-    def _carry_out(self, jobs: list[_Job]) -> None:
+    def _carry_out(self, jobs: Sequence[_Job]) -> None:
         for _, job in jobs:
             if isinstance(job, Identity):
                 self._storage.set_identity(job)
+            elif isinstance(job, Keys):
+                self._storage.take_keys(job)
         writes = [job for _, job in jobs if isinstance(job, Write)]
         if writes:
             self._storage.write(writes)
 
 
-def _is_small(job: Write | Identity) -> bool:
-    return isinstance(job, Identity) or (job.snapshot is None and len(job.encoded) <= _SMALL_BYTES)
+def _is_small(job: Write | Identity | Keys) -> bool:
+    return not isinstance(job, Write) or (job.snapshot is None and len(job.encoded) <= _SMALL_BYTES)

@@ -28,6 +28,7 @@ from swarmpy.manager.raft.options import Ended, Options
 from swarmpy.manager.raft.proposals import Proposals
 from swarmpy.manager.raft.reads import Reads
 from swarmpy.manager.raft.reports import Future, Report, Reports, View
+from swarmpy.manager.raft.seal import Keys
 from swarmpy.manager.raft.storage import Identity, Storage, Write
 from swarmpy.manager.raft.wire import Incoming, Outgoing
 from swarmpy.manager.raft.wires import Wires
@@ -125,6 +126,9 @@ class Driver:
 
     def set_identity(self, identity: Identity) -> None:
         self._do(lambda: self._disk.submit(0, identity))
+
+    def take_keys(self, keys: Keys) -> None:
+        self._do(lambda: self._disk.submit(0, keys))
 
     def store_snapshot(self, index: int, membership: Membership, data: bytes, keep: int) -> None:
         """The state machine's state as of `index`, with the membership of then; `keep` entries before it stay."""

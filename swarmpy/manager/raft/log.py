@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random, SystemRandom
@@ -27,6 +27,7 @@ from swarmpy.manager.raft.options import DEFAULTS, MAX_ENTRY_BYTES, Ended, Optio
 from swarmpy.manager.raft.peers import Peers
 from swarmpy.manager.raft.reports import Report, View
 from swarmpy.manager.raft.role import Campaign
+from swarmpy.manager.raft.seal import Keys
 from swarmpy.manager.raft.service import RaftService
 from swarmpy.manager.raft.starting import Started, create, found, reopen
 from swarmpy.manager.raft.storage import Identity
@@ -53,40 +54,41 @@ class Network:
 class RaftLog:
     """A ReplicatedLog over this room's Raft. Made by `bootstrap`, `join` or `open`; ends by `close`.
 
+    `keys`, 32 bytes each: the first one seals what is written, all of them open what was.
     `ended` is done once the member stopped by itself; its result says why.
     """
 
     @classmethod
     async def bootstrap(
-        cls, directory: Path, key: bytes, machine: StateMachine, network: Network,
+        cls, directory: Path, keys: Sequence[bytes], machine: StateMachine, network: Network,
         *, raft_id: int, node_id: str, addr: str, options: Options = DEFAULTS, files: Files = DISK,
     ) -> RaftLog:  # fmt: skip
         """Start a new cluster of this member alone. Raises Conflict when `directory` already holds a log."""
-        started = await asyncio.to_thread(found, directory, key, files, raft_id, Peer(node_id, addr))
+        started = await asyncio.to_thread(found, directory, keys, files, raft_id, Peer(node_id, addr))
         return cls(started, machine, network, options)
 
     @classmethod
     async def join(
-        cls, directory: Path, key: bytes, machine: StateMachine, network: Network,
+        cls, directory: Path, keys: Sequence[bytes], machine: StateMachine, network: Network,
         *, raft_id: int, node_id: str, addr: str, options: Options = DEFAULTS, files: Files = DISK,
     ) -> RaftLog:  # fmt: skip
         """Wait, empty, for a leader that calls `add_member` with the same ids; its stream tells which cluster it is.
 
         Raises Conflict when `directory` already holds a log.
         """
-        started = await asyncio.to_thread(create, directory, key, files, Identity("", raft_id, node_id, addr))
+        started = await asyncio.to_thread(create, directory, keys, files, Identity("", raft_id, node_id, addr))
         return cls(started, machine, network, options)
 
     @classmethod
     async def open(
-        cls, directory: Path, key: bytes, machine: StateMachine, network: Network,
+        cls, directory: Path, keys: Sequence[bytes], machine: StateMachine, network: Network,
         *, force_new_cluster: str | None = None, options: Options = DEFAULTS, files: Files = DISK,
     ) -> RaftLog:  # fmt: skip
         """Go on from the disk. Raises Corrupt when the log there is damaged, Conflict when there is none.
 
         With `force_new_cluster`, this member's address, it goes on as a cluster of one with all its data.
         """
-        started = await asyncio.to_thread(reopen, directory, key, files, machine, force_new_cluster)
+        started = await asyncio.to_thread(reopen, directory, keys, files, machine, force_new_cluster)
         return cls(started, machine, network, options)
 
     def __init__(
@@ -126,6 +128,10 @@ class RaftLog:
         self._options = replace(
             self._options, snapshot_interval=interval, log_entries_for_slow_followers=kept_entries
         )
+
+    def take_keys(self, keys: Sequence[bytes]) -> None:
+        """What is written from now on is sealed under the first of `keys`; those before must be among them."""
+        self._driver.take_keys(Keys(tuple(keys)))
 
     # ReplicatedLog.
 

@@ -10,14 +10,15 @@ machine's memory is restored from a checkpoint.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-__all__ = ["OVERHEAD_BYTES", "BrokenSeal", "Sealer"]
+__all__ = ["OVERHEAD_BYTES", "BrokenSeal", "Keys", "Sealer"]
 
 _KEY_BYTES = 32
 _SALT_BYTES = 16
@@ -29,19 +30,35 @@ OVERHEAD_BYTES = _SALT_BYTES + _NONCE_BYTES + _TAG_BYTES
 """By how much a sealed record is longer than what it holds."""
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """A member's keys, 32 bytes each, the newest first."""
+
+    all: tuple[bytes, ...] = field(repr=False)
+
+
 class BrokenSeal(Exception):
     """The record is not what was written here, or was written under another key."""
 
 
 class Sealer:
-    """Seals and opens records under one member's key. `context` is authenticated: what the record is, and where."""
+    """Seals records under the first of a member's keys and opens those of all of them.
 
-    def __init__(self, key: bytes, random: Callable[[int], bytes] = os.urandom) -> None:
-        if len(key) != _KEY_BYTES:
-            raise ValueError(f"the raft log's key has {len(key)} bytes; it must have {_KEY_BYTES}")
-        self._key = key
+    `context` is authenticated: what the record is, and where.
+    """
+
+    def __init__(self, keys: Sequence[bytes], random: Callable[[int], bytes] = os.urandom) -> None:
         self._random = random
-        self._ciphers: dict[bytes, AESGCM] = {}
+        self._ciphers: dict[bytes, tuple[AESGCM, ...]] = {}
+        self.take(keys)
+
+    def take(self, keys: Sequence[bytes]) -> None:
+        """From now on, these are the keys; the ones before must be among them. By the thread that seals."""
+        for key in keys:
+            if len(key) != _KEY_BYTES:
+                raise ValueError(f"the raft log's key has {len(key)} bytes; it must have {_KEY_BYTES}")
+        self._keys = tuple(keys)
+        self._ciphers.clear()
         self._renew()
 
     def seal(self, plain: bytes, context: bytes) -> bytes:
@@ -54,19 +71,28 @@ class Sealer:
     def open(self, sealed: bytes, context: bytes) -> bytes:
         """Raises BrokenSeal."""
         salt, nonce = sealed[:_SALT_BYTES], sealed[_SALT_BYTES : _SALT_BYTES + _NONCE_BYTES]
-        try:
-            return self._cipher_of(salt).decrypt(nonce, sealed[_SALT_BYTES + _NONCE_BYTES :], context)
-        except (InvalidTag, ValueError) as error:
-            raise BrokenSeal("the record was changed, or sealed under another key") from error
+        ciphers = self._ciphers_of(salt)
+        for cipher in ciphers:
+            try:
+                plain = cipher.decrypt(nonce, sealed[_SALT_BYTES + _NONCE_BYTES :], context)
+            except (InvalidTag, ValueError):
+                continue
+            if len(ciphers) > 1:
+                self._ciphers[salt] = (cipher,)    # a salt was drawn for one key
+            return plain
+        raise BrokenSeal("the record was changed, or sealed under another key")
 
     def _renew(self) -> None:
         self._salt = self._random(_SALT_BYTES)
-        self._cipher = self._cipher_of(self._salt)
+        self._cipher = self._ciphers_of(self._salt)[0]
         self._left = _RECORDS_PER_SALT
 
-    def _cipher_of(self, salt: bytes) -> AESGCM:
-        cipher = self._ciphers.get(salt)
-        if cipher is None:
-            derived = HKDF(SHA256(), _KEY_BYTES, salt, b"swarmpy raft log record").derive(self._key)
-            cipher = self._ciphers[salt] = AESGCM(derived)
-        return cipher
+    def _ciphers_of(self, salt: bytes) -> tuple[AESGCM, ...]:
+        ciphers = self._ciphers.get(salt)
+        if ciphers is None:
+            ciphers = self._ciphers[salt] = tuple(_cipher(key, salt) for key in self._keys)
+        return ciphers
+
+
+def _cipher(key: bytes, salt: bytes) -> AESGCM:
+    return AESGCM(HKDF(SHA256(), _KEY_BYTES, salt, b"swarmpy raft log record").derive(key))

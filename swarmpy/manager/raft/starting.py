@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,17 +29,17 @@ class Started:
     replace_state: Callable[[], None] | None = None    # what StateMachine.load made of the durable snapshot, if any
 
 
-def found(directory: Path, key: bytes, files: Files, raft_id: int, peer: Peer) -> Started:
+def found(directory: Path, keys: Sequence[bytes], files: Files, raft_id: int, peer: Peer) -> Started:
     """The first member of a new cluster. Raises Conflict when `directory` already holds a log."""
     identity = Identity(secrets.token_hex(16), raft_id, peer.node_id, peer.addr)
-    with closing(create(directory, key, files, identity).storage) as storage:
+    with closing(create(directory, keys, files, identity).storage) as storage:
         storage.write([first_write(raft_id, peer)])
-    return Started(*Storage.open(directory, key, files), identity)
+    return Started(*Storage.open(directory, keys, files), identity)
 
 
-def create(directory: Path, key: bytes, files: Files, identity: Identity) -> Started:
+def create(directory: Path, keys: Sequence[bytes], files: Files, identity: Identity) -> Started:
     """An empty log. Raises Conflict when `directory` already holds one."""
-    storage, durable = Storage.open(directory, key, files)
+    storage, durable = Storage.open(directory, keys, files)
     try:
         if storage.identity is not None:
             raise Conflict(f"{directory} already holds a raft log; this manager is part of a swarm")
@@ -50,12 +50,14 @@ def create(directory: Path, key: bytes, files: Files, identity: Identity) -> Sta
     return Started(storage, durable, identity)
 
 
-def reopen(directory: Path, key: bytes, files: Files, machine: StateMachine, alone_at: str | None) -> Started:
+def reopen(
+    directory: Path, keys: Sequence[bytes], files: Files, machine: StateMachine, alone_at: str | None
+) -> Started:
     """What is there, with its snapshot loaded. With `alone_at`, an address, it becomes a cluster of this member alone.
 
     Raises Corrupt when it is damaged, Conflict when there is none.
     """
-    storage, durable = Storage.open(directory, key, files)
+    storage, durable = Storage.open(directory, keys, files)
     try:
         identity = storage.identity
         if identity is None:
@@ -65,7 +67,7 @@ def reopen(directory: Path, key: bytes, files: Files, machine: StateMachine, alo
             storage.write([take_over(durable, identity.raft_id, Peer(identity.node_id, identity.addr))])
             storage.set_identity(identity)
             storage.close()
-            storage, durable = Storage.open(directory, key, files)
+            storage, durable = Storage.open(directory, keys, files)
         snapshot = durable.snapshot
         replace_state = machine.load(snapshot.index, snapshot.data) if snapshot is not None else None
     except BaseException:

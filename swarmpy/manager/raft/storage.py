@@ -32,7 +32,7 @@ from swarmpy.manager.raft.codec import Malformed, decode_entries, encode_entries
 from swarmpy.manager.raft.core import Durable
 from swarmpy.manager.raft.files import Files, replace
 from swarmpy.manager.raft.messages import Entry, HardState, Snapshot
-from swarmpy.manager.raft.seal import BrokenSeal, Sealer
+from swarmpy.manager.raft.seal import BrokenSeal, Keys, Sealer
 from swarmpy.manager.raft.wal import SEGMENT_BYTES, Damaged, WriteAheadLog
 
 __all__ = ["Corrupt", "Identity", "Storage", "Write"]
@@ -99,14 +99,14 @@ class Storage:
 
     @classmethod
     def open(
-        cls, directory: Path, key: bytes, files: Files, segment_bytes: int = SEGMENT_BYTES
+        cls, directory: Path, keys: Sequence[bytes], files: Files, segment_bytes: int = SEGMENT_BYTES
     ) -> tuple[Storage, Durable]:
         """Create or open what is in `directory`, and everything found there, checked from end to end.
 
         The directory becomes 0700, its files 0600. Raises Corrupt; Internal when another process uses it, when the disk
         cannot be read or written, or when the log there is of a version that this one cannot read.
         """
-        storage = cls(directory, key, files, segment_bytes)
+        storage = cls(directory, keys, files, segment_bytes)
         try:
             return storage, storage._load()
         except OSError as error:
@@ -116,10 +116,10 @@ class Storage:
             storage.close()
             raise
 
-    def __init__(self, directory: Path, key: bytes, files: Files, segment_bytes: int) -> None:
+    def __init__(self, directory: Path, keys: Sequence[bytes], files: Files, segment_bytes: int) -> None:
         self._directory = directory
         self._files = files
-        self._sealer = Sealer(key)
+        self._sealer = Sealer(keys)
         self._wal = WriteAheadLog(directory, files, self._sealer, _last_index, segment_bytes)
         self._last = (0, 0)    # index and term of the last entry stored
         self._snapshot_index = 0
@@ -140,6 +140,10 @@ class Storage:
     def set_identity(self, identity: Identity) -> None:
         self._replace(self._directory / _IDENTITY, self._sealer.seal(identity.encode(), _IDENTITY.encode()))
         self._identity = identity
+
+    def take_keys(self, keys: Keys) -> None:
+        """What is written from now on is sealed under the first of them."""
+        self._sealer.take(keys.all)
 
     def write(self, writes: Sequence[Write]) -> None:
         """Make all of them durable, in order, in one record. After an OSError nothing more may be written."""
