@@ -6,6 +6,7 @@ Source  docker swarm; Docker Engine API, paths under /swarm.
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ app = Noun()
 COMMANDS: dict[str, str] = {}
 
 DEFAULT_PORT = 2377
+ROTATION_POLL_S = 0.2
 Availability = Annotated[str, Option("--availability", help="active, pause or drain")]
 Listen = Annotated[str, Option("--listen-addr", help="Where managers listen, ADDRESS[:PORT]")]
 Advertise = Annotated[str, Option("--advertise-addr", help="Address other nodes reach this one at")]
@@ -202,11 +204,11 @@ def update(**given: Any) -> None:
 def ca(
     *,
     rotate: Annotated[bool, Option("--rotate", help="Make a new root certificate")] = False,
-    detach: Annotated[bool, Option("--detach", "-d", help="Do not show the new certificate")] = False,
-    quiet: Quiet = False,
+    detach: Annotated[bool, Option("--detach", "-d", help="Do not wait until all nodes have it")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Wait without showing anything")] = False,
     **given: Any,
 ) -> None:
-    """Show the root certificate of the swarm."""
+    """Show the root certificate of the swarm, or replace it on all nodes."""
     for flag in CA:
         if given[flag.parameter] and not rotate:
             raise WrongFlag(f"--{flag.name}: --rotate must be given as well")
@@ -218,9 +220,29 @@ def ca(
         if not given["ca_cert"] and not given["ca_key"]:
             spec["CAConfig"]["ForceRotate"] = spec["CAConfig"].get("ForceRotate", 0) + 1
         daemon.post("/swarm/update", {"version": swarm["Version"]["Index"]}, spec)
-        swarm = daemon.get("/swarm")
-    if not (rotate and (detach or quiet)):
+        if detach:
+            return
+        swarm = wait_for_root(daemon, show=not quiet)
+    if not (rotate and quiet):
         print_text(swarm["TLSInfo"]["TrustRoot"].rstrip("\n"))
+
+
+def wait_for_root(daemon: Client, *, show: bool) -> dict[str, Any]:
+    """The swarm, once the rotation of its root has ended and every node trusts the new one alone."""
+    shown = ""
+    while True:
+        swarm, nodes = daemon.get("/swarm"), daemon.get("/nodes")
+        coming = swarm["TLSInfo"]
+        infos = [node["Description"].get("TLSInfo", {}) for node in nodes]
+        certified = sum(info.get("CertIssuerPublicKey") == coming["CertIssuerPublicKey"] for info in infos)
+        alone = sum(info.get("TrustRoot") == coming["TrustRoot"] for info in infos)
+        text = f"certificates of the new root: {certified}/{len(nodes)} nodes, trusting it alone: {alone}/{len(nodes)}"
+        if show and text != shown:
+            print_text(text)
+            shown = text
+        if not swarm["RootRotationInProgress"] and alone == len(nodes):
+            return dict(swarm)
+        time.sleep(ROTATION_POLL_S)
 
 
 @verb(app, COMMANDS, "unlock-key")

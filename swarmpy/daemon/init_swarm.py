@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from swarmpy.api.swarm_node import InitRequest
 from swarmpy.daemon.swarm_state import SwarmState
-from swarmpy.errors import InvalidArgument
+from swarmpy.errors import InvalidArgument, NotSupported
 from swarmpy.identity import Issued, Lock, UnlockKey, new_key
 from swarmpy.identity.certificates import expires_ns, key_pem, load_certificate, pem
 from swarmpy.manager.ca import create_root_ca, issuer_of, node_lifetime_ns
@@ -53,6 +53,8 @@ class NewSwarm:
 def check_init(request: InitRequest) -> None:
     """Raises InvalidArgument or NotSupported with the field's name, before anything is done."""
     check_cluster(request.spec)
+    if request.spec.ca.signing_cert_pem or request.spec.ca.signing_key_pem:
+        raise NotSupported("CAConfig.SigningCACert: a swarm begins with a root of its own; rotate to another one later")
     if request.data_path_port and request.data_path_port not in DATA_PATH_PORTS:
         raise InvalidArgument(f"DataPathPort {request.data_path_port}: must be from 1024 to 49151")
     size = request.subnet_size or DEFAULT_SUBNET_SIZE
@@ -91,6 +93,7 @@ def new_swarm(request: InitRequest, now_ns: int, new_id: IdSource) -> NewSwarm:
         data_path_port=request.data_path_port or DEFAULT_DATA_PATH_PORT,
     )
     cluster.spec.annotations.name = "default"
+    cluster.root_ca.last_forced_rotation = request.spec.ca.force_rotate
     unlock_key = UnlockKey.generate() if request.spec.autolock_managers else None
     if unlock_key is not None:
         cluster.unlock_key = str(unlock_key)

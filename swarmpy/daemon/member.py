@@ -63,6 +63,8 @@ class Member:
         self._agent: SwarmAgent | None = None
         self._renewer = Renewer(identity, lambda: self.managers, clock, random)
         self._took_up_role = asyncio.Event()
+        self._told_roots: tuple[bytes, int] | None = None   # last, and not taken up yet
+        self._roots_told = asyncio.Event()
         self._wanted = self._asked = identity.role  # what the swarm wants this node to be; what was last asked for
         identity.on_change(self._ask_for_role)
         self.identity = identity
@@ -141,6 +143,7 @@ class Member:
         self._tasks = [
             asyncio.create_task(self._renewer.run(), name="certificate renewal"),
             asyncio.create_task(self._follow_role(), name="role"),
+            asyncio.create_task(self._follow_roots(), name="roots"),
         ]
 
     async def close(self, *, hand_over: bool = True, remove_tasks: bool = False) -> None:
@@ -198,7 +201,7 @@ class Member:
 
     async def _take_up_role(self) -> None:
         if self._agent is None:
-            told = AgentNews(self._on_node, self._on_refused)
+            told = AgentNews(self._on_node, self._on_roots, self._on_refused)
             self._agent = await self._parts.start_agent(self.identity, self.state, told)
         if self.identity.role == NodeRole.MANAGER:
             await self._be_manager()
@@ -242,6 +245,28 @@ class Member:
             role = NodeRole.Name(self._wanted).lower()
             log.info("the swarm wants this node in another role", extra={"role": role})
             self._renewer.renew_now()
+
+    def _on_roots(self, root_ca: bytes, as_of: int) -> None:
+        self._told_roots = root_ca, as_of
+        self._roots_told.set()
+
+    async def _follow_roots(self) -> None:
+        """Trust what the swarm says, and have a certificate of the root that issues."""
+        while True:
+            await self._roots_told.wait()
+            self._roots_told.clear()
+            if self._told_roots is None:
+                continue
+            try:
+                await self.identity.trust(*self._told_roots)
+            except SwarmpyError as failure:
+                log.error("could not take up the swarm's roots: %s", failure)
+                await asyncio.sleep(RETRY_LAST_S)
+                self._roots_told.set()
+                continue
+            if self.identity.issuer != self.identity.root_ca:
+                log.info("the swarm has a new root: this node asks for a certificate of it")
+                self._renewer.renew_now()
 
     def _on_refused(self, why: str) -> None:
         """The leader does not take this node: it was removed from the swarm, or its certificate is no good."""

@@ -42,6 +42,7 @@ class AgentNews:
     """Whom an agent tells what the dispatcher says of its node."""
 
     on_node: Callable[[Node], None]             # as the store has it
+    on_roots: Callable[[bytes, int], None]      # to trust (PEM, the issuing one first), as of a version of the cluster
     on_refused: Callable[[str], None]           # why the leader does not take the node
 
 

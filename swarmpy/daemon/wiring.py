@@ -127,12 +127,13 @@ class EngineAgent:
 
     def _describe(self) -> NodeDescription:
         config = self._host.config
-        return describe_host(
-            config.node_name, self._host.engine.version, dict(config.labels), self._identity.root_ca_pem
-        )
+        roots, issuer = self._identity.root_ca_pem, self._identity.issuer
+        return describe_host(config.node_name, self._host.engine.version, dict(config.labels), roots, issuer)
 
 
 def _pass_on(told: NodeState, news: AgentNews) -> None:
+    if told.root_ca_pem:
+        news.on_roots(told.root_ca_pem.encode(), told.as_of)
     if told.HasField("node"):
         news.on_node(told.node)
 

@@ -10,6 +10,8 @@ Source  RFC 5280; RFC 5480 for the keys.
 from __future__ import annotations
 
 import datetime
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -33,11 +35,13 @@ __all__ = [
     "Issuer",
     "KeyPair",
     "create_root",
+    "cross_sign",
     "digest",
     "expires_ns",
     "is_signed_by",
     "key_pem",
     "load_certificate",
+    "load_certificates",
     "load_key",
     "new_key",
     "node_id_of",
@@ -45,7 +49,9 @@ __all__ = [
     "public_key_der",
     "public_key_of_csr",
     "role_of",
+    "root_name",
     "self_signed",
+    "signer",
     "signing_request",
     "starts_ns",
     "subject_name",
@@ -106,6 +112,29 @@ def create_root(name: str, now_ns: int, key: PrivateKey | None = None) -> Issuer
     """A new self-signed root, valid for twenty years."""
     now = _moment(now_ns)
     return self_signed(subject_name(name), key or new_key(), now - BACKDATED, now + ROOT_LIFETIME)
+
+
+def cross_sign(coming: x509.Certificate, present: Issuer) -> x509.Certificate:
+    """The word of `present` that the root `coming` is the swarm's too: its name and key under another signature.
+
+    No TLS stack is to build a chain of it: a root here may sign leaves alone. Joiners compare it themselves.
+    """
+    start, end = coming.not_valid_before_utc, coming.not_valid_after_utc
+    key = coming.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise InvalidArgument("the key of a root must be ECDSA")
+    return (
+        _builder(coming.subject, present.certificate.subject, key, start, end)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_root_usage(), critical=True)
+        .sign(present.key, hashes.SHA256())
+    )
+
+
+def root_name(key: PrivateKey) -> str:
+    """A name that no other root has: TLS finds the issuer of a certificate by its name."""
+    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return "swarm-ca-" + hashlib.sha256(public).hexdigest()[:16]
 
 
 def self_signed(subject: x509.Name, key: PrivateKey, start: datetime.datetime, end: datetime.datetime) -> Issuer:
@@ -174,6 +203,22 @@ def load_certificate(data: bytes) -> x509.Certificate:
         return x509.load_pem_x509_certificate(data)
     except ValueError as failure:
         raise InvalidArgument("not a PEM certificate") from failure
+
+
+def load_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
+    """All certificates in a PEM text, at least one. Raises InvalidArgument."""
+    try:
+        return tuple(x509.load_pem_x509_certificates(data))
+    except ValueError as failure:
+        raise InvalidArgument("there is no PEM certificate") from failure
+
+
+def signer(leaf: x509.Certificate, roots: Sequence[x509.Certificate]) -> x509.Certificate:
+    """The root that signed `leaf`. Raises InvalidArgument when none of them did."""
+    for root in roots:
+        if is_signed_by(leaf, root):
+            return root
+    raise InvalidArgument("the certificate is not signed by the swarm's root")
 
 
 def load_key(data: bytes) -> PrivateKey:

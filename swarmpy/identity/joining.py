@@ -23,11 +23,13 @@ from swarmpy.errors import Forbidden, InvalidArgument, SwarmpyError, Unavailable
 from swarmpy.identity.certificates import (
     KeyPair,
     digest,
+    is_signed_by,
     key_pem,
     load_certificate,
     load_key,
     new_key,
     pem,
+    public_key_der,
     signing_request,
 )
 from swarmpy.identity.data_keys import Lock
@@ -56,8 +58,8 @@ async def join_swarm(token: JoinToken, addrs: Sequence[str], availability: NodeS
     unreachable: list[str] = []
     for addr in addrs:
         try:
-            root = await asyncio.to_thread(pinned_root, addr, token, credential)
-            return await _issue([addr], credential, pem(root), availability)
+            roots = await asyncio.to_thread(pinned_roots, addr, token, credential)
+            return await _issue([addr], credential, b"".join(map(pem, roots)), availability)
         except Unavailable as failure:
             unreachable.append(str(failure))
     raise Unavailable("; ".join(unreachable) or "join needs the address of a manager")
@@ -81,8 +83,9 @@ def leader_of(failure: grpc.aio.AioRpcError) -> str | None:
     return None
 
 
-def pinned_root(addr: str, token: JoinToken, credential: KeyPair) -> x509.Certificate:
-    """The root certificate that the manager at `addr` presents and `token` pins. Blocks up to 10 s.
+def pinned_roots(addr: str, token: JoinToken, credential: KeyPair) -> list[x509.Certificate]:
+    """The root certificate that the manager at `addr` presents and `token` pins, and those it vouches for, which are to
+    take its place. Blocks up to 10 s.
 
     Raises Unavailable when nobody answers, Forbidden when it is another swarm or the token does not hold there.
     """
@@ -100,7 +103,7 @@ def pinned_root(addr: str, token: JoinToken, credential: KeyPair) -> x509.Certif
         return _probe(addr, SSL.Connection(_probe_context(credential), plain), token)
 
 
-def _probe(addr: str, connection: SSL.Connection, token: JoinToken) -> x509.Certificate:
+def _probe(addr: str, connection: SSL.Connection, token: JoinToken) -> list[x509.Certificate]:
     connection.set_connect_state()
     try:
         connection.do_handshake()
@@ -124,7 +127,21 @@ def _probe(addr: str, connection: SSL.Connection, token: JoinToken) -> x509.Cert
             f"the manager at {addr} refused this join token: it was rotated or mistyped;"
             f" print the present one with `swarmpy swarm join-token` on a manager ({_reason(failure)})"
         ) from failure
-    return root
+    return [root, *vouched_for(root, chain)]
+
+
+def vouched_for(root: x509.Certificate, chain: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """The other roots in `chain` whose name and key a certificate there has that `root` signed as a CA's."""
+    vouchers = [one for one in chain if one != root and is_signed_by(one, root) and _is_ca(one)]
+    named = {(voucher.subject, public_key_der(voucher)) for voucher in vouchers}
+    return [one for one in chain if is_signed_by(one, one) and (one.subject, public_key_der(one)) in named]
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
 
 
 def _probe_context(credential: KeyPair) -> SSL.Context:

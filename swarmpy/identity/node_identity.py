@@ -13,7 +13,7 @@ import os
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,13 @@ from swarmpy.identity.certificates import (
     MANAGER_NAME,
     KeyPair,
     expires_ns,
-    is_signed_by,
     load_certificate,
+    load_certificates,
     load_key,
     node_id_of,
     pem,
     role_of,
+    signer,
     starts_ns,
 )
 from swarmpy.identity.data_keys import NO_LOCK, DataKeys, Lock
@@ -78,7 +79,7 @@ SERVER_OPTIONS: tuple[tuple[str, int | str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """What the CA gave: a leaf for `key`, and the root that signed it. All PEM.
+    """What the CA gave: a leaf for `key`, and the roots to trust, one of which signed it. All PEM.
 
     `lock` says what a manager's data keys are to be wrapped with.
     """
@@ -92,8 +93,7 @@ class Issued:
         leaf = load_certificate(self.certificate)
         if leaf.public_key() != load_key(self.key).public_key():
             raise InvalidArgument("the certificate does not belong to this node's key")
-        if not is_signed_by(leaf, load_certificate(self.root_ca)):
-            raise InvalidArgument("the certificate is not signed by the swarm's root")
+        signer(leaf, load_certificates(self.root_ca))
         node_id_of(leaf), role_of(leaf)
 
 
@@ -105,6 +105,7 @@ class NodeIdentity:
         self._keys = keys
         self._writing = asyncio.Lock()          # of the two files
         self._callbacks: list[Callable[[], None]] = []
+        self._roots_as_of = 0                   # of what was heard since the start
         self._use(issued)
 
     @classmethod
@@ -138,8 +139,28 @@ class NodeIdentity:
         if role_of(leaf) == NodeRole.MANAGER != self.role:
             await self.lock(issued.lock)
         async with self._writing:
-            await asyncio.to_thread(_write, self._path, issued, self._keys)
-            self._use(issued)
+            if issued.lock.as_of < self._roots_as_of:       # it was long on its way
+                issued = replace(issued, root_ca=self._issued.root_ca)
+            await self._replace(issued, issued.lock.as_of)
+
+    async def trust(self, root_ca: bytes, as_of: int) -> None:
+        """Trust these roots (PEM, the issuing one first) and no other from now on, on the disk first.
+
+        An older word than the last (`as_of`: version of the cluster object) changes nothing. Raises InvalidArgument
+        when none of them signed this node's certificate, Internal when the disk does not take it.
+        """
+        async with self._writing:
+            if as_of < self._roots_as_of or root_ca == self._issued.root_ca:
+                return
+            try:
+                await self._replace(replace(self._issued, root_ca=root_ca), as_of)
+            except OSError as failure:
+                raise Internal(f"the swarm's new roots were not stored: {failure}") from failure
+
+    async def _replace(self, issued: Issued, as_of: int) -> None:
+        await asyncio.to_thread(_write, self._path, issued, self._keys)
+        self._use(issued)
+        self._roots_as_of = max(as_of, self._roots_as_of)
         for callback in tuple(self._callbacks):
             callback()
 
@@ -181,14 +202,26 @@ class NodeIdentity:
 
     def _use(self, issued: Issued) -> None:
         self.certificate: x509.Certificate = load_certificate(issued.certificate)
-        self.root_ca: x509.Certificate = load_certificate(issued.root_ca)
+        self.roots: tuple[x509.Certificate, ...] = load_certificates(issued.root_ca)
+        self.issuer: x509.Certificate = signer(self.certificate, self.roots)
         self.node_id: str = node_id_of(self.certificate)
         self.role: NodeRole = role_of(self.certificate)
         self._issued = issued                   # last: the one thing that gRPC's threads read
 
     @property
+    def root_ca(self) -> x509.Certificate:
+        """The root that issues certificates now."""
+        return self.roots[0]
+
+    @property
     def root_ca_pem(self) -> bytes:
+        """All roots that this node trusts, the issuing one first."""
         return self._issued.root_ca
+
+    @property
+    def present(self) -> object:
+        """Another object after each change of certificate or roots."""
+        return self._issued
 
     @property
     def valid_ns(self) -> tuple[int, int]:
@@ -209,18 +242,24 @@ class NodeIdentity:
         finally:
             self._callbacks.remove(event.set)
 
-    def server_credentials(self, join_roots: Callable[[], bytes]) -> grpc.ServerCredentials:
-        """Mutual TLS for this manager. `join_roots` (PEM) is asked at each handshake, on a thread of gRPC's."""
-        given: list[tuple[Issued, bytes]] = []
+    def server_credentials(
+        self, join_roots: Callable[[], bytes], cross: Callable[[], bytes] = bytes
+    ) -> grpc.ServerCredentials:
+        """Mutual TLS for this manager.
+
+        `join_roots` (PEM) is asked at each handshake, on a thread of gRPC's; and `cross`, which vouches for a coming
+        root by the one that join tokens pin.
+        """
+        given: list[tuple[Issued, bytes, bytes]] = []
 
         def configuration() -> grpc.ServerCertificateConfiguration:
-            issued, roots = self._issued, join_roots()
-            given[:] = [(issued, roots)]
-            chain = issued.certificate + issued.root_ca     # with the root, for joiners to compare
+            issued, roots, voucher = self._issued, join_roots(), cross()
+            given[:] = [(issued, roots, voucher)]
+            chain = issued.certificate + issued.root_ca + voucher   # with the roots, for joiners to compare
             return grpc.ssl_server_certificate_configuration([(issued.key, chain)], issued.root_ca + roots)
 
         def changed() -> Any:                   # None keeps the one before, which the stubs do not know
-            return None if given == [(self._issued, join_roots())] else configuration()
+            return None if given == [(self._issued, join_roots(), cross())] else configuration()
 
         return grpc.dynamic_ssl_server_credentials(configuration(), changed, require_client_authentication=True)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -85,9 +85,11 @@ def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     return peer
 
 
-def authenticate(leaf: x509.Certificate, root: x509.Certificate, joins: JoinRoots | None, now_ns: int) -> Peer:
+def authenticate(
+    leaf: x509.Certificate, roots: Sequence[x509.Certificate], joins: JoinRoots | None, now_ns: int
+) -> Peer:
     """What `leaf` proves at `now_ns`. Raises Forbidden, saying why it proves nothing."""
-    if is_signed_by(leaf, root):
+    if any(is_signed_by(leaf, root) for root in roots):
         if not starts_ns(leaf) <= now_ns < expires_ns(leaf):
             raise Forbidden("the certificate has expired or is not valid yet: check both clocks, or join again")
         try:
@@ -117,7 +119,7 @@ class PeerGuard(_Interceptor):
         self._join_roots = join_roots
         self._clock = clock
         self._admit = admit
-        self._known: OrderedDict[tuple[bytes, x509.Certificate, JoinRoots | None], Peer] = OrderedDict()
+        self._known: OrderedDict[tuple[bytes, tuple[x509.Certificate, ...], JoinRoots | None], Peer] = OrderedDict()
         self._leaves: OrderedDict[bytes, x509.Certificate] = OrderedDict()
 
     async def intercept_service(
@@ -168,12 +170,12 @@ class PeerGuard(_Interceptor):
     def _judge(self, presented: tuple[bytes, ...] | list[bytes]) -> Peer:
         if len(presented) != 1:
             raise Forbidden("the call carries no client certificate")
-        text, root, joins = bytes(presented[0]), self._identity.root_ca, self._join_roots()
+        text, roots, joins = bytes(presented[0]), self._identity.roots, self._join_roots()
         leaf = self._leaf(text)
-        key = (text, root, joins)
+        key = (text, roots, joins)
         peer = self._known.get(key)
         if peer is None or (peer.node_id and not starts_ns(leaf) <= self._clock() < expires_ns(leaf)):
-            peer = authenticate(leaf, root, joins, self._clock())
+            peer = authenticate(leaf, roots, joins, self._clock())
             self._known[key] = peer
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)

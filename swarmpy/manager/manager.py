@@ -24,7 +24,14 @@ from swarmpy.identity.node_identity import SERVER_OPTIONS, NodeIdentity
 from swarmpy.identity.peer import Peer, PeerGuard, peer_of
 from swarmpy.identity.unlock_key import new_unlock_key
 from swarmpy.manager.allocator import Allocator
-from swarmpy.manager.ca import CertificateAuthority, granted_role, join_roots_of, new_join_token
+from swarmpy.manager.ca import (
+    CertificateAuthority,
+    RootRotator,
+    begin_rotation,
+    granted_role,
+    join_roots_of,
+    new_join_token,
+)
 from swarmpy.manager.control import CheckRunnable, Control, ControlServicer, LeaderControl, NewSecrets, received
 from swarmpy.manager.dispatcher import Dispatcher
 from swarmpy.manager.leader import LeaderStages, Stage
@@ -81,9 +88,12 @@ class Manager:
         self._addresses = addresses
         self._store = store
         self._log = replicated_log
-        new_secrets = NewSecrets(new_join_token, new_unlock_key)
+        new_secrets = NewSecrets(
+            new_join_token, new_unlock_key, lambda root_ca, config: begin_rotation(root_ca, config, clock())
+        )
         leader = LeaderControl(store, replicated_log, clock, new_secrets, check_runnable)
         self._control = Control(leader, replicated_log, identity.channel)
+        identity.on_change(self._control.hang_up)
         self._dispatcher = Dispatcher(store, replicated_log, lambda context: peer_of(context).require_node().node_id)
         self._stages = LeaderStages(replicated_log, self._make_stages(random, clock))
         self._leading: asyncio.Task[None] | None = None
@@ -103,6 +113,7 @@ class Manager:
             "orchestrator": lambda: Orchestrator(self._store, clock, ids_from(random)),
             "reaper": lambda: TaskReaper(self._store),
             "dispatcher": lambda: self._dispatcher,
+            "root rotation": lambda: RootRotator(self._store),
             "membership": lambda: RoleManager(self._store, self._log, self._identity.node_id),
         }
 
@@ -130,7 +141,7 @@ class Manager:
 
     async def start(self) -> None:
         """Serve. Raises Conflict when the listen address cannot be had."""
-        credentials = self._identity.server_credentials(self._join_root_pem)
+        credentials = self._identity.server_credentials(self._join_root_pem, self._cross_pem)
         try:
             self._server.add_secure_port(self._addresses.listen, credentials)
         except RuntimeError as failure:
@@ -232,6 +243,10 @@ class Manager:
     def _join_root_pem(self) -> bytes:
         roots = join_roots_of(self._store.cluster)
         return roots.pem if roots is not None else b""
+
+    def _cross_pem(self) -> bytes:
+        cluster = self._store.cluster
+        return cluster.root_ca.rotation.cross_pem.encode() if cluster is not None else b""
 
     async def _ask_leader(self, managers: Sequence[str], ask: _Ask, patience_s: float) -> None:
         """Call the leader, found by way of any of `managers`, for at most `patience_s`."""

@@ -170,12 +170,14 @@ class ReportStored(_message.Message):
     def __init__(self, sequence: _Optional[int] = ...) -> None: ...
 
 class NodeState(_message.Message):
-    __slots__ = ("node", "root_ca_pem")
+    __slots__ = ("node", "root_ca_pem", "as_of")
     NODE_FIELD_NUMBER: _ClassVar[int]
     ROOT_CA_PEM_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
     node: _types_pb2.Node
     root_ca_pem: str
-    def __init__(self, node: _Optional[_Union[_types_pb2.Node, _Mapping]] = ..., root_ca_pem: _Optional[str] = ...) -> None: ...
+    as_of: int
+    def __init__(self, node: _Optional[_Union[_types_pb2.Node, _Mapping]] = ..., root_ca_pem: _Optional[str] = ..., as_of: _Optional[int] = ...) -> None: ...
 
 class Managers(_message.Message):
     __slots__ = ("addrs",)

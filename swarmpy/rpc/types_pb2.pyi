@@ -788,20 +788,34 @@ class CAConfig(_message.Message):
     def __init__(self, node_cert_expiry_ns: _Optional[int] = ..., signing_cert_pem: _Optional[str] = ..., signing_key_pem: _Optional[str] = ..., force_rotate: _Optional[int] = ...) -> None: ...
 
 class RootCA(_message.Message):
-    __slots__ = ("cert_pem", "key_pem", "digest", "join_token_worker", "join_token_manager", "last_forced_rotation")
+    __slots__ = ("cert_pem", "key_pem", "digest", "join_token_worker", "join_token_manager", "last_forced_rotation", "rotation")
     CERT_PEM_FIELD_NUMBER: _ClassVar[int]
     KEY_PEM_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     JOIN_TOKEN_WORKER_FIELD_NUMBER: _ClassVar[int]
     JOIN_TOKEN_MANAGER_FIELD_NUMBER: _ClassVar[int]
     LAST_FORCED_ROTATION_FIELD_NUMBER: _ClassVar[int]
+    ROTATION_FIELD_NUMBER: _ClassVar[int]
     cert_pem: str
     key_pem: str
     digest: str
     join_token_worker: str
     join_token_manager: str
     last_forced_rotation: int
-    def __init__(self, cert_pem: _Optional[str] = ..., key_pem: _Optional[str] = ..., digest: _Optional[str] = ..., join_token_worker: _Optional[str] = ..., join_token_manager: _Optional[str] = ..., last_forced_rotation: _Optional[int] = ...) -> None: ...
+    rotation: RootRotation
+    def __init__(self, cert_pem: _Optional[str] = ..., key_pem: _Optional[str] = ..., digest: _Optional[str] = ..., join_token_worker: _Optional[str] = ..., join_token_manager: _Optional[str] = ..., last_forced_rotation: _Optional[int] = ..., rotation: _Optional[_Union[RootRotation, _Mapping]] = ...) -> None: ...
+
+class RootRotation(_message.Message):
+    __slots__ = ("cert_pem", "key_pem", "cross_pem", "issues")
+    CERT_PEM_FIELD_NUMBER: _ClassVar[int]
+    KEY_PEM_FIELD_NUMBER: _ClassVar[int]
+    CROSS_PEM_FIELD_NUMBER: _ClassVar[int]
+    ISSUES_FIELD_NUMBER: _ClassVar[int]
+    cert_pem: str
+    key_pem: str
+    cross_pem: str
+    issues: bool
+    def __init__(self, cert_pem: _Optional[str] = ..., key_pem: _Optional[str] = ..., cross_pem: _Optional[str] = ..., issues: _Optional[bool] = ...) -> None: ...
 
 class Cluster(_message.Message):
     __slots__ = ("id", "meta", "spec", "root_ca", "default_addr_pool", "subnet_size", "data_path_port", "unlock_key")

@@ -29,10 +29,13 @@ def memory_bytes(meminfo: str) -> int:
 
 
 def describe_host(
-    hostname: str, engine_version: str, engine_labels: Mapping[str, str], root_ca_pem: bytes
+    hostname: str, engine_version: str, engine_labels: Mapping[str, str], root_ca_pem: bytes, issuer: x509.Certificate
 ) -> NodeDescription:
-    """This host now. Reads /proc: call it off the event loop. `root_ca_pem` is the trust root this node holds."""
-    description = NodeDescription(
+    """This host now. Reads /proc: call it off the event loop.
+
+    `root_ca_pem` are the roots that this node trusts; `issuer` is the one that signed its certificate.
+    """
+    return NodeDescription(
         hostname=hostname,
         platform=Platform(architecture=platform.machine(), os="linux"),
         resources=Resources(
@@ -43,11 +46,6 @@ def describe_host(
         engine_labels=engine_labels,
         plugins=[PluginDescription(type=kind, name=name) for kind, name in _PLUGINS],
         root_ca_pem=root_ca_pem.decode(),
+        cert_issuer_subject=issuer.subject.public_bytes(),
+        cert_issuer_public_key=issuer.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
     )
-    if root_ca_pem:
-        root = x509.load_pem_x509_certificate(root_ca_pem)
-        description.cert_issuer_subject = root.subject.public_bytes()
-        description.cert_issuer_public_key = root.public_key().public_bytes(
-            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-        )
-    return description

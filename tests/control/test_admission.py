@@ -18,9 +18,11 @@ from swarmpy.errors import InvalidArgument, NotSupported
 from swarmpy.manager.control import LeaderControl, NewSecrets
 from swarmpy.manager.store import MemoryLog, Store, ids_from
 from swarmpy.rpc.control_pb2 import CreateServiceRequest, UpdateServiceRequest
+from swarmpy.rpc.types_pb2 import RootRotation
 from swarmpy.worker.admission import check_runnable
 
 NOW = 1_700_000_000_000_000_000
+NEW = NewSecrets(lambda _: "token", lambda: "key", lambda *_: RootRotation(cert_pem="new"))
 WEB: dict[str, Any] = {
     "Name": "web",
     "Labels": {"tier": "front", "com.example/owner": "ada"},
@@ -166,7 +168,7 @@ def leader() -> tuple[LeaderControl, Store]:
     store = Store(lambda: NOW)
     log = MemoryLog(store)
     store.bind(log)
-    return LeaderControl(store, log, lambda: NOW, NewSecrets(lambda _: "token", lambda: "key"), check_runnable), store
+    return LeaderControl(store, log, lambda: NOW, NEW, check_runnable), store
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from swarmpy.rpc.types_pb2 import (
     Node,
     NodeSpec,
     NodeStatus,
+    RootRotation,
     ServiceSpec,
     UpdateStatus,
 )
@@ -39,7 +40,7 @@ from tests.full_listener import full_listener
 
 new_id = ids_from(Random(7))
 NOW = 1_700_000_000_000_000_000
-NEW = NewSecrets(lambda _: "token", lambda: "key")
+NEW = NewSecrets(lambda _: "token", lambda: "key", lambda *_: RootRotation(cert_pem="new"))
 
 
 class Follower(MemoryLog):

@@ -7,7 +7,7 @@ import asyncio
 import errno
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from random import SystemRandom
@@ -29,7 +29,8 @@ from swarmpy.manager.store import Store
 from swarmpy.rpc.control_pb2 import UpdateNodeRequest
 from swarmpy.rpc.dispatcher_pb2 import FromAgent, Heartbeat, Hello
 from swarmpy.rpc.dispatcher_pb2_grpc import DispatcherStub
-from swarmpy.rpc.types_pb2 import ClusterSpec, NodeDescription, NodeRole, NodeSpec
+from swarmpy.rpc.types_pb2 import ClusterSpec, NodeRole, NodeSpec
+from swarmpy.worker import describe_host
 
 PORT = 2377
 PATIENCE_S = 30.0
@@ -68,8 +69,9 @@ class BareAgent:
             queue = queue or list(self.managers)
             addr = queue.pop(0)
             try:
-                async with self._identity.channel(addr) as channel:
-                    await self._session(channel)
+                with self._identity.changes() as changed:
+                    async with self._identity.channel(addr) as channel:
+                        await _until_either(self._session(channel), changed.wait())
             except grpc.aio.AioRpcError as failure:
                 if leader := leader_of(failure):
                     queue.insert(0, leader)
@@ -80,7 +82,8 @@ class BareAgent:
 
     async def _session(self, channel: grpc.aio.Channel) -> None:
         call = DispatcherStub(channel).Session()
-        hello = Hello(description=NodeDescription(hostname=self._identity.node_id[:5]))
+        roots, issuer = self._identity.root_ca_pem, self._identity.issuer
+        hello = Hello(description=describe_host(self._identity.node_id[:5], "1", {}, roots, issuer))
         await call.write(FromAgent(hello=hello))
         beating: asyncio.Task[None] | None = None
         try:
@@ -90,6 +93,7 @@ class BareAgent:
                     self._connected.set()
                     beating = asyncio.create_task(_beat(call, message.welcome.heartbeat_period_ns / 1e9))
                 elif kind == "node":
+                    self._news.on_roots(message.node.root_ca_pem.encode(), message.node.as_of)
                     self._news.on_node(message.node.node)
                 elif kind == "managers":
                     self.managers = tuple(message.managers.addrs)
@@ -97,6 +101,19 @@ class BareAgent:
             call.cancel()
             if beating is not None:
                 beating.cancel()
+
+
+async def _until_either(work: Coroutine[None, None, None], other: Coroutine[None, None, object]) -> None:
+    """Until one of them ends; raises what `work` ended with."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(other)
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        working.cancel()
+        waiting.cancel()
+        await asyncio.wait({working, waiting})
 
 
 async def _beat(call: grpc.aio.StreamStreamCall[FromAgent, object], period_s: float) -> None:

@@ -92,7 +92,7 @@ def test_a_new_swarm_has_everything() -> None:
         ({"default_addr_pool": ("10.0.0.1/8",)}, InvalidArgument, "DefaultAddrPool"),
         ({"default_addr_pool": ("10.0.0.0/25",)}, InvalidArgument, "SubnetSize 24"),
         ({"default_addr_pool": ("10.0.0.0/8", "10.9.0.0/16")}, InvalidArgument, "10.9.0.0/16: overlaps another pool"),
-        ({"spec": ClusterSpec(ca=CAConfig(force_rotate=1))}, NotSupported, "ForceRotate"),
+        ({"spec": ClusterSpec(ca=CAConfig(signing_cert_pem="x"))}, NotSupported, "SigningCACert"),
     ],
 )
 def test_a_wrong_init_is_refused_before_anything_happens(

@@ -46,7 +46,7 @@ def test_a_node_gets_the_tasks_of_its_certificate(tmp_path: Path) -> None:
             mesh = RecordingMesh()
             agent = Agent(
                 tmp_path / "state", [f"127.0.0.1:{port}"], channel=worker.channel, executor=SimulatedExecutor(),
-                mesh=mesh, describe=lambda: describe_host("h1", "1", {"a": "b"}, worker.root_ca_pem),
+                mesh=mesh, describe=lambda: describe_host("h1", "1", {"a": "b"}, worker.root_ca_pem, worker.issuer),
                 metadata=((NODE_HEADER, "n2"),),
             )
             await agent.start()

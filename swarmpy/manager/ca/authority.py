@@ -21,7 +21,7 @@ from swarmpy.identity.joining import LEADER_METADATA
 from swarmpy.identity.peer import Peer, peer_of
 from swarmpy.manager.ca.root import issuer_of, node_lifetime_ns
 from swarmpy.manager.replicated_log import Leadership, NotLeader
-from swarmpy.manager.store import IdSource, Store, Transaction
+from swarmpy.manager.store import IdSource, Store, Transaction, trusted_roots
 from swarmpy.rpc.ca_pb2 import IssueRequest, IssueResponse
 from swarmpy.rpc.ca_pb2_grpc import CAServicer
 from swarmpy.rpc.types_pb2 import Cluster, Node, NodeRole, NodeSpec, NodeStatus
@@ -117,7 +117,7 @@ class CertificateAuthority(CAServicer):
             node_id=node.id,
             role=node.role,
             certificate=pem(leaf),
-            root_ca=cluster.root_ca.cert_pem.encode(),
+            root_ca=trusted_roots(cluster.root_ca).encode(),
             unlock_key=cluster.unlock_key if node.role == NodeRole.MANAGER else "",
             as_of=cluster.meta.version,
         )

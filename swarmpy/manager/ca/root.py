@@ -5,7 +5,16 @@ from __future__ import annotations
 from functools import lru_cache
 
 from swarmpy.errors import InvalidArgument
-from swarmpy.identity.certificates import Issuer, create_root, digest, key_pem, load_certificate, pem
+from swarmpy.identity.certificates import (
+    Issuer,
+    create_root,
+    digest,
+    key_pem,
+    load_certificate,
+    new_key,
+    pem,
+    root_name,
+)
 from swarmpy.identity.join_credential import JoinRoots
 from swarmpy.identity.token import JoinToken
 from swarmpy.rpc.types_pb2 import CAConfig, Cluster, RootCA
@@ -19,7 +28,8 @@ SHORTEST_LIFETIME_NS = HOUR_NS
 
 def create_root_ca(now_ns: int) -> RootCA:
     """A new root with its key and both join tokens, for a new swarm."""
-    issuer = create_root("swarm-ca", now_ns)
+    key = new_key()
+    issuer = create_root(root_name(key), now_ns, key)
     cert_pem = pem(issuer.certificate).decode()
     return RootCA(
         cert_pem=cert_pem,
@@ -36,7 +46,9 @@ def new_join_token(cert_pem: str) -> str:
 
 
 def issuer_of(root_ca: RootCA) -> Issuer:
-    """The root, ready to sign. Cheap when asked again for the same root."""
+    """The root that issues now, ready to sign. Cheap when asked again for the same root."""
+    if root_ca.rotation.issues:
+        return _issuer(root_ca.rotation.cert_pem, root_ca.rotation.key_pem)
     return _issuer(root_ca.cert_pem, root_ca.key_pem)
 
 

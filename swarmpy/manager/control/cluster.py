@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from swarmpy.errors import InvalidArgument, Unavailable
+from swarmpy.errors import Conflict, InvalidArgument, Unavailable
 from swarmpy.manager.control.services import check_version
 from swarmpy.manager.control.specs import check_cluster
 from swarmpy.manager.store import Store, Transaction
 from swarmpy.rpc.control_pb2 import UpdateClusterRequest
-from swarmpy.rpc.types_pb2 import Cluster
+from swarmpy.rpc.types_pb2 import CAConfig, Cluster, RootCA, RootRotation
 
 __all__ = ["NewSecrets", "update_cluster"]
 
@@ -24,6 +24,7 @@ class NewSecrets:
 
     join_token: Callable[[str], str]            # for the root with this certificate (PEM)
     unlock_key: Callable[[], str]
+    root: Callable[[RootCA, CAConfig], RootRotation]    # what takes the present root's place; raises for a bad config
 
 
 def update_cluster(store: Store, request: UpdateClusterRequest, new: NewSecrets) -> Transaction:
@@ -50,6 +51,15 @@ def update_cluster(store: Store, request: UpdateClusterRequest, new: NewSecrets)
         changed.root_ca.join_token_worker = new.join_token(cluster.root_ca.cert_pem)
     if request.rotate_manager_token:
         changed.root_ca.join_token_manager = new.join_token(cluster.root_ca.cert_pem)
+    if _wants_new_root(request.spec.ca, cluster.root_ca):
+        if cluster.root_ca.HasField("rotation"):
+            raise Conflict(
+                "CAConfig: the root is being rotated; wait until all nodes have a certificate of the new one, or remove"
+                " those that are away (docker node ls, docker node rm)"
+            )
+        changed.root_ca.rotation.CopyFrom(new.root(cluster.root_ca, request.spec.ca))
+        changed.root_ca.last_forced_rotation = changed.spec.ca.force_rotate
+    changed.spec.ca.signing_cert_pem = changed.spec.ca.signing_key_pem = ""     # in root_ca from now on
     if not changed.spec.autolock_managers:
         changed.unlock_key = ""
     elif request.rotate_manager_unlock_key or not changed.unlock_key:
@@ -57,3 +67,9 @@ def update_cluster(store: Store, request: UpdateClusterRequest, new: NewSecrets)
     transaction = Transaction()
     transaction.put(changed)
     return transaction
+
+
+def _wants_new_root(config: CAConfig, root_ca: RootCA) -> bool:
+    if config.signing_cert_pem or config.signing_key_pem:
+        return config.signing_cert_pem.strip() not in (root_ca.cert_pem.strip(), root_ca.rotation.cert_pem.strip())
+    return config.force_rotate > root_ca.last_forced_rotation

@@ -137,7 +137,7 @@ class Control:
         log.on_leadership(self._on_leadership)
 
     async def close(self) -> None:
-        self._hang_up()
+        self.hang_up()
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -204,7 +204,7 @@ class Control:
     ) -> Response:
         addr = leadership.leader_addr or ""
         if self._peer is None or self._peer[0] != addr:
-            self._hang_up()
+            self.hang_up()
             self._peer = (addr, self._channel(addr))
         channel = self._peer[1]
         reached = asyncio.ensure_future(channel.channel_ready())
@@ -218,7 +218,7 @@ class Control:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 if self._peer is not None and self._peer[1] is channel:
-                    self._hang_up()
+                    self.hang_up()
                 raise NotLeader(addr, lost=True) from error
             raise received(error) from error
 
@@ -237,8 +237,9 @@ class Control:
             work.cancel()
             deposed.cancel()
 
-    def _hang_up(self) -> None:
-        """Close the channel, once the requests on it have had their last word."""
+    def hang_up(self) -> None:
+        """Close the channel, once the requests on it have had their last word. The next request opens another one, with
+        the certificate and roots of then."""
         if self._peer is not None:
             closing = asyncio.create_task(self._peer[1].close(LAST_WORD_S))
             self._closing.add(closing)

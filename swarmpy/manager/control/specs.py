@@ -155,12 +155,8 @@ def check_cluster(spec: ClusterSpec) -> None:
         raise InvalidArgument("CAConfig.NodeCertExpiry: must be at least 1h")
     if spec.HasField("heartbeat_period_ns") and spec.heartbeat_period_ns < SECOND // 10:
         raise InvalidArgument("Dispatcher.HeartbeatPeriod: must be at least 100ms")
-    if spec.ca.signing_cert_pem or spec.ca.signing_key_pem:
-        raise NotSupported("CAConfig.SigningCACert and SigningCAKey are not supported yet")
     raft = spec.raft
     if raft.election_tick not in (0, ELECTION_TICK) or raft.heartbeat_tick not in (0, HEARTBEAT_TICK):
         raise NotSupported(f"Raft.ElectionTick, HeartbeatTick: {ELECTION_TICK} and {HEARTBEAT_TICK} are fixed for now")
     if raft.keep_old_snapshots:
         raise NotSupported("Raft.KeepOldSnapshots: old snapshots are not kept yet; leave it at 0")
-    if spec.ca.force_rotate:
-        raise NotSupported("CAConfig.ForceRotate: rotating the root is not supported yet")

@@ -74,9 +74,9 @@ class Session:
         self._managers = Managers(addrs=addrs)
         self.wake.set()
 
-    def node(self, node: Node, root_ca_pem: str) -> None:
-        """Say what the store has on the agent's node."""
-        self._node = NodeState(node=node, root_ca_pem=root_ca_pem)
+    def node(self, node: Node, root_ca_pem: str, as_of: int) -> None:
+        """Say what the store has on the agent's node, and the roots to trust as of a version of the cluster."""
+        self._node = NodeState(node=node, root_ca_pem=root_ca_pem, as_of=as_of)
         self.wake.set()
 
     def stored(self, sequence: int) -> None:

@@ -22,7 +22,7 @@ from swarmpy.manager.dispatcher.mesh import MeshBook, Withdrawals, endpoint_of, 
 from swarmpy.manager.dispatcher.reports import NodeChange, ReportQueue
 from swarmpy.manager.dispatcher.session import End, Session
 from swarmpy.manager.dispatcher.sessions import Liveness, heartbeat_period
-from swarmpy.manager.store import Event, Store
+from swarmpy.manager.store import Event, Store, trusted_roots
 from swarmpy.rpc.dispatcher_pb2 import FromAgent, Hello, LogSubscription, TaskStatusUpdate
 from swarmpy.rpc.types_pb2 import ASSIGNED, RUNNING, Cluster, Node, NodeStatus, Service, Task
 
@@ -244,7 +244,7 @@ class Term:
         self._read_network()
         if old is None or old.spec.heartbeat_period_ns != cluster.spec.heartbeat_period_ns:
             self._retime(now)
-        if old is None or old.root_ca.cert_pem != cluster.root_ca.cert_pem:
+        if old is None or trusted_roots(old.root_ca) != trusted_roots(cluster.root_ca):
             for session in self._sessions.values():
                 self._tell_node(session)
 
@@ -322,7 +322,8 @@ class Term:
     def _tell_node(self, session: Session) -> None:
         node, cluster = self._store.nodes.get(session.node_id), self._store.cluster
         if node is not None:
-            session.node(node, cluster.root_ca.cert_pem if cluster is not None else "")
+            roots, as_of = (trusted_roots(cluster.root_ca), cluster.meta.version) if cluster is not None else ("", 0)
+            session.node(node, roots, as_of)
 
     def _push_logs(self, node_id: str, subscription: LogSubscription) -> bool:
         session = self._sessions.get(node_id)

@@ -65,7 +65,7 @@ class Link:
         self._identity = identity
         self._owner = owner
         self._random = random
-        self._credential = identity.credential()
+        self._present = identity.present
         self._channel = identity.channel(addr, _CHANNEL_OPTIONS)
         self._wire_broke = asyncio.Event()
         self._came = asyncio.Event()
@@ -172,13 +172,13 @@ class Link:
             await backoff.sleep()
 
     async def _stub(self) -> RaftStub:
-        """On a channel with the present certificate: the one before may have expired."""
-        if self._identity.credential() != self._credential:
+        """On a channel with the present certificate and roots: those before may have expired, or be gone."""
+        if self._identity.present is not self._present:
             await self._renew_channel()
         return RaftStub(self._channel)
 
     async def _renew_channel(self) -> None:
-        old, self._credential = self._channel, self._identity.credential()
+        old, self._present = self._channel, self._identity.present
         self._channel = self._identity.channel(self.addr, _CHANNEL_OPTIONS)
         await old.close(None)
 

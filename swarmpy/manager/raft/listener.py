@@ -126,7 +126,7 @@ class WireListener:
         if certificate is None:
             raise Refused("it came without a certificate")
         leaf = x509.load_der_x509_certificate(certificate)
-        peer = authenticate(leaf, self._identity.root_ca, None, time.time_ns()).require_manager()
+        peer = authenticate(leaf, self._identity.roots, None, time.time_ns()).require_manager()
         member, node_id = self._tickets.get(ticket, (0, ""))
         if not node_id or node_id != peer.node_id:
             raise Refused(f"node {peer.node_id} has no ticket for it")

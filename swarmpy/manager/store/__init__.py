@@ -13,6 +13,7 @@ from swarmpy.manager.store.constraints import (
 from swarmpy.manager.store.ids import IdSource, ids_from, template_of
 from swarmpy.manager.store.memory_log import MemoryLog
 from swarmpy.manager.store.ports import is_ingress
+from swarmpy.manager.store.root_ca import trusted_roots
 from swarmpy.manager.store.store import Store
 from swarmpy.manager.store.tables import NamedTable, StoreObject, Table, TaskTable
 from swarmpy.manager.store.task_states import may_report
@@ -45,6 +46,7 @@ __all__ = [
     "node_attribute",
     "normal_architecture",
     "template_of",
+    "trusted_roots",
     "validate_constraint",
     "validate_spread_descriptor",
 ]
