@@ -235,6 +235,8 @@ class Node:
                     raise Conflict(_why_not_leave(member))
                 await self._leave_raft(member)
                 await member.close(hand_over=False, remove_tasks=True)
+            else:
+                await self._parts.end_tasks()
             self._member, self._locked, self._broken = None, None, ""
             await asyncio.to_thread(forget_swarm, self._directory)
         log.info("left the swarm")

@@ -87,5 +87,8 @@ class Parts(Protocol):
     ) -> SwarmAgent:
         """An agent that looks for the leader, and takes up a new certificate by itself."""
 
+    async def end_tasks(self) -> None:
+        """What an agent left on this host ends, tasks and mesh, without any manager being told."""
+
     async def follow(self, store: Store) -> None:
         """Until cancelled, tell this host's users what happens in the swarm."""

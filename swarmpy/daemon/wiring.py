@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from random import SystemRandom
 
+import grpc.aio
 from aiohttp import web
 
 from swarmpy.api.app import create_app
@@ -75,6 +76,17 @@ class EngineParts:
         await agent.start()
         return agent
 
+    async def end_tasks(self) -> None:
+        agent = Agent(
+            self._host.config.swarm_dir / WORKER_DIR,
+            (),
+            channel=_no_channel,
+            executor=EngineExecutor(self._host.engine, hostname=self._host.config.node_name),
+            mesh=Mesh(self._host.config.network_prefix),
+            describe=NodeDescription,
+        )
+        await agent.start()
+        await agent.leave()
 
     async def follow(self, store: Store) -> None:
         await publish_swarm_events(store, self._host.engine.events)
@@ -129,6 +141,10 @@ class EngineAgent:
         config = self._host.config
         roots, issuer = self._identity.root_ca_pem, self._identity.issuer
         return describe_host(config.node_name, self._host.engine.version, dict(config.labels), roots, issuer)
+
+
+def _no_channel(addr: str) -> grpc.aio.Channel:
+    raise AssertionError(f"an agent that only ends its tasks speaks to nobody, and not to {addr}")
 
 
 def _pass_on(told: NodeState, news: AgentNews) -> None:

@@ -126,8 +126,12 @@ def test_a_swarm_begins_locked(swarm: Swarm) -> None:
     until(lambda: swarm.docker("service", "ls", on="worker1").code == 0, "it to manage again")
     assert [service.name for service in swarm.api("worker1").services.list()] == ["own"]
     assert len(swarm.running("own", "worker1")) == 1
-    swarm.docker("service", "rm", "own", on="worker1").ok()
+    restart(swarm, "worker1")
+    assert state(swarm, "worker1") == "locked"
+    assert swarm.docker("ps", "-q", on="worker1").ok()
     swarm.docker("swarm", "leave", "--force", on="worker1").ok()
+    assert not swarm.docker("ps", "-aq", on="worker1").ok(), "what was the swarm's is gone"
+    assert state(swarm, "worker1") == "inactive"
     listen = ("--advertise-addr", address, "--listen-addr", f"{address}:2377")
     swarm.docker("swarm", "join", *listen, "--token", token, f"{swarm.address('manager1')}:2377", on="worker1").ok()
     until(lambda: swarm.docker("node", "rm", "--force", gone).code == 0, "the node of before to be removed")

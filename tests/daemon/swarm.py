@@ -164,6 +164,9 @@ class BareParts:
     ) -> BareAgent:
         return BareAgent(identity, state.managers, news)
 
+    async def end_tasks(self) -> None:
+        return
+
     async def follow(self, store: Store) -> None:
         return
 

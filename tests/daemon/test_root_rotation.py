@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 
 from swarmpy.daemon.member import Member
 from swarmpy.errors import Conflict, Forbidden
-from swarmpy.identity import NodeIdentity
+from swarmpy.identity import KeyPair, NodeIdentity, new_key
+from swarmpy.identity.certificates import key_pem, pem, signing_request
+from swarmpy.identity.node_identity import open_channel
+from swarmpy.manager.ca import issuer_of
+from swarmpy.rpc.ca_pb2 import IssueRequest, IssueResponse
+from swarmpy.rpc.ca_pb2_grpc import CAStub
 from swarmpy.rpc.control_pb2 import RemoveNodeRequest, UpdateClusterRequest
-from swarmpy.rpc.types_pb2 import Cluster, ClusterSpec, NodeRole
+from swarmpy.rpc.types_pb2 import Cluster, ClusterSpec, NodeRole, RootCA
 from tests.daemon.swarm import Host, hosts, until
 
 NET = 78
@@ -73,6 +81,35 @@ def test_every_node_gets_a_certificate_of_the_new_root_and_the_tokens_change(tmp
             await until(lambda: all(host.active for host in (*everybody, e)), "all to be back")
             await rotate(c)                     # and once more
             await until(lambda: not rotating(c), "the second rotation to end")
+
+    asyncio.run(story())
+
+
+def test_what_the_old_root_signed_opens_nothing_when_it_is_over(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with hosts(tmp_path, 1, NET) as (a,):
+            await a.init()
+            root_ca = RootCA()
+            root_ca.CopyFrom(cluster_of(a).root_ca)     # as a manager of before may have kept it
+            key = new_key()
+            leaf = issuer_of(root_ca).issue(
+                key.public_key(), node_id=a.id, role=NodeRole.MANAGER, swarm_id="s",
+                now_ns=time.time_ns(), lifetime_ns=3600 * 10**9,
+            )  # fmt: skip
+            stolen = KeyPair(pem(leaf), key_pem(key))
+            request = IssueRequest(csr=signing_request(new_key()))
+
+            async def ask() -> IssueResponse:
+                async with open_channel(a.addr, stolen, identity_of(a).root_ca_pem) as channel:
+                    answer: IssueResponse = await CAStub(channel).Issue(request, timeout=10)
+                    return answer
+
+            assert (await ask()).node_id == a.id
+            await rotate(a)
+            await until(lambda: not rotating(a) and len(identity_of(a).roots) == 1, "the rotation to end")
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await ask()
+            assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED)
 
     asyncio.run(story())
 
