@@ -128,7 +128,8 @@ class NodeIdentity:
         return cls(directory, issued, keys)
 
     async def install(self, issued: Issued) -> None:
-        """Replace the certificate, on the disk first. Raises InvalidArgument when it names another node.
+        """Replace the certificate, on the disk first. Raises InvalidArgument when it names another node, Internal when
+        the disk does not take it.
 
         Who becomes a manager by it takes the unlock key that came with it before anything of the swarm is written;
         later the swarm's state tells of changes, and `lock` follows them.
@@ -152,13 +153,13 @@ class NodeIdentity:
         async with self._writing:
             if as_of < self._roots_as_of or root_ca == self._issued.root_ca:
                 return
-            try:
-                await self._replace(replace(self._issued, root_ca=root_ca), as_of)
-            except OSError as failure:
-                raise Internal(f"the swarm's new roots were not stored: {failure}") from failure
+            await self._replace(replace(self._issued, root_ca=root_ca), as_of)
 
     async def _replace(self, issued: Issued, as_of: int) -> None:
-        await asyncio.to_thread(_write, self._path, issued, self._keys)
+        try:
+            await asyncio.to_thread(_write, self._path, issued, self._keys)
+        except OSError as failure:
+            raise Internal(f"the new certificate or roots of this node could not be stored: {failure}") from failure
         self._use(issued)
         self._roots_as_of = max(as_of, self._roots_as_of)
         for callback in tuple(self._callbacks):

@@ -139,6 +139,17 @@ def test_a_changed_key_locks_out_the_one_before(tmp_path: Path) -> None:
     assert not NodeIdentity.load(tmp_path).locks
 
 
+def test_a_disk_that_does_not_take_a_new_key_opens_with_the_old_one(tmp_path: Path) -> None:
+    identity = manager(tmp_path, FIRST)
+    (tmp_path / f"{KEYS_FILE}.new").mkdir()             # where the new file would be written
+    with pytest.raises(Internal, match="the unlock key was not changed on this node"):
+        asyncio.run(identity.lock(Lock(SECOND, 6)))
+    assert NodeIdentity.load(tmp_path, FIRST).locks
+    (tmp_path / f"{KEYS_FILE}.new").rmdir()
+    asyncio.run(identity.lock(Lock(SECOND, 6)))
+    assert NodeIdentity.load(tmp_path, SECOND).locks
+
+
 def test_the_past_heard_again_changes_nothing(tmp_path: Path) -> None:
     identity = manager(tmp_path, SECOND, as_of=6)
     for word in (Lock(None, 4), Lock(FIRST, 5)):

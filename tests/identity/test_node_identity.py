@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
 from swarmpy.errors import Internal, InvalidArgument, NotFound
-from swarmpy.identity import NodeIdentity
+from swarmpy.identity import Issued, Lock, NodeIdentity, create_root
+from swarmpy.identity.certificates import pem
 from swarmpy.identity.durable_file import write_durably
 from swarmpy.rpc.types_pb2 import NodeRole
 from tests.identity.swarm import Swarm
@@ -48,6 +50,40 @@ def test_a_renewal_changes_role_and_tells(tmp_path: Path) -> None:
     assert NodeIdentity.load(tmp_path / "n1").role == NodeRole.MANAGER
     with pytest.raises(InvalidArgument, match="another node"):
         asyncio.run(identity.install(swarm.issued("n2", NodeRole.MANAGER)))
+
+
+def test_a_disk_that_does_not_take_it_leaves_the_certificate_as_it_is(tmp_path: Path) -> None:
+    swarm = Swarm()
+    identity = swarm.node(tmp_path, "n1")
+    before, roots = identity.certificate, identity.root_ca_pem
+    (tmp_path / "n1" / "node.pem.new").mkdir()          # where the new file would be written
+    with pytest.raises(Internal, match="could not be stored"):
+        asyncio.run(identity.install(swarm.issued("n1", NodeRole.WORKER)))
+    with pytest.raises(Internal, match="could not be stored"):
+        asyncio.run(identity.trust(roots + pem(Swarm().root.certificate), 1))
+    assert (identity.certificate, identity.root_ca_pem) == (before, roots)
+    assert NodeIdentity.load(tmp_path / "n1").certificate == before
+    (tmp_path / "n1" / "node.pem.new").rmdir()
+    asyncio.run(identity.trust(roots + pem(Swarm().root.certificate), 1))
+    assert len(NodeIdentity.load(tmp_path / "n1").roots) == 2
+
+
+def test_roots_are_trusted_in_the_order_of_the_swarms_word(tmp_path: Path) -> None:
+    swarm, coming = Swarm(), create_root("coming", time.time_ns())
+    identity = swarm.node(tmp_path, "n1")
+    old, new = pem(swarm.root.certificate), pem(coming.certificate)
+    asyncio.run(identity.trust(old + new, 5))
+    asyncio.run(identity.trust(old, 4))                 # of before
+    assert identity.root_ca_pem == old + new
+    late = swarm.issued("n1", NodeRole.WORKER)          # asked for before, and long on its way
+    asyncio.run(identity.install(Issued(late.key, late.certificate, old, Lock(None, 4))))
+    assert (identity.root_ca_pem, identity.issuer) == (old + new, swarm.root.certificate)
+    with pytest.raises(InvalidArgument, match="not signed by the swarm's root"):
+        asyncio.run(identity.trust(new, 6))
+    renewed = swarm.issued("n1", NodeRole.WORKER, issuer=coming)
+    asyncio.run(identity.install(Issued(renewed.key, renewed.certificate, new + old, Lock(None, 6))))
+    asyncio.run(identity.trust(new, 7))
+    assert NodeIdentity.load(tmp_path / "n1").roots == identity.roots == (coming.certificate,)
 
 
 def test_reload_takes_up_what_is_on_the_disk(tmp_path: Path) -> None:
