@@ -74,7 +74,7 @@ def test_every_node_gets_a_certificate_of_the_new_root_and_the_tokens_change(tmp
             with pytest.raises(Forbidden, match="another swarm"):
                 await e.join(a, token=tokens[0])
             await e.join(a)
-            await a.update(d, NodeRole.MANAGER)
+            await b.update(d, NodeRole.MANAGER)         # over the channel to the leader that b has had since before
             await until(lambda: d.node.manager is not None and d.active, "a promotion after it")
             for host in everybody:
                 await host.restart()

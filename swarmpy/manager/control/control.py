@@ -137,9 +137,14 @@ class Control:
         log.on_leadership(self._on_leadership)
 
     async def close(self) -> None:
-        self.hang_up()
+        self._hang_up()
         if self._closing:
             await asyncio.wait(self._closing)
+
+    def renewed(self) -> None:
+        """This manager has another certificate, or trusts other roots: requests from now on go over a channel with
+        these. Those under way end as they would have."""
+        self._hang_up(PATIENCE_S)
 
     async def create_service(self, request: CreateServiceRequest) -> ServiceResponse:
         return await self._ask(
@@ -204,7 +209,7 @@ class Control:
     ) -> Response:
         addr = leadership.leader_addr or ""
         if self._peer is None or self._peer[0] != addr:
-            self.hang_up()
+            self._hang_up()
             self._peer = (addr, self._channel(addr))
         channel = self._peer[1]
         reached = asyncio.ensure_future(channel.channel_ready())
@@ -218,7 +223,7 @@ class Control:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 if self._peer is not None and self._peer[1] is channel:
-                    self.hang_up()
+                    self._hang_up()
                 raise NotLeader(addr, lost=True) from error
             raise received(error) from error
 
@@ -237,11 +242,10 @@ class Control:
             work.cancel()
             deposed.cancel()
 
-    def hang_up(self) -> None:
-        """Close the channel, once the requests on it have had their last word. The next request opens another one, with
-        the certificate and roots of then."""
+    def _hang_up(self, grace_s: float = LAST_WORD_S) -> None:
+        """Close the channel, once the requests on it have had their last word."""
         if self._peer is not None:
-            closing = asyncio.create_task(self._peer[1].close(LAST_WORD_S))
+            closing = asyncio.create_task(self._peer[1].close(grace_s))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
             self._peer = None
