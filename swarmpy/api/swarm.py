@@ -103,6 +103,8 @@ class SwarmRoutes:
                 rotate_manager_unlock_key=query_flag(request, "rotateManagerUnlockKey"),
             )
         )
+        await manager.read_barrier()            # what was just written
+        await self._swarm.take_unlock_key()     # here at least; other managers follow in a moment
         return web.Response()
 
     async def unlock_key(self, _: web.Request) -> web.Response:

@@ -107,3 +107,6 @@ class SwarmNode(Protocol):
         """Forget the swarm; its tasks on this host end. Conflict for a manager without `force`."""
 
     async def unlock(self, key: str) -> None: ...
+
+    async def take_unlock_key(self) -> None:
+        """Return once what this manager keeps opens with the unlock key that its store shows. Raises Internal."""

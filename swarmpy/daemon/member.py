@@ -70,6 +70,7 @@ class Member:
         self.identity = identity
         self.state = state
         self.manager: Manager | None = None
+        self._opened: OpenLog | None = None         # of the manager part
         self._following: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None    # of a manager part that was
         self._voted_out = False         # of the log that the manager part holds
@@ -303,46 +304,52 @@ class Member:
             raise
         self.manager = manager
         opened.log.on_leadership(self._on_leadership)
+        self._opened = opened
         self._following = asyncio.create_task(self._follow(store, opened), name="swarm changes")
 
     async def _follow(self, store: Store, opened: OpenLog) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._parts.follow(store))
-            group.create_task(self._follow_unlock_key(store, opened))
+            group.create_task(self._follow_unlock_key(store))
             with store.watch("cluster") as watch:
                 while True:
                     if store.cluster is not None:
                         opened.configure(store.cluster.spec.raft)
                     await anext(watch)
 
-    async def _follow_unlock_key(self, store: Store, opened: OpenLog) -> None:
+    async def _follow_unlock_key(self, store: Store) -> None:
         with store.watch("cluster") as watch:
             while True:
                 try:
-                    await self._lock(store, opened)
+                    await self.take_unlock_key()
                 except Internal as failure:
                     log.error("%s", failure)
                     await asyncio.sleep(RETRY_LAST_S)
                 else:
                     await anext(watch)
 
-    async def _lock(self, store: Store, opened: OpenLog) -> None:
-        """What the swarm says is what opens this node's disk."""
-        cluster = store.cluster
-        if cluster is not None:
-            unlock_key = UnlockKey.parse(cluster.unlock_key) if cluster.unlock_key else None
-            before = self.identity.data_keys
-            try:
-                await self.identity.lock(Lock(unlock_key, cluster.meta.version))
-            finally:
-                if self.identity.data_keys != before:
-                    opened.take_keys(self.identity.data_keys)
+    async def take_unlock_key(self) -> None:
+        """What this manager's store says is what opens its disk, when this returns. Raises Internal when that fails."""
+        cluster = self.manager.store.cluster if self.manager is not None else None
+        if cluster is None or self._opened is None:
+            return
+        unlock_key = UnlockKey.parse(cluster.unlock_key) if cluster.unlock_key else None
+        before, opened = self.identity.data_keys, self._opened
+        try:
+            await self.identity.lock(Lock(unlock_key, cluster.meta.version))
+        finally:
+            if self.identity.data_keys != before:
+                opened.take_keys(self.identity.data_keys)
 
     async def _stop_manager(self, *, hand_over: bool) -> None:
         self._log_failed.clear()
         if self.manager is not None:
             if hand_over:
                 await self.manager.hand_over()
+            try:
+                await self.take_unlock_key()        # the last word, which may have come just now
+            except Internal as failure:
+                log.error("%s", failure)
             manager, self.manager = self.manager, None
             following, self._following = self._following, None
             self._stopping = asyncio.create_task(_stop(manager, following), name="manager's end")

@@ -254,6 +254,10 @@ class Node:
             log.info("unlocked", extra={"node": self.node_id})
         await member.begun()                    # not until it has a leader: that may take another one to be unlocked
 
+    async def take_unlock_key(self) -> None:
+        if self._member is not None:
+            await self._member.take_unlock_key()
+
     async def _force_new_cluster(self, member: Member) -> str:
         if member.identity.role != NodeRole.MANAGER:
             raise Conflict("ForceNewCluster: only a manager has the swarm's state; run it on one")

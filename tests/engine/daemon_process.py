@@ -42,6 +42,9 @@ class Alone:
     async def leave(self, *, force: bool) -> None:
         raise Unavailable("this daemon has no swarm part")
 
+    async def take_unlock_key(self) -> None:
+        return
+
     async def unlock(self, key: str) -> None:
         raise Unavailable("this daemon has no swarm part")
 
