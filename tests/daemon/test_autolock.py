@@ -213,6 +213,7 @@ def test_a_log_key_of_an_older_swarmpy_is_taken_up(tmp_path: Path) -> None:
             (a.directory / "raft.key").write_bytes(data_key)
             await a.restart()
             await until(lambda: a.active, "it to go on")
+            await a.manager.read_barrier()
             assert cluster_of(a).spec.annotations.labels["mark"] == "kept"
             assert not (a.directory / "raft.key").exists()
 

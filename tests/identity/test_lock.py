@@ -38,6 +38,7 @@ def files(directory: Path) -> bytes:
 
 
 @given(st.binary(min_size=32, max_size=32))
+@settings(deadline=None)
 def test_an_unlock_key_reads_as_it_was_printed(secret: bytes) -> None:
     key = UnlockKey(secret)
     assert str(key).startswith("SWMKEY-1-")
@@ -64,6 +65,7 @@ def test_no_representation_shows_a_key() -> None:
 
 
 @given(st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=4), st.integers(0, 2**64))
+@settings(deadline=None)
 def test_what_was_wrapped_is_unwrapped_with_its_key_alone(keys: list[bytes], as_of: int) -> None:
     data = wrap(tuple(keys), Lock(FIRST, as_of))
     assert unwrap(data, FIRST) == (tuple(keys), Lock(FIRST, as_of))
@@ -76,7 +78,7 @@ def test_what_was_wrapped_is_unwrapped_with_its_key_alone(keys: list[bytes], as_
 
 
 @given(st.data())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_a_flipped_bit_in_wrapped_keys_is_noticed(data: st.DataObject) -> None:
     whole = bytearray(wrap(KEYS, Lock(FIRST, 7)))
     at = data.draw(st.integers(0, len(whole) - 1))
@@ -96,6 +98,7 @@ def test_parts_of_two_wrapped_files_do_not_mix() -> None:
 
 
 @given(st.binary(min_size=1, max_size=400), st.data())
+@settings(deadline=None)
 def test_a_sealed_private_key_opens_at_its_certificate_alone(private: bytes, data: st.DataObject) -> None:
     text = seal_key(private, LEAF, KEYS[1])
     assert open_key(text, LEAF, KEYS) == private

@@ -47,6 +47,8 @@ def update_cluster(store: Store, request: UpdateClusterRequest, new: NewSecrets)
     changed.spec.MergeFrom(request.spec)
     changed.spec.autolock_managers = request.spec.autolock_managers
     changed.spec.annotations.name = "default"
+    # A count: from an older spec it would fall, and the next one who adds 1 to it would ask for nothing.
+    changed.spec.ca.force_rotate = max(cluster.spec.ca.force_rotate, request.spec.ca.force_rotate)
     if request.rotate_worker_token:
         changed.root_ca.join_token_worker = new.join_token(cluster.root_ca.cert_pem)
     if request.rotate_manager_token:
