@@ -154,6 +154,7 @@ class Member:
             agent, self._agent = self._agent, None
             await agent.close(remove_tasks=remove_tasks)
         await self._stop_manager(hand_over=hand_over)
+        await self.identity.settled()
 
     async def _end_tasks(self) -> None:
         tasks, self._tasks = self._tasks, []
@@ -334,12 +335,7 @@ class Member:
         if cluster is None or self._opened is None:
             return
         unlock_key = UnlockKey.parse(cluster.unlock_key) if cluster.unlock_key else None
-        before, opened = self.identity.data_keys, self._opened
-        try:
-            await self.identity.lock(Lock(unlock_key, cluster.meta.version))
-        finally:
-            if self.identity.data_keys != before:
-                opened.take_keys(self.identity.data_keys)
+        await self.identity.lock(Lock(unlock_key, cluster.meta.version), self._opened.take_keys)
 
     async def _stop_manager(self, *, hand_over: bool) -> None:
         self._log_failed.clear()

@@ -140,12 +140,13 @@ class DataKeys:
     def lock(self, lock: Lock) -> bool:
         """From now on the file opens with its unlock key alone; with None, without any. True when there is a new key.
 
-        Raises OSError; then the file is as it was.
+        The same key as of a later word is written too: after a restart, words in between must not count. Raises
+        OSError; then the file may be as it was or as it is to be.
         """
         before = self.locked_by
-        if lock.unlock_key == before.unlock_key or lock.as_of < before.as_of:
+        if lock.as_of < before.as_of or lock == before:
             return False
-        exposed = before.unlock_key is None
+        exposed = before.unlock_key is None and lock.unlock_key is not None
         keys = (secrets.token_bytes(KEY_BYTES), *self.all) if exposed else self.all
         write_durably(self._path, wrap(keys, lock))
         self.all, self.locked_by = keys, lock

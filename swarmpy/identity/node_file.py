@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from swarmpy.identity.certificates import pem
 
-__all__ = ["has_plain_key", "open_key", "seal_key", "split"]
+__all__ = ["has_plain_key", "is_sealed_with", "open_key", "seal_key", "split"]
 
 BEGIN, END = b"-----BEGIN SEALED PRIVATE KEY-----\n", b"-----END SEALED PRIVATE KEY-----\n"
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
@@ -57,6 +57,15 @@ def open_key(text: bytes, leaf: bytes, data_keys: tuple[bytes, ...]) -> bytes:
         except InvalidTag:
             continue                            # sealed with an older one, perhaps
     raise ValueError("its private key was changed, or sealed with a data key that is not there")
+
+
+def is_sealed_with(text: bytes, leaf: bytes, data_key: bytes) -> bool:
+    """Whether this data key, and no other, opens the key part of a file."""
+    try:
+        open_key(text, leaf, (data_key,))
+    except ValueError:
+        return False
+    return True
 
 
 def _cipher(data_key: bytes) -> AESGCM:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ from swarmpy.identity.certificates import (
 )
 from swarmpy.identity.data_keys import NO_LOCK, DataKeys, Lock
 from swarmpy.identity.durable_file import write_durably
-from swarmpy.identity.node_file import has_plain_key, open_key, seal_key, split
+from swarmpy.identity.node_file import has_plain_key, is_sealed_with, open_key, seal_key, split
 from swarmpy.identity.unlock_key import UnlockKey
 from swarmpy.rpc.types_pb2 import NodeRole
 
@@ -104,6 +104,8 @@ class NodeIdentity:
         self._path = directory / FILE_NAME
         self._keys = keys
         self._writing = asyncio.Lock()          # of the two files
+        self._changes: set[asyncio.Task[None]] = set()
+        self._sealed = _is_sealed(self._path, keys)
         self._callbacks: list[Callable[[], None]] = []
         self._roots_as_of = 0                   # of what was heard since the start
         self._use(issued)
@@ -139,6 +141,9 @@ class NodeIdentity:
             raise InvalidArgument("the new certificate names another node")
         if role_of(leaf) == NodeRole.MANAGER != self.role:
             await self.lock(issued.lock)
+        await self._to_its_end(self._install(issued))
+
+    async def _install(self, issued: Issued) -> None:
         async with self._writing:
             if issued.lock.as_of < self._roots_as_of:       # it was long on its way
                 issued = replace(issued, root_ca=self._issued.root_ca)
@@ -150,6 +155,9 @@ class NodeIdentity:
         An older word than the last (`as_of`: version of the cluster object) changes nothing. Raises InvalidArgument
         when none of them signed this node's certificate, Internal when the disk does not take it.
         """
+        await self._to_its_end(self._trust(root_ca, as_of))
+
+    async def _trust(self, root_ca: bytes, as_of: int) -> None:
         async with self._writing:
             if as_of < self._roots_as_of or root_ca == self._issued.root_ca:
                 return
@@ -160,6 +168,7 @@ class NodeIdentity:
             await asyncio.to_thread(_write, self._path, issued, self._keys)
         except OSError as failure:
             raise Internal(f"the new certificate or roots of this node could not be stored: {failure}") from failure
+        self._sealed = True
         self._use(issued)
         self._roots_as_of = max(as_of, self._roots_as_of)
         for callback in tuple(self._callbacks):
@@ -167,25 +176,50 @@ class NodeIdentity:
 
     async def reload(self) -> None:
         """Use what is on the disk now (SIGHUP). Raises as `load` does, and then nothing has changed."""
+        await self._to_its_end(self._reload())
+
+    async def _reload(self) -> None:
         async with self._writing:
             issued = await asyncio.to_thread(_read, self._path, self._keys)
+            self._sealed = await asyncio.to_thread(_is_sealed, self._path, self._keys)
             if issued == self._issued:
                 return
             self._use(issued)
         for callback in tuple(self._callbacks):
             callback()
 
-    async def lock(self, lock: Lock) -> None:
+    async def lock(self, lock: Lock, taken: Callable[[tuple[bytes, ...]], None] = lambda keys: None) -> None:
         """What this node keeps on its disk opens with the unlock key of `lock` alone from now on, if there is one.
 
-        An older word than the last changes nothing. Raises Internal when the disk does not take it: ask again.
+        An older word than the last changes nothing. `taken` is told the data keys when there is a new one, also when
+        nobody waits for this any more. Raises Internal when the disk does not take it: ask again.
         """
+        await self._to_its_end(self._lock(lock, taken))
+
+    async def _lock(self, lock: Lock, taken: Callable[[tuple[bytes, ...]], None]) -> None:
         async with self._writing:
             try:
                 if await asyncio.to_thread(self._keys.lock, lock):
+                    self._sealed = False
+                    taken(self._keys.all)
+                if not self._sealed:            # also when this failed the last time, or found a plain file
                     await asyncio.to_thread(_write, self._path, self._issued, self._keys)
+                    self._sealed = True
             except OSError as failure:
                 raise Internal(f"the unlock key was not changed on this node: {failure}") from failure
+
+    async def _to_its_end(self, change: Coroutine[Any, Any, None]) -> None:
+        """Wait for a change of the files, which goes on when nobody waits any more: a thread cannot be called back, and
+        a second one must not begin before the first has written and its keys are in use."""
+        task = asyncio.ensure_future(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
+
+    async def settled(self) -> None:
+        """Wait until no change is under way."""
+        while self._changes:
+            await asyncio.wait(self._changes)
 
     async def release(self) -> None:
         """What this node keeps opens without an unlock key from now on, until `lock` says otherwise."""
@@ -329,6 +363,13 @@ def _keys(directory: Path, path: Path, unlock_key: UnlockKey | None) -> DataKeys
 def _write(path: Path, issued: Issued, keys: DataKeys) -> None:
     sealed = seal_key(issued.key, issued.certificate, keys.all[0])
     write_durably(path, sealed + issued.certificate + issued.root_ca)
+
+
+def _is_sealed(path: Path, keys: DataKeys) -> bool:
+    """Whether the newest data key seals the file."""
+    with _damage(path):
+        text, leaf, _ = split(_bytes_of(path))
+        return not has_plain_key(text) and is_sealed_with(text, pem(leaf), keys.all[0])
 
 
 def _read(path: Path, keys: DataKeys) -> Issued:

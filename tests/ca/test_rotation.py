@@ -149,6 +149,8 @@ def test_a_root_that_cannot_do_is_refused_by_its_field() -> None:
     same_name = self_signed(
         issuer_of(root_ca).certificate.subject, new_key(), EPOCH, EPOCH + datetime.timedelta(days=40_000)
     )
+    present = issuer_of(root_ca)
+    same_key = self_signed(subject_name("other"), present.key, EPOCH, EPOCH + datetime.timedelta(days=40_000))
     key = new_key()
     leaf = mine.issue(key.public_key(), node_id="n", role=NodeRole.WORKER, swarm_id="s", now_ns=NOW, lifetime_ns=DAY)
     refused = (
@@ -163,6 +165,7 @@ def test_a_root_that_cannot_do_is_refused_by_its_field() -> None:
         (config_of(Issuer(leaf, key)), InvalidArgument, "signed by its own key"),
         (config_of(expired), InvalidArgument, "expired"),
         (config_of(same_name), InvalidArgument, "another subject"),
+        (config_of(same_key), InvalidArgument, "SigningCAKey: must be another key"),
     )
     for config, kind, told in refused:
         with pytest.raises(kind, match=told) as refusal:

@@ -31,6 +31,8 @@ class Swarm:
 
     @staticmethod
     def _root(config: CAConfig) -> RootRotation:
+        if not config.signing_cert_pem and config.signing_key_pem:
+            raise InvalidArgument("CAConfig.SigningCACert: must be given with SigningCAKey")
         return RootRotation(cert_pem=config.signing_cert_pem or "new")
 
     @property
@@ -77,6 +79,21 @@ def test_a_higher_count_rotates_the_root_once() -> None:
     assert swarm.update(forced(1)).root_ca == begun
     with pytest.raises(Conflict, match="is being rotated"):
         swarm.update(forced(2))
+
+
+def test_a_key_without_its_certificate_is_not_taken_for_nothing() -> None:
+    with pytest.raises(InvalidArgument, match="SigningCACert"):
+        Swarm().update(ClusterSpec(ca=CAConfig(signing_key_pem="secret")))
+
+
+def test_a_rotation_to_the_present_root_does_not_come_later() -> None:
+    swarm = Swarm()
+    asked = ClusterSpec(ca=CAConfig(signing_cert_pem="old", signing_key_pem="k", force_rotate=1))
+    assert not swarm.update(asked).root_ca.HasField("rotation")
+    later = ClusterSpec()
+    later.CopyFrom(swarm.cluster.spec)
+    later.autolock_managers = True
+    assert not swarm.update(later).root_ca.HasField("rotation")
 
 
 def test_the_count_never_falls() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from swarmpy.errors import Internal, InvalidArgument, NotFound
 from swarmpy.identity import Issued, Lock, Locked, NodeIdentity, UnlockKey, stored_node_id
 from swarmpy.identity.certificates import pem
 from swarmpy.identity.data_keys import KEYS_FILE, unwrap, wrap
-from swarmpy.identity.node_file import open_key, seal_key
+from swarmpy.identity.node_file import is_sealed_with, open_key, seal_key
 from swarmpy.rpc.types_pb2 import NodeRole
 from tests.identity.swarm import Swarm
 
@@ -171,6 +173,66 @@ def test_keys_that_lay_open_seal_nothing_new_once_locked(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="data key that is not there"):
         open_key(private, leaf, open_keys)
     assert open_key(private, leaf, identity.data_keys) == identity.credential().key
+
+
+def test_a_change_that_nobody_waits_for_is_made_whole_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that is given up while the disk works on it."""
+    identity = manager(tmp_path, None)
+    begun, goes_on = threading.Event(), threading.Event()
+    told: list[tuple[bytes, ...]] = []
+    fsync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        begun.set()
+        goes_on.wait()
+        fsync(descriptor)
+
+    async def test() -> None:
+        monkeypatch.setattr(os, "fsync", slow)
+        given_up = asyncio.create_task(identity.lock(Lock(FIRST, 6), told.append))
+        await asyncio.to_thread(begun.wait)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        second = asyncio.create_task(identity.lock(Lock(FIRST, 6), told.append))
+        await asyncio.sleep(0)
+        goes_on.set()
+        await second
+        await identity.settled()
+
+    asyncio.run(test())
+    assert NodeIdentity.load(tmp_path, FIRST).data_keys == identity.data_keys
+    assert told == [identity.data_keys]
+
+
+def test_a_private_key_that_was_not_sealed_anew_is_the_next_time(tmp_path: Path) -> None:
+    identity = manager(tmp_path, None)
+    (tmp_path / "node.pem.new").mkdir()                 # where the new file would be written
+    with pytest.raises(Internal, match="the unlock key was not changed on this node"):
+        asyncio.run(identity.lock(Lock(FIRST, 6)))
+    (tmp_path / "node.pem.new").rmdir()
+    again = NodeIdentity.load(tmp_path, FIRST)
+    asyncio.run(again.lock(Lock(FIRST, 6)))
+    text = (tmp_path / "node.pem").read_bytes()
+    private = text[: text.index(b"-----BEGIN CERTIFICATE-----")]
+    assert is_sealed_with(private, pem(again.certificate), again.data_keys[0])
+
+
+def test_a_plain_private_key_is_sealed_at_the_next_word(tmp_path: Path) -> None:
+    issued = Swarm().issued("n1", NodeRole.MANAGER)
+    (tmp_path / "node.pem").write_bytes(issued.key + issued.certificate + issued.root_ca)
+    asyncio.run(NodeIdentity.load(tmp_path).lock(Lock(None, 1)))
+    assert b"BEGIN PRIVATE KEY" not in (tmp_path / "node.pem").read_bytes()
+
+
+def test_a_word_that_changes_nothing_still_outdates_those_before(tmp_path: Path) -> None:
+    """A worker that is promoted hears the swarm's past, in which there was a lock once."""
+    identity = manager(tmp_path, None, as_of=1)
+    asyncio.run(identity.lock(Lock(None, 20)))
+    asyncio.run(NodeIdentity.load(tmp_path).lock(Lock(FIRST, 12)))
+    assert not NodeIdentity.load(tmp_path).locks
 
 
 def test_who_becomes_a_manager_is_locked_before_anything_is_written(tmp_path: Path) -> None:

@@ -78,6 +78,9 @@ def given_root(config: CAConfig, present: x509.Certificate, now_ns: int) -> Issu
         raise InvalidArgument("CAConfig.SigningCACert: has expired or is not valid yet")
     if root.certificate.subject == present.subject:
         raise InvalidArgument("CAConfig.SigningCACert: must have another subject than the present root")
+    if public_key_der(root.certificate) == public_key_der(present):
+        # Nodes tell by its key which root signed their certificates, and TLS by its subject.
+        raise InvalidArgument("CAConfig.SigningCAKey: must be another key than that of the present root")
     return root
 
 
@@ -93,7 +96,8 @@ def next_step(root_ca: RootCA, nodes: Collection[Node]) -> RootCA | None:
         following.rotation.issues = True
         return following
     coming = load_certificate(rotation.cert_pem.encode())
-    if not all(node.description.cert_issuer_public_key == public_key_der(coming) for node in nodes):
+    coming_key = public_key_der(coming)
+    if not all(node.description.cert_issuer_public_key == coming_key for node in nodes):
         return None
     following.CopyFrom(root_ca)
     following.ClearField("rotation")

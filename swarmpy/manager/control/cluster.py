@@ -60,7 +60,7 @@ def update_cluster(store: Store, request: UpdateClusterRequest, new: NewSecrets)
                 " those that are away (docker node ls, docker node rm)"
             )
         changed.root_ca.rotation.CopyFrom(new.root(cluster.root_ca, request.spec.ca))
-        changed.root_ca.last_forced_rotation = changed.spec.ca.force_rotate
+    changed.root_ca.last_forced_rotation = changed.spec.ca.force_rotate     # also where the root is there already
     changed.spec.ca.signing_cert_pem = changed.spec.ca.signing_key_pem = ""     # in root_ca from now on
     if not changed.spec.autolock_managers:
         changed.unlock_key = ""
@@ -72,6 +72,8 @@ def update_cluster(store: Store, request: UpdateClusterRequest, new: NewSecrets)
 
 
 def _wants_new_root(config: CAConfig, root_ca: RootCA) -> bool:
-    if config.signing_cert_pem or config.signing_key_pem:
+    if config.signing_key_pem and not config.signing_cert_pem:
+        return True                         # and is told what is missing
+    if config.signing_cert_pem:
         return config.signing_cert_pem.strip() not in (root_ca.cert_pem.strip(), root_ca.rotation.cert_pem.strip())
     return config.force_rotate > root_ca.last_forced_rotation
