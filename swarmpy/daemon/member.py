@@ -75,6 +75,7 @@ class Member:
         self._stopping: asyncio.Task[None] | None = None    # of a manager part that was
         self._voted_out = False         # of the log that the manager part holds
         self._log_failed = asyncio.Event()    # that log ended by itself, and not because of that
+        self._closed = False
         self.error = ""                 # why this node cannot do its part at the moment
 
     # ------------------------------------------------------------------------------------------ what it is
@@ -104,6 +105,8 @@ class Member:
         Raises Unavailable then; it is tried again.
         """
         while not self._took_up_role.is_set():
+            if self._closed:
+                raise Unavailable("this node has left the swarm, or its daemon ends")
             if self.error:
                 raise Unavailable(self.error)
             await asyncio.sleep(POLL_S)
@@ -149,6 +152,7 @@ class Member:
 
     async def close(self, *, hand_over: bool = True, remove_tasks: bool = False) -> None:
         """End all parts. The containers of tasks go on, unless `remove_tasks`."""
+        self._closed = True
         await self._end_tasks()
         if self._agent is not None:
             agent, self._agent = self._agent, None

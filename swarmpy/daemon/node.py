@@ -36,7 +36,7 @@ from swarmpy.daemon.member import MAX_RAFT_ID, Member
 from swarmpy.daemon.parts import Parts
 from swarmpy.daemon.raft_log import adopt_raft_key
 from swarmpy.daemon.swarm_state import SwarmState, forget_swarm, load_state, save_state
-from swarmpy.errors import Conflict, SwarmpyError, Unavailable
+from swarmpy.errors import Conflict, Internal, SwarmpyError, Unavailable
 from swarmpy.identity import JoinToken, Locked, NodeIdentity, UnlockKey, stored_node_id
 from swarmpy.identity.joining import join_swarm
 from swarmpy.manager.store import ids_from
@@ -236,7 +236,10 @@ class Node:
                 await self._leave_raft(member)
                 await member.close(hand_over=False, remove_tasks=True)
             else:
-                await self._parts.end_tasks()
+                try:
+                    await self._parts.end_tasks()
+                except Internal as failure:     # what this node kept is damaged: that is why it is left by force
+                    log.error("the tasks that this host ran could not be ended: %s", failure)
             self._member, self._locked, self._broken = None, None, ""
             await asyncio.to_thread(forget_swarm, self._directory)
         log.info("left the swarm")

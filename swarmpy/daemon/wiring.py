@@ -86,7 +86,11 @@ class EngineParts:
             describe=NodeDescription,
         )
         await agent.start()
-        await agent.leave()
+        try:
+            await agent.leave()
+        except BaseException:
+            await agent.close()             # given up: the tasks that are left go on, and nobody else acts on them
+            raise
 
     async def follow(self, store: Store) -> None:
         await publish_swarm_events(store, self._host.engine.events)
