@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from swarmpy.errors import InvalidArgument
+from swarmpy.errors import InvalidArgument, Unavailable
 from swarmpy.rpc.types_pb2 import NodeRole
 
 __all__ = [
@@ -93,12 +93,18 @@ class Issuer:
     def issue(
         self, public_key: PublicKey, *, node_id: str, role: NodeRole, swarm_id: str, now_ns: int, lifetime_ns: int
     ) -> x509.Certificate:
-        """A leaf for the node, valid from an hour ago until `lifetime_ns` from now."""
+        """A leaf for the node, valid from an hour ago until `lifetime_ns` from now, but never for longer than the root.
+
+        Raises Unavailable when the root has expired.
+        """
+        end = min(_moment(now_ns + lifetime_ns), self.certificate.not_valid_after_utc)
+        if self.certificate.not_valid_after_utc <= _moment(now_ns):
+            raise Unavailable("the root certificate of the swarm has expired: nothing that it signs would be believed")
         serves = role == NodeRole.MANAGER
         names = [x509.DNSName(node_id)] + ([x509.DNSName(MANAGER_NAME)] if serves else [])
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH] + ([ExtendedKeyUsageOID.SERVER_AUTH] if serves else [])
         subject = subject_name(node_id, ROLE_UNITS[role], swarm_id)
-        start, end = _moment(now_ns) - BACKDATED, _moment(now_ns + lifetime_ns)
+        start = _moment(now_ns) - BACKDATED
         return (
             _builder(subject, self.certificate.subject, public_key, start, end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -41,7 +41,16 @@ from swarmpy.identity.node_file import has_plain_key, is_sealed_with, open_key, 
 from swarmpy.identity.unlock_key import UnlockKey
 from swarmpy.rpc.types_pb2 import NodeRole
 
-__all__ = ["CHANNEL_OPTIONS", "SERVER_OPTIONS", "Issued", "NodeIdentity", "open_channel", "stored_node_id"]
+__all__ = [
+    "CHANNEL_OPTIONS",
+    "SERVER_OPTIONS",
+    "Issued",
+    "NodeIdentity",
+    "client_tls",
+    "open_channel",
+    "server_tls",
+    "stored_node_id",
+]
 
 FILE_NAME = "node.pem"
 MESSAGE_LIMIT_BYTES = 64 << 20
@@ -301,14 +310,11 @@ class NodeIdentity:
     def server_tls(self) -> ssl.SSLContext:
         """Mutual TLS outside gRPC, for this manager as the server: whoever connects needs a certificate of the swarm's
         root (no join token will do). Of the present certificate: ask for each connection."""
-        context = _tls(ssl.PROTOCOL_TLS_SERVER, self._issued)
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.num_tickets = 0                 # nobody resumes, and the client need never read
-        return context
+        return server_tls(self._issued)
 
     def client_tls(self) -> ssl.SSLContext:
         """The same for the client, which asks for MANAGER_NAME as the server's name."""
-        return _tls(ssl.PROTOCOL_TLS_CLIENT, self._issued)
+        return client_tls(self._issued)
 
     def credential(self) -> KeyPair:
         """The present certificate and its key, for TLS clients."""
@@ -325,6 +331,19 @@ def open_channel(
     """A channel that speaks only to a manager of the swarm with this root."""
     credentials = grpc.ssl_channel_credentials(root_ca, credential.key, credential.certificate)
     return grpc.aio.secure_channel(addr, credentials, options=CHANNEL_OPTIONS + options)
+
+
+def server_tls(issued: Issued) -> ssl.SSLContext:
+    """See `NodeIdentity.server_tls`."""
+    context = _tls(ssl.PROTOCOL_TLS_SERVER, issued)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.num_tickets = 0                     # nobody resumes, and the client need never read
+    return context
+
+
+def client_tls(issued: Issued) -> ssl.SSLContext:
+    """See `NodeIdentity.client_tls`."""
+    return _tls(ssl.PROTOCOL_TLS_CLIENT, issued)
 
 
 def _tls(protocol: int, issued: Issued) -> ssl.SSLContext:

@@ -9,13 +9,18 @@ from random import Random
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmpy.errors import InvalidArgument, NotSupported
+from swarmpy.errors import InvalidArgument, NotSupported, Unavailable
 from swarmpy.identity import Issuer, create_root, new_key
 from swarmpy.identity.certificates import (
     EPOCH,
+    PrivateKey,
+    expires_ns,
     is_signed_by,
     key_pem,
     load_certificate,
@@ -33,6 +38,10 @@ from swarmpy.rpc.types_pb2 import CAConfig, Node, NodeDescription, NodeRole, Roo
 
 NOW = 1_700_000_000_000_000_000
 DAY = 86_400 * 10**9
+KEY_USAGES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
 
 
 def begun() -> RootCA:
@@ -139,6 +148,68 @@ def test_a_given_root_is_taken() -> None:
     rotation = begin_rotation(root_ca, config_of(mine), NOW)
     assert load_certificate(rotation.cert_pem.encode()) == mine.certificate
     assert is_signed_by(load_certificate(rotation.cross_pem.encode()), issuer_of(root_ca).certificate)
+
+
+def root_with(
+    key: PrivateKey,
+    *extensions: tuple[x509.ExtensionType, bool],
+    name: str = "mine",
+    usage: bool = True,
+    end_ns: int = NOW + 9 * DAY,
+) -> CAConfig:
+    """A root as its owner may have made it elsewhere: of a CA, and with these extensions (critical or not) besides."""
+    subject, start = subject_name(name), EPOCH + datetime.timedelta(microseconds=NOW // 1000)
+    builder = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(EPOCH + datetime.timedelta(microseconds=end_ns // 1000))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    if usage:
+        flags = dict.fromkeys(KEY_USAGES, False) | {"key_cert_sign": True}
+        builder = builder.add_extension(x509.KeyUsage(**flags), critical=True)
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
+    return config_of(Issuer(builder.sign(key, hashes.SHA256()), key))
+
+
+@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()], ids=lambda curve: curve.name)
+def test_a_root_made_elsewhere_is_taken(curve: ec.EllipticCurve) -> None:
+    config = root_with(ec.generate_private_key(curve), usage=False)
+    rotation = begin_rotation(create_root_ca(NOW), config, NOW)
+    assert rotation.cert_pem == config.signing_cert_pem
+
+
+def test_a_root_whose_certificates_nodes_would_refuse_is_refused_before_them() -> None:
+    only_worker = x509.NameConstraints([x509.DNSName("example.org")], None)
+    unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
+    refused = (
+        (root_with(new_key(), (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)), "would not accept"),
+        (root_with(new_key(), (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), True)), "would not accept"),
+        (root_with(new_key(), (only_worker, True)), "would not accept"),
+        (root_with(new_key(), (unknown, True)), "would not accept"),
+        (root_with(ec.generate_private_key(ec.SECP256K1())), "secp256k1"),
+        (root_with(new_key(), end_ns=NOW + DAY // 48), "within the hour"),
+    )
+    for config, told in refused:
+        with pytest.raises(InvalidArgument, match=f"CAConfig.SigningCACert: .*{told}") as refusal:
+            begin_rotation(create_root_ca(NOW), config, NOW)
+        assert "PRIVATE" not in str(refusal.value)
+
+
+def test_no_certificate_outlives_the_root_that_signed_it() -> None:
+    root_ca = RootCA()
+    config = root_with(new_key(), end_ns=NOW + DAY)
+    root_ca.cert_pem, root_ca.key_pem = config.signing_cert_pem, config.signing_key_pem
+
+    def leaf(now_ns: int) -> x509.Certificate:
+        return issuer_of(root_ca).issue(
+            new_key().public_key(), node_id="n", role=NodeRole.WORKER, swarm_id="s", now_ns=now_ns, lifetime_ns=9 * DAY
+        )
+
+    assert expires_ns(leaf(NOW)) == NOW + DAY
+    with pytest.raises(Unavailable, match="has expired"):
+        leaf(NOW + DAY)
 
 
 def test_a_root_that_cannot_do_is_refused_by_its_field() -> None:

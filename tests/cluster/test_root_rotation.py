@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,13 @@ def test_a_root_of_ones_own_is_taken(swarm: Swarm, tmp_path: Path) -> None:
     before = root_of(swarm)
     swarm.swarmpy(*rotate, *certificate).refused("SigningCAKey", "not supported")
     swarm.docker(*rotate, *certificate, "--ca-key", str(tmp_path / "other.key")).refused("SigningCACert")
+    openssl = ("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    made = ("-keyout", str(tmp_path / "web.key"), "-out", str(tmp_path / "web.pem"), "-subj", "/CN=web")
+    subprocess.run((*openssl, *made, "-addext", "extendedKeyUsage=serverAuth"), check=True, capture_output=True)
+    web = ("--ca-cert", str(tmp_path / "web.pem"), "--ca-key", str(tmp_path / "web.key"))
+    swarm.docker(*rotate, *web).refused("SigningCACert", "would not accept")
     assert root_of(swarm) == before
+    assert not rotates(swarm)
     swarm.docker(*rotate, *certificate, "--ca-key", str(tmp_path / "mine.key")).ok()
     assert root_of(swarm) == (tmp_path / "mine.pem").read_text().strip()
     swarm.docker("swarm", "update", "--cert-expiry", "720h").ok()

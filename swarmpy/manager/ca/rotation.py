@@ -19,6 +19,7 @@ import logging
 from collections.abc import Collection
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from swarmpy.errors import Conflict, InvalidArgument, NotSupported
 from swarmpy.identity.certificates import (
@@ -36,7 +37,8 @@ from swarmpy.identity.certificates import (
     root_name,
     starts_ns,
 )
-from swarmpy.manager.ca.root import new_join_token
+from swarmpy.identity.root_proof import prove_root
+from swarmpy.manager.ca.root import SHORTEST_LIFETIME_NS, new_join_token
 from swarmpy.manager.store import Store, Transaction
 from swarmpy.rpc.types_pb2 import CAConfig, Cluster, Node, RootCA, RootRotation
 
@@ -68,19 +70,25 @@ def given_root(config: CAConfig, present: x509.Certificate, now_ns: int) -> Issu
         raise NotSupported("CAConfig.SigningCACert without SigningCAKey: external CAs are not supported yet")
     try:
         root = Issuer.load(config.signing_cert_pem.encode(), config.signing_key_pem.encode())
-    except InvalidArgument as failure:
+    except (InvalidArgument, UnsupportedAlgorithm, ValueError) as failure:
         raise InvalidArgument(f"CAConfig.SigningCACert, SigningCAKey: {failure}") from failure
     if not is_signed_by(root.certificate, root.certificate):
         raise InvalidArgument("CAConfig.SigningCACert: must be signed by its own key, ECDSA with SHA-256")
     if not _may_sign(root.certificate):
         raise InvalidArgument("CAConfig.SigningCACert: must be of a CA, by its basic constraints and key usage")
-    if not starts_ns(root.certificate) <= now_ns < expires_ns(root.certificate):
-        raise InvalidArgument("CAConfig.SigningCACert: has expired or is not valid yet")
+    if not starts_ns(root.certificate) <= now_ns < expires_ns(root.certificate) - SHORTEST_LIFETIME_NS:
+        raise InvalidArgument(
+            "CAConfig.SigningCACert: has expired, does so within the hour, or is not valid yet: check this host's clock"
+        )
     if root.certificate.subject == present.subject:
         raise InvalidArgument("CAConfig.SigningCACert: must have another subject than the present root")
     if public_key_der(root.certificate) == public_key_der(present):
         # Nodes tell by its key which root signed their certificates, and TLS by its subject.
         raise InvalidArgument("CAConfig.SigningCAKey: must be another key than that of the present root")
+    try:
+        prove_root(root, now_ns)
+    except InvalidArgument as failure:
+        raise InvalidArgument(f"CAConfig.SigningCACert: {failure}") from failure
     return root
 
 
@@ -141,10 +149,12 @@ class RootRotator:
 
 
 def _may_sign(certificate: x509.Certificate) -> bool:
-    extensions = certificate.extensions
     try:
+        extensions = certificate.extensions
         if not extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
             return False
         return extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
     except x509.ExtensionNotFound as missing:
         return missing.oid == x509.KeyUsage.oid
+    except (ValueError, x509.DuplicateExtension) as failure:
+        raise InvalidArgument(f"CAConfig.SigningCACert: its extensions cannot be read: {failure}") from failure
