@@ -129,11 +129,12 @@ class EngineAgent:
 
     async def start(self) -> None:
         await self._agent.start()
-        self._identity.on_change(self._agent.reconnect)
+        self._forget_identity = self._identity.on_change(self._agent.reconnect)
         self._running = asyncio.create_task(self._agent.run(), name="agent")
         self._running.add_done_callback(_tell_if_broken)
 
     async def close(self, *, remove_tasks: bool) -> None:
+        self._forget_identity()
         if remove_tasks:
             await self._agent.depart()
         if self._running is not None:

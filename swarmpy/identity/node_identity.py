@@ -272,19 +272,27 @@ class NodeIdentity:
         """From when until when the certificate holds (Unix ns)."""
         return starts_ns(self.certificate), expires_ns(self.certificate)
 
-    def on_change(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called on the loop's thread after each change of certificate, role or root."""
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called on the loop's thread after each change of certificate, role or root, until what this
+        returns is called."""
         self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    @contextmanager
+    def calling(self, callback: Callable[[], None]) -> Iterator[None]:
+        """The same for as long as the block lasts."""
+        end = self.on_change(callback)
+        try:
+            yield
+        finally:
+            end()
 
     @contextmanager
     def changes(self) -> Iterator[asyncio.Event]:
         """An event that is set at each change, for as long as the block lasts."""
         event = asyncio.Event()
-        self._callbacks.append(event.set)
-        try:
+        with self.calling(event.set):
             yield event
-        finally:
-            self._callbacks.remove(event.set)
 
     def server_credentials(
         self, join_roots: Callable[[], bytes], cross: Callable[[], bytes] = bytes

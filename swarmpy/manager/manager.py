@@ -93,7 +93,7 @@ class Manager:
         )
         leader = LeaderControl(store, replicated_log, clock, new_secrets, check_runnable)
         self._control = Control(leader, replicated_log, identity.channel)
-        identity.on_change(self._control.renewed)
+        self._forget_identity = identity.on_change(self._control.renewed)
         self._dispatcher = Dispatcher(store, replicated_log, lambda context: peer_of(context).require_node().node_id)
         self._stages = LeaderStages(replicated_log, self._make_stages(random, clock))
         self._leading: asyncio.Task[None] | None = None
@@ -193,6 +193,7 @@ class Manager:
 
     async def close(self) -> None:
         """Stop leading, serving and voting, in this order. What is committed stays on the disk."""
+        self._forget_identity()
         if self._leading is not None:
             self._leading.cancel()
             await asyncio.wait({self._leading})

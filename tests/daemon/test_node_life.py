@@ -97,8 +97,11 @@ def test_promote_and_demote(tmp_path: Path) -> None:
             await a.update(d, MANAGER)
             await until(lambda: votes(d, a), "the promoted node votes")
             assert a.manager.store.nodes[d.id].role == MANAGER
+            ended, member = d.manager, d.node._member
+            assert member is not None
             await b.update(d, WORKER)
             await until(lambda: d.node.manager is None and d.active, "the demoted node is a worker")
+            assert ended.control.renewed not in member.identity._callbacks, "nobody calls what ended"
             await a.manager.read_barrier()
             node = a.manager.store.nodes[d.id]
             assert (node.role, node.HasField("manager"), d.id in voters(a)) == (WORKER, False, False)

@@ -42,11 +42,14 @@ def test_a_renewal_changes_role_and_tells(tmp_path: Path) -> None:
     swarm = Swarm()
     identity = swarm.node(tmp_path, "n1")
     seen: list[NodeRole] = []
-    identity.on_change(lambda: seen.append(identity.role))
+    end = identity.on_change(lambda: seen.append(identity.role))
     with identity.changes() as changed:
         asyncio.run(identity.install(swarm.issued("n1", NodeRole.MANAGER)))
         assert changed.is_set()
     assert seen == [NodeRole.MANAGER]
+    end()
+    asyncio.run(identity.install(swarm.issued("n1", NodeRole.MANAGER)))
+    assert len(seen) == 1
     assert NodeIdentity.load(tmp_path / "n1").role == NodeRole.MANAGER
     with pytest.raises(InvalidArgument, match="another node"):
         asyncio.run(identity.install(swarm.issued("n2", NodeRole.MANAGER)))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -16,11 +18,13 @@ from typing import Any
 import pytest
 
 from swarmpy.errors import Conflict, InvalidArgument
-from swarmpy.identity import NodeIdentity
+from swarmpy.identity import Lock, NodeIdentity, create_root
+from swarmpy.identity.certificates import pem
 from swarmpy.identity.join_credential import join_root
 from swarmpy.manager.raft.handshake import Refused, dial
 from swarmpy.manager.raft.listener import WireListener
 from swarmpy.manager.raft.options import MAX_ENTRY_BYTES
+from swarmpy.manager.raft.peers import Peers
 from swarmpy.manager.raft.service import Hello, RaftService, Ticket
 from swarmpy.manager.raft.wire import FRAME_LIMIT_BYTES, Broken, Incoming, Outgoing
 from swarmpy.manager.raft.wires import Wires
@@ -391,7 +395,7 @@ class TestClusters:
         async def messages(self: RaftService, batches: AsyncIterator[RaftBatch], context: Any) -> RaftDone:
             receiver, hello, _ = await self._admit(context)
             receiver.connected(hello)
-            await self._receive(receiver, hello, batches)
+            await self._receive(receiver, hello, batches, context)
             receiver.disconnected(hello.sender)
             return RaftDone()
 
@@ -403,6 +407,50 @@ class TestClusters:
                 await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(100)))
                 await cluster.members[2].log.read_barrier()
                 assert len(cluster.members[2].journal.entries) == 100
+
+        run(scenario())
+
+    def test_a_root_that_goes_takes_its_streams_along_and_nobody_takes_their_ends_for_deaths(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        events: list[tuple[str, int, int]] = []
+
+        def note(name: str) -> None:
+            real = getattr(Peers, name)
+
+            def noted(self: Peers, who: Any) -> None:
+                events.append((name, self.me.raft_id, getattr(who, "sender", who)))
+                real(self, who)
+
+            monkeypatch.setattr(Peers, name, noted)
+
+        for name in ("connected", "parted", "disconnected"):
+            note(name)
+        pairs = set(itertools.permutations((1, 2, 3), 2))
+
+        def seen(name: str) -> set[tuple[int, int]]:
+            return {(at, who) for what, at, who in events if what == name}
+
+        async def scenario() -> None:
+            async with Cluster(tmp_path, PATIENT) as cluster:
+                leader = await cluster.grow(3)
+                await until(lambda: seen("connected") == pairs, "all to have met")
+                term, new = leader.log.leadership.term, create_root("swarm-2", time.time_ns())
+                old_pem, new_pem = pem(cluster.swarm.root.certificate), pem(new.certificate)
+                members = cluster.members.values()
+                for number, trusted in enumerate((old_pem + new_pem, new_pem + old_pem), 1):
+                    for member in members:
+                        await member.identity.trust(trusted, number)
+                for member in members:
+                    issued = cluster.swarm.issued(member.node_id, NodeRole.MANAGER, issuer=new)
+                    await member.identity.install(replace(issued, root_ca=new_pem + old_pem, lock=Lock(None, 2)))
+                events.clear()
+                for member in members:
+                    await member.identity.trust(new_pem, 3)
+                await until(lambda: seen("parted") == seen("connected") == pairs, "new streams in place of all")
+                await leader.log.propose(b"more")
+                assert not seen("disconnected")
+                assert leader.log.leadership.term == term
 
         run(scenario())
 

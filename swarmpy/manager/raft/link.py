@@ -3,13 +3,15 @@
 Owns    Link. Everything in it happens on the event loop's thread; the wires it opens are handed on.
 Laws    Queues are bounded: what a slow or absent peer does not take is dropped and reported, for Raft repairs loss and
         not delay. Where the wire's port cannot be reached, all goes over gRPC: slower, and to the swarm's port alone.
-        Each attempt to connect presents the certificate of that moment. A member that comes back is met at once: its
-        stream to this one ends the pause between attempts, for the next election may need this link.
+        Each attempt to connect presents the certificate of that moment; a stream that was opened while another root was
+        trusted ends with that root, and says so before. A member that comes back is met at once: its stream to this one
+        ends the pause between attempts, for the next election may need this link.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from random import Random
@@ -40,6 +42,7 @@ _QUEUE_MESSAGES = 4096
 _FIRST_BACKOFF_S = 0.05
 _LAST_BACKOFF_S = 1.0
 _LAST_WIRE_BACKOFF_S = 30.0     # a firewall does not open from one second to the next
+_FAREWELL_S = 1.0               # for the other member to hear that a stream ends
 
 
 class LinkOwner(Protocol):
@@ -65,11 +68,12 @@ class Link:
         self._identity = identity
         self._owner = owner
         self._random = random
-        self._present = identity.present
-        self._channel = identity.channel(addr, _CHANNEL_OPTIONS)
+        self._open_channel()
         self._wire_broke = asyncio.Event()
         self._came = asyncio.Event()
         self._rest, self._bulk = _Lane(), _Lane()
+        self._flowing: set[_Lane] = set()           # into streams that are open
+        self._forget_identity = identity.on_change(self._look_at_roots)
         self._tasks = [
             asyncio.create_task(self._keep_messages(), name=f"raft-link-{addr}"),
             asyncio.create_task(self._keep_snapshots(), name=f"raft-snapshots-{addr}"),
@@ -89,6 +93,7 @@ class Link:
         self._wire_broke.set()
 
     async def close(self) -> None:
+        self._forget_identity()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -121,7 +126,7 @@ class Link:
             try:
                 await call.wait_for_connection()
                 backoff.reset()
-                await _pump(self._bulk, call)
+                await self._pump(self._bulk, call)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
                 _log.debug("raft snapshot stream to %s broke: %s", self.addr, _reason(error))
             finally:
@@ -135,7 +140,7 @@ class Link:
         wire = asyncio.create_task(self._keep_wire(call, backoff), name=f"raft-wire-{self.addr}")
         wire.add_done_callback(self._wire_ended)
         try:
-            await _pump(self._rest, call)
+            await self._pump(self._rest, call)
         finally:
             wire.cancel()
             await asyncio.wait({wire})
@@ -178,23 +183,47 @@ class Link:
         return RaftStub(self._channel)
 
     async def _renew_channel(self) -> None:
-        old, self._present = self._channel, self._identity.present
-        self._channel = self._identity.channel(self.addr, _CHANNEL_OPTIONS)
+        old = self._channel
+        self._open_channel()
         await old.close(None)
+
+    def _open_channel(self) -> None:
+        self._present, self._trusted = self._identity.present, set(self._identity.roots)
+        self._channel = self._identity.channel(self.addr, _CHANNEL_OPTIONS)
+
+    def _look_at_roots(self) -> None:
+        """Wake who writes to a stream, for it may have to end."""
+        for lane in self._flowing:
+            lane.filled.set()
+
+    async def _pump(self, lane: _Lane, call: _Call) -> None:
+        """Write batches until the stream ends, and raise what it ended with; or until a root is no longer trusted by
+        which the other end may have been believed."""
+        call.add_done_callback(lambda _: lane.filled.set())
+        self._flowing.add(lane)
+        try:
+            while not call.done():
+                await lane.filled.wait()
+                if self._identity.present is not self._present and not self._trusted <= set(self._identity.roots):
+                    await _part(call)
+                    return
+                batch = lane.take()
+                if batch:
+                    await call.write(RaftBatch(messages=batch))
+            await call
+        finally:
+            self._flowing.discard(lane)
 
 
 _Call = grpc.aio.StreamUnaryCall[RaftBatch, RaftDone]
 
 
-async def _pump(lane: _Lane, call: _Call) -> None:
-    """Write batches until the stream ends; raises what it ended with."""
-    call.add_done_callback(lambda _: lane.filled.set())
-    while not call.done():
-        await lane.filled.wait()
-        batch = lane.take()
-        if batch:
-            await call.write(RaftBatch(messages=batch))
-    await call
+async def _part(call: _Call) -> None:
+    """End the stream with its last word, an empty batch: this member is not gone."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FAREWELL_S):
+            await call.write(RaftBatch())
+            await call
 
 
 def _reason(error: grpc.aio.AioRpcError | asyncio.InvalidStateError) -> str:

@@ -142,9 +142,12 @@ class Peers:
     def received(self, sender: int, messages: Sequence[bytes]) -> None:
         self._driver.received(sender, messages)
 
-    def disconnected(self, sender: int) -> None:
-        """A peer's stream to us broke. When it was the leader's process that died, the next election need not wait."""
+    def parted(self, sender: int) -> None:
         self._inbound.discard(sender)
         self._driver.drop_incoming(sender)
-        self._driver.disconnected(sender)
         self._unlink_strangers()
+
+    def disconnected(self, sender: int) -> None:
+        """A peer's stream to us broke. When it was the leader's process that died, the next election need not wait."""
+        self.parted(sender)
+        self._driver.disconnected(sender)

@@ -1,12 +1,15 @@
 """The receiving side of Raft's gRPC streams, on the server of the swarm's port.
 
 A stream of Messages is what tells that a member is there: it is admitted by its certificate and for this very member,
-and when it breaks, the member is gone. It carries the messages itself only as long as there is no wire: its initial
-metadata brings a ticket for one, and the port to take it to.
+and when it breaks, the member is gone. An empty batch is its last word: the member opens another one. It carries the
+messages itself only as long as there is no wire: its initial metadata brings a ticket for one, and the port to take it
+to. A stream ends when the root that signed its certificate is no longer trusted.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,12 +19,15 @@ import grpc.aio
 
 from swarmpy.errors import Forbidden
 from swarmpy.identity import NodeIdentity
+from swarmpy.identity.certificates import is_signed_by, load_certificate
 from swarmpy.manager.raft.listener import WireListener
 from swarmpy.manager.raft.wire import Incoming
 from swarmpy.rpc.raft_pb2 import RaftBatch, RaftDone
 from swarmpy.rpc.raft_pb2_grpc import RaftServicer, add_RaftServicer_to_server
 
 __all__ = ["Hello", "RaftService", "Receiver", "Ticket"]
+
+_log = logging.getLogger(__name__)
 
 _Context = grpc.aio.ServicerContext[RaftBatch, RaftDone]
 
@@ -91,7 +97,11 @@ class Receiver(Protocol):
 
     def received(self, sender: int, messages: Sequence[bytes]) -> None: ...
 
-    def disconnected(self, sender: int) -> None: ...
+    def parted(self, sender: int) -> None:
+        """Its stream ended, and another one is to be expected."""
+
+    def disconnected(self, sender: int) -> None:
+        """Its stream broke."""
 
 
 class RaftService(RaftServicer):
@@ -99,6 +109,7 @@ class RaftService(RaftServicer):
 
     def __init__(self, identity: NodeIdentity, authorize: Callable[[_Context], str]) -> None:
         """`authorize` returns the id of the manager that calls, and raises Forbidden for anybody else."""
+        self._identity = identity
         self._authorize = authorize
         self._receiver: Receiver | None = None
         self._streams: dict[int, int] = {}    # sender -> number of its latest stream
@@ -138,29 +149,50 @@ class RaftService(RaftServicer):
         number = self._streams[hello.sender] = self._count
         receiver.connected(hello)
         secret = self._listener.issue(hello.sender, node_id)
+        parted = False
         try:
             await context.send_initial_metadata(Ticket(self._listener.port, secret).metadata())
-            await self._receive(receiver, hello, request_iterator)
+            parted = await self._receive(receiver, hello, request_iterator, context)
         finally:
             self._listener.revoke(secret)
             if self._streams.get(hello.sender) == number:
                 del self._streams[hello.sender]
                 if self._receiver is receiver:
-                    receiver.disconnected(hello.sender)
+                    (receiver.parted if parted else receiver.disconnected)(hello.sender)
         return RaftDone()
 
     async def Snapshots(  # noqa: N802 - gRPC's name
         self, request_iterator: AsyncIterator[RaftBatch], context: _Context
     ) -> RaftDone:
         receiver, hello, _ = await self._admit(context)
-        await self._receive(receiver, hello, request_iterator)
+        await self._receive(receiver, hello, request_iterator, context)
         return RaftDone()
 
-    async def _receive(self, receiver: Receiver, hello: Hello, batches: AsyncIterator[RaftBatch]) -> None:
-        async for batch in batches:
-            if self._receiver is not receiver:
-                return
-            receiver.received(hello.sender, batch.messages)
+    async def _receive(
+        self, receiver: Receiver, hello: Hello, batches: AsyncIterator[RaftBatch], context: _Context
+    ) -> bool:
+        """Until the stream ends; whether it was with its last word, or by this end, because nobody vouches for it."""
+        leaf = load_certificate(b"".join(context.auth_context()["x509_pem_cert"]))
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as trust:
+
+                def judge() -> None:
+                    if not trust.expired() and not any(is_signed_by(leaf, root) for root in self._identity.roots):
+                        trust.reschedule(loop.time())
+
+                with self._identity.calling(judge):
+                    judge()
+                    async for batch in batches:
+                        if self._receiver is not receiver:
+                            return False
+                        if not batch.messages:
+                            return True
+                        receiver.received(hello.sender, batch.messages)
+        except TimeoutError:
+            _log.info("the stream of raft member %d ends: its certificate is of a root of before", hello.sender)
+            return True
+        return False
 
     async def _admit(self, context: _Context) -> tuple[Receiver, Hello, str]:
         try:
