@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 
 from aiohttp import web
 
@@ -16,12 +17,14 @@ from swarmpy.api.swarm_access import current_manager
 from swarmpy.api.swarm_json.cluster import cluster_info_to_json, swarm_spec_from_json, swarm_to_json
 from swarmpy.api.swarm_json.node import AVAILABILITIES
 from swarmpy.api.swarm_json.values import JSON
-from swarmpy.api.swarm_node import InitRequest, JoinRequest, SwarmNode
-from swarmpy.errors import InvalidArgument, Unavailable
+from swarmpy.api.swarm_node import InitRequest, JoinRequest, SwarmManager, SwarmNode
+from swarmpy.errors import Internal, InvalidArgument, Unavailable
 from swarmpy.rpc.control_pb2 import UpdateClusterRequest
 from swarmpy.rpc.types_pb2 import NodeSpec
 
 __all__ = ["routes", "swarm_info"]
+
+log = logging.getLogger(__name__)
 
 LEADER_PATIENCE_S = 1.0         # of GET /info, which must answer in any case
 
@@ -103,9 +106,19 @@ class SwarmRoutes:
                 rotate_manager_unlock_key=query_flag(request, "rotateManagerUnlockKey"),
             )
         )
-        await manager.read_barrier()            # what was just written
-        await self._swarm.take_unlock_key()     # here at least; other managers follow in a moment
+        await self._take_unlock_key(manager)
         return web.Response()
+
+    async def _take_unlock_key(self, manager: SwarmManager) -> None:
+        """Wait for this manager's disk to be as the swarm now is; others follow in a moment.
+
+        The update is made whatever comes of this, and so the answer says: the manager tries again by itself.
+        """
+        try:
+            await manager.read_barrier()        # what was just written
+            await self._swarm.take_unlock_key()
+        except (Internal, Unavailable) as failure:
+            log.warning("the swarm was updated; what opens this manager's disk may follow later: %s", failure)
 
     async def unlock_key(self, _: web.Request) -> web.Response:
         """Empty without autolock, as the client expects it."""

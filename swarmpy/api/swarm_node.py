@@ -109,4 +109,7 @@ class SwarmNode(Protocol):
     async def unlock(self, key: str) -> None: ...
 
     async def take_unlock_key(self) -> None:
-        """Return once what this manager keeps opens with the unlock key that its store shows. Raises Internal."""
+        """Return once what this manager keeps opens with the unlock key that its store shows.
+
+        Raises Internal when its disk does not take it, Unavailable when this host ceases to be a manager.
+        """

@@ -22,8 +22,9 @@ from random import Random
 from swarmpy.daemon.init_swarm import NewSwarm
 from swarmpy.daemon.parts import AgentNews, LogStart, OpenLog, Parts, SwarmAgent
 from swarmpy.daemon.swarm_state import SwarmState, save_state
-from swarmpy.errors import Conflict, Internal, SwarmpyError, Unavailable
+from swarmpy.errors import Conflict, SwarmpyError, Unavailable
 from swarmpy.identity import Lock, NodeIdentity, UnlockKey
+from swarmpy.identity.joining import renew_by
 from swarmpy.identity.renewal import Renewer
 from swarmpy.manager.ca import granted_role
 from swarmpy.manager.manager import Manager, ManagerAddresses
@@ -131,16 +132,23 @@ class Member:
     async def refound(self) -> None:
         """Go on with the swarm as its one manager: every other member of the log is forgotten.
 
-        The other managers lose their roles in the store too, so that none of them is waited for.
+        The other managers lose their roles in the store too, so that none of them is waited for. The swarm is what this
+        manager's store says: if others were ahead, this node has heard of roots and unlock keys that never were.
         """
         await self._end_tasks()
-        await self._stop_manager(hand_over=False)
-        await self._start_manager(LogStart.ALONE)
-        assert self.manager is not None
-        await self.manager.wait_to_lead(LEAD_PATIENCE_S)
-        await self._demote_others(self.manager.store)
-        await self.save(voter=True, managers=(self.state.advertise_addr,))
-        self.start()
+        try:
+            await self._stop_manager(hand_over=False)
+            await self._start_manager(LogStart.ALONE)
+            assert self.manager is not None
+            await self.manager.wait_to_lead(LEAD_PATIENCE_S)
+            await self._take_over_roles(self.manager.store)
+            self._told_roots = None
+            await self.identity.forget_words()
+            await self.identity.install(await renew_by(self.manager.issue))
+            await self.take_unlock_key()
+            await self.save(voter=True, managers=(self.state.advertise_addr,))
+        finally:
+            self.start()                        # goes on from the disk when that failed
 
     def start(self) -> None:
         """Take up, or resume, what the certificate says. Returns at once; `settle` waits for it."""
@@ -327,14 +335,15 @@ class Member:
             while True:
                 try:
                     await self.take_unlock_key()
-                except Internal as failure:
+                except SwarmpyError as failure:
                     log.error("%s", failure)
                     await asyncio.sleep(RETRY_LAST_S)
                 else:
                     await anext(watch)
 
     async def take_unlock_key(self) -> None:
-        """What this manager's store says is what opens its disk, when this returns. Raises Internal when that fails."""
+        """What this manager's store says is what opens its disk, when this returns. Raises Internal when that fails,
+        Unavailable when the manager part ends before."""
         cluster = self.manager.store.cluster if self.manager is not None else None
         if cluster is None or self._opened is None:
             return
@@ -348,7 +357,7 @@ class Member:
                 await self.manager.hand_over()
             try:
                 await self.take_unlock_key()        # the last word, which may have come just now
-            except Internal as failure:
+            except SwarmpyError as failure:
                 log.error("%s", failure)
             manager, self.manager = self.manager, None
             following, self._following = self._following, None
@@ -372,11 +381,17 @@ class Member:
             log.error("the manager on this node stopped: %s", why)
             self._log_failed.set()
 
-    async def _demote_others(self, store: Store) -> None:
+    async def _take_over_roles(self, store: Store) -> None:
+        """This node is a manager, and no other is."""
         while True:
             transaction = Transaction()
             for node in store.nodes.values():
-                if node.id != self.identity.node_id and granted_role(node) == NodeRole.MANAGER:
+                if node.id == self.identity.node_id:
+                    own = Node()
+                    own.CopyFrom(node)
+                    own.spec.role = NodeRole.MANAGER
+                    transaction.put(own)
+                elif granted_role(node) == NodeRole.MANAGER:
                     changed = Node()
                     changed.CopyFrom(node)
                     changed.spec.role = NodeRole.WORKER

@@ -264,6 +264,8 @@ class Node:
     async def _force_new_cluster(self, member: Member) -> str:
         if member.identity.role != NodeRole.MANAGER:
             raise Conflict("ForceNewCluster: only a manager has the swarm's state; run it on one")
+        if not member.state.voter:
+            raise Conflict("ForceNewCluster: this manager may lack some of the swarm's state; run it on another one")
         await member.refound()
         log.warning("the swarm goes on with this manager alone", extra={"node": self.node_id})
         return self.node_id

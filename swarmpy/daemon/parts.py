@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -26,7 +26,7 @@ class OpenLog:
     log: ReplicatedLog
     serve: Callable[[grpc.aio.Server], None]    # puts the log's own service on a manager's server
     configure: Callable[[RaftConfig], None]     # what the swarm's spec says of it; may change at any time
-    take_keys: Callable[[Sequence[bytes]], None]    # from now on the first of these data keys seals what is written
+    take_keys: Callable[[Sequence[bytes]], Awaitable[None]]     # seals all it keeps with the first of these data keys
 
 
 class LogStart(Enum):

@@ -1,10 +1,10 @@
 """The keys that seal what a node keeps on its disk, and the unlock key around them.
 
 Owns    `<data>/swarm/certificates/data.keys` (0600): random keys of 256 bits, the newest first. It seals all that is
-        written from now on; the others open what was written before.
+        written from now on; the others, of which there are some only while all is being sealed anew, what was before.
 Laws    with autolock the file holds the keys wrapped by the unlock key alone; without it they lie there as they are.
         The file is replaced whole (durable_file), so a change of the unlock key is made or not made.
-        Keys that have lain on a disk unwrapped seal nothing new once there is an unlock key.
+        No key ever lies there both wrapped and as it is: with autolock comes another one, and it goes with it.
         An older word of the swarm than the one the file was written by changes nothing: a manager that starts, or
         joins, hears the swarm's past again.
 
@@ -22,7 +22,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +105,13 @@ def unwrap(data: bytes, unlock_key: UnlockKey | None) -> tuple[tuple[bytes, ...]
 
 
 class DataKeys:
-    """The keys of one node, in use. Made by `create` or `load`; changed by `lock` only. All of it blocks."""
+    """The keys of one node, in use. Made by `create` or `load`; changed by `change` and `settle`. All of it blocks."""
 
     def __init__(self, path: Path, keys: tuple[bytes, ...], lock: Lock) -> None:
         self._path = path
         self.all = keys                         # newest first
         self.locked_by = lock                   # as the file is
+        self._opening = False                   # its key for the time without an unlock key is drawn
 
     @classmethod
     def create(cls, directory: Path, lock: Lock = NO_LOCK) -> DataKeys:
@@ -137,20 +138,42 @@ class DataKeys:
         except (ValueError, KeyError, TypeError) as failure:
             raise Internal(f"{path} is damaged: restore it, or leave the swarm and join again ({failure})") from failure
 
-    def lock(self, lock: Lock) -> bool:
-        """From now on the file opens with its unlock key alone; with None, without any. True when there is a new key.
+    def outdated(self, lock: Lock) -> bool:
+        """Whether it is an older word of the swarm than the one the file was written by."""
+        return lock.as_of < self.locked_by.as_of
 
-        The same key as of a later word is written too: after a restart, words in between must not count. Raises
-        OSError; then the file may be as it was or as it is to be.
+    def forget_word(self) -> None:
+        """No word is older than the one the file was written by. On the disk with the next change."""
+        self.locked_by = replace(self.locked_by, as_of=0)
+
+    def change(self, lock: Lock) -> bool:
+        """Begin to do as `lock` says. True when there is another key: with autolock, and when it ends.
+
+        From then on the file opens with an unlock key alone: the new one, or where there is to be none the one before,
+        because of what is sealed with keys of that time. Raises OSError; then the file may be as it was or as it is to
+        be.
         """
-        before = self.locked_by
-        if lock.as_of < before.as_of or lock == before:
+        before, opens = self.locked_by, lock.unlock_key is None
+        if lock == before or (opens and self._opening):
             return False
-        exposed = before.unlock_key is None and lock.unlock_key is not None
-        keys = (secrets.token_bytes(KEY_BYTES), *self.all) if exposed else self.all
+        draws = opens is not (before.unlock_key is None)
+        keys = (secrets.token_bytes(KEY_BYTES), *self.all) if draws else self.all
+        self._put(keys, before if opens and draws else lock)
+        self._opening = opens and draws
+        return draws
+
+    def is_settled(self, lock: Lock) -> bool:
+        """Whether the file is as `lock` says, and holds one key."""
+        return lock == self.locked_by and len(self.all) == 1
+
+    def settle(self, lock: Lock) -> None:
+        """End it: the newest key seals all that there is. Raises OSError, as `change` does."""
+        self._put(self.all[:1], lock)
+        self._opening = False
+
+    def _put(self, keys: tuple[bytes, ...], lock: Lock) -> None:
         write_durably(self._path, wrap(keys, lock))
         self.all, self.locked_by = keys, lock
-        return exposed
 
 
 def _context(as_of: int, salt: bytes) -> bytes:

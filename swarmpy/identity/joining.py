@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -22,6 +22,7 @@ from OpenSSL import SSL
 from swarmpy.errors import Forbidden, InvalidArgument, SwarmpyError, Unavailable
 from swarmpy.identity.certificates import (
     KeyPair,
+    PrivateKey,
     digest,
     is_signed_by,
     key_pem,
@@ -41,7 +42,7 @@ from swarmpy.rpc.ca_pb2 import IssueRequest, IssueResponse
 from swarmpy.rpc.ca_pb2_grpc import CAStub
 from swarmpy.rpc.types_pb2 import NodeSpec
 
-__all__ = ["LEADER_METADATA", "join_swarm", "leader_of", "renew"]
+__all__ = ["LEADER_METADATA", "join_swarm", "leader_of", "renew", "renew_by"]
 
 LEADER_METADATA = "leader-addr"
 CALL_TIMEOUT_S = 10.0
@@ -72,6 +73,12 @@ async def renew(identity: NodeIdentity, addrs: Iterable[str]) -> Issued:
     """
     credential, root = identity.credential(), identity.root_ca_pem
     return await _issue(list(addrs), credential, root, NodeSpec.ACTIVE)
+
+
+async def renew_by(issue: Callable[[IssueRequest], Awaitable[IssueResponse]]) -> Issued:
+    """The same, from an authority that is in this process. Raises what `issue` raises."""
+    key = new_key()
+    return _issued(key, await issue(IssueRequest(csr=signing_request(key))))
 
 
 def leader_of(failure: grpc.aio.AioRpcError) -> str | None:
@@ -173,11 +180,14 @@ async def _issue(addrs: list[str], credential: KeyPair, root: bytes, availabilit
                 queue.insert(0, leader)
             refusals.append(_explain(addr, failure))
         else:
-            unlock_key = UnlockKey.parse(answer.unlock_key) if answer.unlock_key else None
-            lock = Lock(unlock_key, answer.as_of)
-            return Issued(key_pem(key), answer.certificate, answer.root_ca, lock)
+            return _issued(key, answer)
         asked.add(addr)
     raise Unavailable("; ".join(refusals) or "no manager's address is known")
+
+
+def _issued(key: PrivateKey, answer: IssueResponse) -> Issued:
+    unlock_key = UnlockKey.parse(answer.unlock_key) if answer.unlock_key else None
+    return Issued(key_pem(key), answer.certificate, answer.root_ca, Lock(unlock_key, answer.as_of))
 
 
 async def _ask(addr: str, credential: KeyPair, root: bytes, request: IssueRequest) -> IssueResponse:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +51,8 @@ __all__ = [
     "server_tls",
     "stored_node_id",
 ]
+
+SealAnew = Callable[[tuple[bytes, ...]], Awaitable[None]]
 
 FILE_NAME = "node.pem"
 MESSAGE_LIMIT_BYTES = 64 << 20
@@ -197,25 +199,30 @@ class NodeIdentity:
         for callback in tuple(self._callbacks):
             callback()
 
-    async def lock(self, lock: Lock, taken: Callable[[tuple[bytes, ...]], None] = lambda keys: None) -> None:
+    async def lock(self, lock: Lock, seal_anew: SealAnew | None = None) -> None:
         """What this node keeps on its disk opens with the unlock key of `lock` alone from now on, if there is one.
 
-        An older word than the last changes nothing. `taken` is told the data keys when there is a new one, also when
-        nobody waits for this any more. Raises Internal when the disk does not take it: ask again.
+        An older word than the last changes nothing. Where that takes another data key, `seal_anew` has to seal with the
+        first of the keys it is given whatever else was sealed with the others, which are forgotten then. Without it,
+        that is left to the next time: until then the others are kept, and no key lies in the open that did not before.
+        Raises Internal when the disk does not take it, and what `seal_anew` raises: ask again.
         """
-        await self._to_its_end(self._lock(lock, taken))
+        await self._to_its_end(self._lock(lock, seal_anew))
 
-    async def _lock(self, lock: Lock, taken: Callable[[tuple[bytes, ...]], None]) -> None:
+    async def _lock(self, lock: Lock, seal_anew: SealAnew | None) -> None:
         async with self._writing:
-            try:
-                if await asyncio.to_thread(self._keys.lock, lock):
+            if self._keys.outdated(lock):
+                lock = self._keys.locked_by
+            with _refusing_keys():
+                if await asyncio.to_thread(self._keys.change, lock):
                     self._sealed = False
-                    taken(self._keys.all)
                 if not self._sealed:            # also when this failed the last time, or found a plain file
                     await asyncio.to_thread(_write, self._path, self._issued, self._keys)
                     self._sealed = True
-            except OSError as failure:
-                raise Internal(f"the unlock key was not changed on this node: {failure}") from failure
+            if seal_anew is not None and not self._keys.is_settled(lock):
+                await seal_anew(self._keys.all)
+                with _refusing_keys():
+                    await asyncio.to_thread(self._keys.settle, lock)
 
     async def _to_its_end(self, change: Coroutine[Any, Any, None]) -> None:
         """Wait for a change of the files, which goes on when nobody waits any more: a thread cannot be called back, and
@@ -230,9 +237,21 @@ class NodeIdentity:
         while self._changes:
             await asyncio.wait(self._changes)
 
+    async def forget_words(self) -> None:
+        """Any word is newer from now on than those before: the swarm goes on from what an older one told."""
+        await self._to_its_end(self._forget_words())
+
+    async def _forget_words(self) -> None:
+        async with self._writing:
+            self._roots_as_of = 0
+            self._keys.forget_word()
+
     async def release(self) -> None:
-        """What this node keeps opens without an unlock key from now on, until `lock` says otherwise."""
-        await self.lock(Lock(None, self._keys.locked_by.as_of))
+        """What this node keeps opens without an unlock key from now on, until `lock` says otherwise.
+
+        For who keeps nothing of the swarm's any more but a certificate.
+        """
+        await self.lock(Lock(None, self._keys.locked_by.as_of), _nothing_else)
 
     @property
     def locks(self) -> bool:
@@ -241,7 +260,7 @@ class NodeIdentity:
 
     @property
     def data_keys(self) -> tuple[bytes, ...]:
-        """The keys (256 bits each) that seal what this node keeps: the first one now, the others before."""
+        """The keys (256 bits each) that seal what this node keeps: the first one now, the others, if any, before."""
         return self._keys.all
 
     def _use(self, issued: Issued) -> None:
@@ -385,6 +404,18 @@ def _keys(directory: Path, path: Path, unlock_key: UnlockKey | None) -> DataKeys
             if not has_plain_key(split(_bytes_of(path))[0]):
                 raise
         return DataKeys.create(directory)
+
+
+async def _nothing_else(keys: tuple[bytes, ...]) -> None:
+    """Nothing but the certificate is sealed with them."""
+
+
+@contextmanager
+def _refusing_keys() -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        raise Internal(f"the unlock key was not changed on this node: {failure}") from failure
 
 
 def _write(path: Path, issued: Issued, keys: DataKeys) -> None:

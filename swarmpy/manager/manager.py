@@ -40,6 +40,7 @@ from swarmpy.manager.orchestrator import Orchestrator, TaskReaper
 from swarmpy.manager.replicated_log import LogMember, NotLeader, ReplicatedLog
 from swarmpy.manager.scheduler import Scheduler
 from swarmpy.manager.store import Store, ids_from
+from swarmpy.rpc.ca_pb2 import IssueRequest, IssueResponse
 from swarmpy.rpc.ca_pb2_grpc import add_CAServicer_to_server
 from swarmpy.rpc.control_pb2_grpc import add_ControlServicer_to_server
 from swarmpy.rpc.logs_pb2 import LogMessage, LogRequest
@@ -99,8 +100,8 @@ class Manager:
         self._leading: asyncio.Task[None] | None = None
         guard = PeerGuard(identity, lambda: join_roots_of(store.cluster), clock, self._admit)
         self._server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
-        ca = CertificateAuthority(store, lambda: replicated_log.leadership, clock, ids_from(random))
-        add_CAServicer_to_server(ca, self._server)
+        self._ca = CertificateAuthority(store, lambda: replicated_log.leadership, clock, ids_from(random))
+        add_CAServicer_to_server(self._ca, self._server)
         add_ControlServicer_to_server(ControlServicer(leader, _managers_only), self._server)
         add_MembershipServicer_to_server(MembershipServicer(store, replicated_log), self._server)
         self._dispatcher.add_to_server(self._server)
@@ -136,6 +137,13 @@ class Manager:
 
     async def read_barrier(self) -> None:
         await self._log.read_barrier()
+
+    async def issue(self, request: IssueRequest) -> IssueResponse:
+        """A certificate for this node itself, from the root that its own store has.
+
+        Raises NotLeader unless this manager leads, Forbidden when the store has no such node.
+        """
+        return await self._ca.issue(Peer(self._identity.node_id, self._identity.role), request)
 
     # ------------------------------------------------------------------------------------------ life
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
+from swarmpy.api.failures import errors_as_answers
+from swarmpy.api.swarm import routes
 from swarmpy.api.swarm_node import LocalState
 from swarmpy.errors import Conflict, InvalidArgument, Unavailable
 from swarmpy.rpc.control_pb2 import UpdateClusterRequest
-from swarmpy.rpc.types_pb2 import Cluster, ClusterSpec, NodeRole
+from swarmpy.rpc.types_pb2 import CAConfig, Cluster, ClusterSpec, NodeRole
 from tests.daemon.swarm import Host, hosts, until
 
 NET = 77
@@ -45,6 +50,12 @@ async def label(host: Host, value: str) -> None:
 
 def disk_of(host: Host) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(host.directory.rglob("*")) if path.is_file())
+
+
+def data_keys(host: Host) -> tuple[bytes, ...]:
+    member = host.node._member
+    assert member is not None
+    return member.identity.data_keys
 
 
 def asks_for_a_key(host: Host) -> bool:
@@ -187,6 +198,82 @@ def test_what_is_written_after_it_was_switched_on_is_sealed_with_a_new_key(tmp_p
     asyncio.run(story())
 
 
+def test_no_key_lies_in_the_open_that_ever_sealed_what_was_locked(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with hosts(tmp_path, 1, NET) as (a,):
+            await a.init()
+            keys: list[bytes] = []
+            for autolock in (True, False):
+                keys += data_keys(a)
+                await update(a, autolock=autolock)
+                await a.node.take_unlock_key()
+                assert asks_for_a_key(a) == autolock
+                assert len(data_keys(a)) == 1
+                await label(a, f"autolock {autolock}")
+            assert not set(data_keys(a)) & set(keys)
+            await a.restart()                       # the log opens with the one key that is there
+            await until(lambda: a.active, "it to come back by itself")
+            await a.manager.read_barrier()
+            assert cluster_of(a).spec.annotations.labels["mark"] == "autolock False"
+
+    asyncio.run(story())
+
+
+def test_an_update_that_was_made_is_not_said_to_have_failed(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with hosts(tmp_path, 1, NET) as (a,):
+            await a.init()
+            app = web.Application(middlewares=[errors_as_answers])
+            app.add_routes(routes(a.node))
+            await a.node.take_unlock_key()
+            (a.directory / "certificates" / "data.keys.new").mkdir()    # where the new file would be written
+            async with TestClient(TestServer(app)) as client:
+                body = {"EncryptionConfig": {"AutoLockManagers": True}}
+                answer = await client.post(f"/swarm/update?version={cluster_of(a).meta.version}", json=body)
+                assert (answer.status, await answer.text()) == (200, "")
+            assert cluster_of(a).unlock_key
+            assert not asks_for_a_key(a)
+
+    asyncio.run(story())
+
+
+def test_a_swarm_goes_on_from_an_older_state_as_that_says(tmp_path: Path) -> None:
+    """A manager's log was restored from a copy, and the others are gone: it has heard of later keys and roots."""
+
+    async def story() -> None:
+        async with hosts(tmp_path, 2, NET) as (a, b):
+            await a.init(spec=AUTOLOCK)
+            await b.join(a, NodeRole.MANAGER)
+            first = cluster_of(b).unlock_key
+            await b.stop()
+            shutil.copytree(b.directory / "raft", tmp_path / "copy")
+            await b.restart()
+            await b.node.unlock(first)
+            await until(lambda: b.active, "it to be back")
+            await update(a, rotate=True)
+            spec = ClusterSpec(autolock_managers=True, ca=CAConfig(force_rotate=1))
+            await a.manager.control.update_cluster(UpdateClusterRequest(version=cluster_of(a).meta.version, spec=spec))
+            await a.manager.read_barrier()
+            await until(lambda: not cluster_of(a).root_ca.HasField("rotation"), "a new root")
+            await b.manager.read_barrier()
+            second = cluster_of(b).unlock_key
+            await asyncio.gather(a.stop(), b.stop())
+            shutil.rmtree(b.directory / "raft")
+            shutil.copytree(tmp_path / "copy", b.directory / "raft")
+            await b.restart()
+            await b.node.unlock(second)
+            await b.init(force_new_cluster=True)
+            assert cluster_of(b).unlock_key == first
+            await until(lambda: b.active, "it to go on alone")
+            await b.restart()
+            await b.node.unlock(first)
+            await until(lambda: b.active, "it to open with the key of its state")
+            await update(b, autolock=False)
+            await until(lambda: not asks_for_a_key(b), "it to hear of later words")
+
+    asyncio.run(story())
+
+
 def test_a_locked_node_leaves_by_force(tmp_path: Path) -> None:
     async def story() -> None:
         async with hosts(tmp_path, 1, NET) as (a,):
@@ -207,7 +294,7 @@ def test_a_log_key_of_an_older_swarmpy_is_taken_up(tmp_path: Path) -> None:
         async with hosts(tmp_path, 1, NET) as (a,):
             await a.init()
             await label(a, "kept")
-            (data_key,) = a.node._member.identity.data_keys  # type: ignore[union-attr]  # it is a member
+            (data_key,) = data_keys(a)
             await a.stop()
             (a.directory / "certificates" / "data.keys").unlink()
             (a.directory / "raft.key").write_bytes(data_key)

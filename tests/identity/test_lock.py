@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmpy.errors import Internal, InvalidArgument, NotFound
+from swarmpy.errors import Internal, InvalidArgument, NotFound, Unavailable
 from swarmpy.identity import Issued, Lock, Locked, NodeIdentity, UnlockKey, stored_node_id
 from swarmpy.identity.certificates import pem
 from swarmpy.identity.data_keys import KEYS_FILE, unwrap, wrap
-from swarmpy.identity.node_file import is_sealed_with, open_key, seal_key
+from swarmpy.identity.node_file import is_sealed_with, open_key, seal_key, split
 from swarmpy.rpc.types_pb2 import NodeRole
 from tests.identity.swarm import Swarm
 
@@ -140,8 +140,6 @@ def test_a_changed_key_locks_out_the_one_before(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="not the key"):
         NodeIdentity.load(tmp_path, FIRST)
     assert NodeIdentity.load(tmp_path, SECOND).credential() == identity.credential()
-    asyncio.run(identity.release())
-    assert not NodeIdentity.load(tmp_path).locks
 
 
 def test_a_disk_that_does_not_take_a_new_key_opens_with_the_old_one(tmp_path: Path) -> None:
@@ -166,13 +164,60 @@ def test_keys_that_lay_open_seal_nothing_new_once_locked(tmp_path: Path) -> None
     identity = manager(tmp_path, None)
     open_keys = NodeIdentity.load(tmp_path).data_keys
     asyncio.run(identity.lock(Lock(FIRST, 6)))
-    assert identity.data_keys[1:] == open_keys
-    text = (tmp_path / "node.pem").read_bytes()
-    private = text[: text.index(b"-----BEGIN CERTIFICATE-----")]
-    leaf = pem(identity.certificate)
+    assert identity.data_keys[1:] == open_keys, "until what else they seal is sealed anew"
     with pytest.raises(ValueError, match="data key that is not there"):
-        open_key(private, leaf, open_keys)
-    assert open_key(private, leaf, identity.data_keys) == identity.credential().key
+        open_key(*private_key_of(tmp_path), open_keys)
+    assert open_key(*private_key_of(tmp_path), identity.data_keys) == identity.credential().key
+
+
+def private_key_of(directory: Path) -> tuple[bytes, bytes]:
+    """As it lies there, and its certificate."""
+    text, leaf, _ = split((directory / "node.pem").read_bytes())
+    return text, pem(leaf)
+
+
+def test_keys_of_before_are_forgotten_once_all_is_sealed_anew(tmp_path: Path) -> None:
+    identity = manager(tmp_path, None)
+    told: list[tuple[bytes, ...]] = []
+
+    async def seal_anew(keys: tuple[bytes, ...]) -> None:
+        told.append(keys)
+        assert NodeIdentity.load(tmp_path, FIRST).data_keys == keys, "the disk opens whatever happens now"
+
+    (open_key_,) = identity.data_keys
+    asyncio.run(identity.lock(Lock(FIRST, 6), seal_anew))
+    (locked_key,) = identity.data_keys
+    assert told == [(locked_key, open_key_)]
+    assert NodeIdentity.load(tmp_path, FIRST).data_keys == (locked_key,)
+    asyncio.run(identity.lock(Lock(FIRST, 7), seal_anew))
+    assert len(told) == 1, "there is nothing to seal anew"
+
+    asyncio.run(identity.lock(Lock(None, 8), seal_anew))
+    again = NodeIdentity.load(tmp_path)
+    assert locked_key not in again.data_keys, "what was sealed while it was locked stays so, in every older copy"
+    assert told[1:] == [(*again.data_keys, locked_key)]
+    assert again.credential() == identity.credential()
+
+
+def test_a_lock_stays_until_all_is_sealed_anew(tmp_path: Path) -> None:
+    identity = manager(tmp_path, FIRST)
+    kept: list[tuple[bytes, ...]] = []
+
+    async def fails(keys: tuple[bytes, ...]) -> None:
+        kept.append(keys)
+        raise Unavailable("the manager part ends")
+
+    for as_of in (6, 7):
+        with pytest.raises(Unavailable):
+            asyncio.run(identity.lock(Lock(None, as_of), fails))
+    assert kept[0] == kept[1], "a second attempt draws no other key"
+    with pytest.raises(Locked):
+        NodeIdentity.load(tmp_path)
+    after_a_crash = NodeIdentity.load(tmp_path, FIRST)
+    assert after_a_crash.data_keys == kept[0]
+    asyncio.run(after_a_crash.release())
+    assert len(NodeIdentity.load(tmp_path).data_keys) == 1
+    assert not set(NodeIdentity.load(tmp_path).data_keys) & set(kept[0])
 
 
 def test_a_change_that_nobody_waits_for_is_made_whole_before_the_next(
@@ -184,6 +229,9 @@ def test_a_change_that_nobody_waits_for_is_made_whole_before_the_next(
     told: list[tuple[bytes, ...]] = []
     fsync = os.fsync
 
+    async def seal_anew(keys: tuple[bytes, ...]) -> None:
+        told.append(keys)
+
     def slow(descriptor: int) -> None:
         begun.set()
         goes_on.wait()
@@ -191,12 +239,12 @@ def test_a_change_that_nobody_waits_for_is_made_whole_before_the_next(
 
     async def test() -> None:
         monkeypatch.setattr(os, "fsync", slow)
-        given_up = asyncio.create_task(identity.lock(Lock(FIRST, 6), told.append))
+        given_up = asyncio.create_task(identity.lock(Lock(FIRST, 6), seal_anew))
         await asyncio.to_thread(begun.wait)
         given_up.cancel()
         with pytest.raises(asyncio.CancelledError):
             await given_up
-        second = asyncio.create_task(identity.lock(Lock(FIRST, 6), told.append))
+        second = asyncio.create_task(identity.lock(Lock(FIRST, 6), seal_anew))
         await asyncio.sleep(0)
         goes_on.set()
         await second
@@ -204,7 +252,7 @@ def test_a_change_that_nobody_waits_for_is_made_whole_before_the_next(
 
     asyncio.run(test())
     assert NodeIdentity.load(tmp_path, FIRST).data_keys == identity.data_keys
-    assert told == [identity.data_keys]
+    assert [keys[:1] for keys in told] == [identity.data_keys]
 
 
 def test_a_private_key_that_was_not_sealed_anew_is_the_next_time(tmp_path: Path) -> None:

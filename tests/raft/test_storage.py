@@ -8,6 +8,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -115,19 +116,50 @@ def test_another_key_opens_nothing(tmp_path: Path) -> None:
 # Damage.
 
 
-def test_a_log_under_two_keys_needs_both(tmp_path: Path) -> None:
-    filled(tmp_path)
-    new = (bytes(range(1, 33)), *KEYS)
+NEW_KEYS = (bytes(range(1, 33)), *KEYS)
+
+
+def test_a_new_key_seals_all_that_is_there_anew(tmp_path: Path) -> None:
+    long(tmp_path)
     storage, _ = opened(tmp_path)
-    storage.take_keys(Keys(new))
-    storage.write([write(7, 8)])
+    storage.set_identity(Identity("c", 1, "n", "h:1"))
+    storage.write([Write(HardState(1, 1, 10), snapshot=Snapshot(10, 1, b"m", b"s"), compact=5)])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    storage.take_keys(Keys(NEW_KEYS))
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    storage.write([write(21, 22)])
     storage.close()
-    for lacking in (KEYS, new[:1]):
-        with pytest.raises(Corrupt):
-            Storage.open(tmp_path, lacking, DISK, SMALL)
-    storage, durable = Storage.open(tmp_path, new, DISK, SMALL)
+    with pytest.raises(Corrupt):
+        opened(tmp_path)
+    storage, durable = Storage.open(tmp_path, NEW_KEYS[:1], DISK, SMALL)
     storage.close()
-    assert [entry.index for entry in durable.entries] == list(range(1, 9))
+    assert (storage.identity, durable.snapshot) == (Identity("c", 1, "n", "h:1"), Snapshot(10, 1, b"m", b"s"))
+    assert [entry.index for entry in durable.entries][-13:] == list(range(10, 23))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_disk_that_fails_while_all_is_sealed_anew_loses_nothing(tmp_path: Path, seed: int) -> None:
+    """Nothing of it needs another key than the two, wherever it stops."""
+    random = Random(seed)
+    model, _ = writes_until_a_failure(tmp_path, FaultyDisk(tmp_path, random), random)
+    wrong = random.choice((FaultyDisk.POWER, errno.ENOSPC, errno.EIO, FaultyDisk.LOST))
+    disk = FaultyDisk(tmp_path, random)
+    storage, _ = opened(tmp_path, disk)
+    disk.fault = nth_call(random.randrange(30), wrong)
+    with suppress(OSError, PowerCut):
+        storage.take_keys(Keys(NEW_KEYS))
+    storage.close()
+    disk.fault = lambda call, path: 0
+    storage, durable = Storage.open(tmp_path, NEW_KEYS, disk.cut_power(), SMALL)
+    assert model.agrees(durable)
+    further = random_write(model, model.hard_state.term + 1, random)
+    storage.write([further])
+    model.write(further)
+    storage.take_keys(Keys(NEW_KEYS))
+    storage.close()
+    storage, durable = Storage.open(tmp_path, NEW_KEYS[:1], DISK, SMALL)
+    storage.close()
+    assert model.agrees(durable)
 
 
 def test_every_flipped_byte_of_a_segment_is_noticed_or_harmless(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class Disk:
         self._wary = 0                                      # writes to come that go to the thread
         self._results: deque[int | Exception] = deque()     # of the thread: number of each Ready, or what went wrong
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self.keys_taken = 0                                 # how many times, on the disk
         self._thread = threading.Thread(target=self._run, name="raft-disk")
         self._thread.start()
 
@@ -115,10 +116,13 @@ class Disk:
                 self._storage.set_identity(job)
             elif isinstance(job, Keys):
                 self._storage.take_keys(job)
+                self.keys_taken += 1
         writes = [job for _, job in jobs if isinstance(job, Write)]
         if writes:
             self._storage.write(writes)
 
 
 def _is_small(job: Write | Identity | Keys) -> bool:
-    return not isinstance(job, Write) or (job.snapshot is None and len(job.encoded) <= _SMALL_BYTES)
+    if isinstance(job, Write):
+        return job.snapshot is None and len(job.encoded) <= _SMALL_BYTES
+    return isinstance(job, Identity)

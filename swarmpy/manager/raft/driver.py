@@ -70,6 +70,7 @@ class Driver:
         self._conditions: list[tuple[Callable[[Raft], bool], Future]] = []
         self._unsent: deque[tuple[int, Ready]] = deque()     # each waits until the Ready of that number is durable
         self._last_write = 0                                 # number of the last Ready given to the disk
+        self._keys_given = 0                                 # to the disk, how many times
         self._next_tick = clock() + options.tick_s
         self._farewell_ticks = 2 * options.election_ticks    # once removed: time to tell voters that wait for us
         self._view = View(core.term, core.leader, False, core.membership, frozenset())
@@ -127,8 +128,11 @@ class Driver:
     def set_identity(self, identity: Identity) -> None:
         self._do(lambda: self._disk.submit(0, identity))
 
-    def take_keys(self, keys: Keys) -> None:
-        self._do(lambda: self._disk.submit(0, keys))
+    def take_keys(self, keys: Keys) -> asyncio.Future[None]:
+        """Done once all that is on the disk is sealed under the first of them."""
+        taken: asyncio.Future[None] = self._loop.create_future()
+        self._do(lambda: self._take_keys(keys, taken), taken)
+        return taken
 
     def store_snapshot(self, index: int, membership: Membership, data: bytes, keep: int) -> None:
         """The state machine's state as of `index`, with the membership of then; `keep` entries before it stay."""
@@ -256,6 +260,17 @@ class Driver:
         except (Refused, SwarmpyError) as refusal:
             answer = refusal
         self._reports.now().answers.append((asker, answer))
+
+    def _take_keys(self, keys: Keys, asker: asyncio.Future[None]) -> None:
+        self._disk.submit(0, keys)
+        self._keys_given += 1
+        wanted = self._keys_given
+
+        def taken(_: Raft) -> bool:
+            self._disk.durable()    # or it failed, and nothing else might ask
+            return self._disk.keys_taken >= wanted
+
+        self._conditions.append((taken, asker))
 
     def _propose(self) -> None:
         datas, proposers = self._proposals.take()

@@ -129,9 +129,11 @@ class RaftLog:
             self._options, snapshot_interval=interval, log_entries_for_slow_followers=kept_entries
         )
 
-    def take_keys(self, keys: Sequence[bytes]) -> None:
-        """What is written from now on is sealed under the first of `keys`; those before must be among them."""
-        self._driver.take_keys(Keys(tuple(keys)))
+    async def take_keys(self, keys: Sequence[bytes]) -> None:
+        """All that this member keeps is sealed under the first of `keys` when this returns; those before must be among
+        them. Raises Unavailable when the member ends meanwhile."""
+        self._check_running()
+        await self._driver.take_keys(Keys(tuple(keys)))
 
     # ReplicatedLog.
 

@@ -142,8 +142,17 @@ class Storage:
         self._identity = identity
 
     def take_keys(self, keys: Keys) -> None:
-        """What is written from now on is sealed under the first of them."""
+        """All that is there is sealed under the first of them when this returns; after a crash before that, under any.
+
+        Raises OSError; Damaged when something is not as it was written.
+        """
         self._sealer.take(keys.all)
+        if self._identity is not None:
+            self.set_identity(self._identity)
+        snapshot = self._load_snapshot()
+        if snapshot is not None:
+            self._put_snapshot(snapshot)
+        self._wal.seal_anew()
 
     def write(self, writes: Sequence[Write]) -> None:
         """Make all of them durable, in order, in one record. After an OSError nothing more may be written."""

@@ -113,6 +113,24 @@ class WriteAheadLog:
             self._files.unlink(self._segments.pop(0).path)
             self._files.sync_directory(self._directory)    # one by one: none may be gone while an older one is there
 
+    def seal_anew(self) -> None:
+        """Every record once more, in its place, under the sealer's present key.
+
+        A segment at a time: after a crash, each is as it was or as it is to be. Raises Damaged; OSError.
+        """
+        for segment in self._segments:
+            first, data = _first(segment.path), self._files.read(segment.path)
+            read = scan(self._sealer, data, first)
+            if read.damage:
+                raise Damaged(segment.path, read.damage)
+            records = (encode_record(self._sealer, first + at, body) for at, body in enumerate(read.bodies))
+            file = replace(self._files, segment.path, b"".join(records).ljust(len(data), b"\0"))
+            if segment is self._segments[-1]:
+                self.close()
+                self._file = file
+            else:
+                file.close()
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
@@ -123,7 +141,7 @@ class WriteAheadLog:
     def _read(self) -> list[_Found]:
         found = []
         for path in sorted(self._directory.glob(f"{_PREFIX}{'[0-9a-f]' * 16}")):
-            first, data = int(path.name.removeprefix(_PREFIX), 16), self._files.read(path)
+            first, data = _first(path), self._files.read(path)
             found.append(_Found(path, first, data, scan(self._sealer, data, first)))
         if len(found) > 1 and not found[-1].data.strip(b"\0") and not found[-2].ended:
             self._files.unlink(found.pop().path)    # its predecessor was never ended: a crash came between
@@ -171,3 +189,8 @@ class WriteAheadLog:
             file.close()
             raise
         return file
+
+
+def _first(path: Path) -> int:
+    """Number of the first record of the segment that is called so."""
+    return int(path.name.removeprefix(_PREFIX), 16)
