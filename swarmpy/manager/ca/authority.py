@@ -70,6 +70,8 @@ class CertificateAuthority(CAServicer):
         leadership = self._leadership()
         if not leadership.is_leader:
             raise NotLeader(leadership.leader_addr)
+        if request.availability not in NodeSpec.Availability.values():
+            raise InvalidArgument(f"availability: {request.availability} is none that a node can have")
         public_key = public_key_of_csr(request.csr)
         while True:
             cluster = self._store.cluster

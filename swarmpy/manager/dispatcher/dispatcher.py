@@ -19,9 +19,10 @@ from typing import Any, NoReturn, TypeAlias
 from urllib.parse import unquote
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from swarmpy.errors import Conflict, Forbidden, InvalidArgument, NotFound, SwarmpyError, Unavailable
+from swarmpy.manager.dispatcher.bounds import check
 from swarmpy.manager.dispatcher.hosts import host_answers
 from swarmpy.manager.dispatcher.reports import Batch
 from swarmpy.manager.dispatcher.session import End, Session
@@ -180,10 +181,13 @@ class Dispatcher:
             try:
                 await self._store.commit(transaction)
                 return
-            except (Conflict, InvalidArgument):
+            except (Conflict, InvalidArgument) as error:
                 if len(keys) > 1:
                     half = len(keys) // 2
                     await asyncio.gather(self._write(batch, keys[:half]), self._write(batch, keys[half:]))
+                    return
+                if isinstance(error, InvalidArgument):      # it never will be valid, and others wait behind it
+                    log.error("a report was refused by the store: %s", error)
                     return
             except Unavailable as error:         # no quorum or no longer leader: `run` is cancelled if it is the latter
                 log.info("reports of agents wait: %s", error)
@@ -235,15 +239,20 @@ class Dispatcher:
             raise InvalidArgument(f"node {node_id} opened a session and said nothing for {HELLO_S:.0f} s") from None
         if not isinstance(first, FromAgent) or first.WhichOneof("message") != "hello":
             raise InvalidArgument(f"node {node_id}: the first message of a session must be hello")
+        check(node_id, first)
         return first
 
     async def _read(self, term: Term, session: Session, context: Context) -> None:
+        end = End(grpc.StatusCode.OK, "")
         try:
             while isinstance(message := await context.read(), FromAgent):
+                check(session.node_id, message)
                 term.receive(session, message, self._now())
                 self._notice(term)
+        except (InvalidArgument, DecodeError) as error:
+            end = End(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
-            session.finish(End(grpc.StatusCode.OK, ""))
+            session.finish(end)
 
     async def _send(self, session: Session, context: Context) -> None:
         while True:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from swarmpy.manager.store import may_report
 from swarmpy.rpc.dispatcher_pb2 import TaskStatusUpdate
 from swarmpy.rpc.types_pb2 import ASSIGNED, RUNNING, Node, NodeDescription, NodeStatus, Task, TaskStatus
 
@@ -24,7 +25,7 @@ def advance(task: Task | None, node_id: str, status: TaskStatus) -> Task | None:
     """A copy of the task with the reported status, or None when the report changes nothing."""
     if task is None or task.node_id != node_id or status.state < ASSIGNED:
         return None
-    if task.status.state > RUNNING or status.state < task.status.state:
+    if task.status.state > RUNNING or not may_report(task.status.state, status.state):
         return None
     if status == task.status:
         return None
