@@ -58,6 +58,7 @@ __all__ = [
 ]
 
 MANAGER_NAME = "swarmpy-manager"        # the DNS name that only managers' certificates carry
+CSR_BYTES = 16 << 10
 BACKDATED = datetime.timedelta(hours=1)
 ROOT_LIFETIME = datetime.timedelta(days=20 * 365)
 ROLE_UNITS = {NodeRole.WORKER: "swarm-worker", NodeRole.MANAGER: "swarm-manager"}
@@ -177,6 +178,8 @@ def signing_request(key: PrivateKey) -> bytes:
 
 def public_key_of_csr(csr_pem: bytes) -> PublicKey:
     """The key a request asks a certificate for. Raises InvalidArgument unless it is P-256 and signed the request."""
+    if len(csr_pem) > CSR_BYTES:
+        raise InvalidArgument(f"csr: longer than the {CSR_BYTES} bytes that are enough for any")
     try:
         csr = x509.load_pem_x509_csr(csr_pem)
         signed = csr.is_signature_valid

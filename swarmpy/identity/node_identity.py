@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ __all__ = [
     "NodeIdentity",
     "client_tls",
     "open_channel",
+    "server_options",
     "server_tls",
     "stored_node_id",
 ]
@@ -56,6 +58,7 @@ SealAnew = Callable[[tuple[bytes, ...]], Awaitable[None]]
 
 FILE_NAME = "node.pem"
 MESSAGE_LIMIT_BYTES = 64 << 20
+CONNECTIONS = 20_000                # to one server at most; a node has one or two
 _LIMITS = (
     ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
@@ -85,6 +88,11 @@ SERVER_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 1_500),    # of clients' keepalives
     ("grpc.so_reuseport", 0),                   # a second daemon on the address is an error, not a coin toss
+    # Whoever reaches the port may connect, but without a certificate only for so long. A node that somebody took over
+    # has no more calls open on one connection than this; an agent has its session, and one for each log it sends.
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.max_connection_idle_ms", 300_000),   # without a call; a channel comes back by itself
 )
 
 
@@ -350,6 +358,13 @@ class NodeIdentity:
     def channel(self, addr: str, options: tuple[tuple[str, int | str], ...] = ()) -> grpc.aio.Channel:
         """A channel to the manager at `addr` (host:port) with the present certificate. Connects when it is used."""
         return open_channel(addr, self.credential(), self._issued.root_ca, options)
+
+
+def server_options() -> tuple[tuple[str, int | str], ...]:
+    """SERVER_OPTIONS, and how many connections a server takes: half of the descriptors are left to everything else."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, soft // 2)
+    return (*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", most))
 
 
 def open_channel(

@@ -7,10 +7,12 @@ it is a joiner with that token's role, and everything in it is ignored. Signed b
 
 The guard stands before every handler of a server, so a servicer that asks nothing still has only authenticated callers.
 It judges each call anew: a rotated token or an expired certificate ends at the next call, not at the next connection.
+It judges before it reads: of a caller that is refused, no message takes memory beyond the stream's window.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -21,6 +23,8 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import grpc.aio
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from google.protobuf.message import DecodeError
 
 from swarmpy.errors import Forbidden, InvalidArgument
 from swarmpy.identity.certificates import (
@@ -74,6 +78,8 @@ class Peer:
 # power, or raises Forbidden. The manager uses it to refuse nodes that were removed.
 Admission = Callable[[Peer, str], Peer]
 
+_Presented = tuple[bytes, tuple[x509.Certificate, ...], JoinRoots | None]   # to whom it was: the roots of that moment
+
 _calls: ContextVar[tuple[object, Peer]] = ContextVar("peer")
 
 
@@ -119,8 +125,7 @@ class PeerGuard(_Interceptor):
         self._join_roots = join_roots
         self._clock = clock
         self._admit = admit
-        self._known: OrderedDict[tuple[bytes, tuple[x509.Certificate, ...], JoinRoots | None], Peer] = OrderedDict()
-        self._leaves: OrderedDict[bytes, x509.Certificate] = OrderedDict()
+        self._known: OrderedDict[_Presented, tuple[Peer, int, int]] = OrderedDict()   # a node, from when until when
 
     async def intercept_service(
         self,
@@ -131,27 +136,35 @@ class PeerGuard(_Interceptor):
         if handler is None:                     # no such method: grpc answers UNIMPLEMENTED
             return cast("grpc.RpcMethodHandler[Any, Any]", None)
         method: str = handler_call_details.method
-        make: Any = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[handler.request_streaming, handler.response_streaming]
+        # On the wire a single request is a stream of one; taken as a stream it is read when we ask for it.
+        make: Any = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
         inner = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         guarded: grpc.RpcMethodHandler[Any, Any] = make(
-            self._guarded(inner, method), handler.request_deserializer, handler.response_serializer
+            self._guarded(inner, method, single=not handler.request_streaming),
+            handler.request_deserializer,
+            handler.response_serializer,
         )
         return guarded
 
-    def _guarded(self, inner: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], Any]:
-        async def answer(request: Any, context: Any) -> Any:
+    def _guarded(self, inner: Callable[[Any, Any], Any], method: str, *, single: bool) -> Callable[[Any, Any], Any]:
+        async def answer(requests: Any, context: Any) -> Any:
             await self._enter(context, method)
-            return await inner(request, context)
+            try:
+                return await inner(await _only(context) if single else requests, context)
+            except DecodeError:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{method}: a message is malformed")
 
-        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+        async def stream(requests: Any, context: Any) -> AsyncIterator[Any]:
             await self._enter(context, method)
-            async for message in inner(request, context):
-                yield message
+            try:
+                async for message in inner(await _only(context) if single else requests, context):
+                    yield message
+            except DecodeError:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{method}: a message is malformed")
 
         return stream if inspect.isasyncgenfunction(inner) else answer
 
@@ -171,20 +184,28 @@ class PeerGuard(_Interceptor):
         if len(presented) != 1:
             raise Forbidden("the call carries no client certificate")
         text, roots, joins = bytes(presented[0]), self._identity.roots, self._join_roots()
-        leaf = self._leaf(text)
-        key = (text, roots, joins)
-        peer = self._known.get(key)
-        if peer is None or (peer.node_id and not starts_ns(leaf) <= self._clock() < expires_ns(leaf)):
-            peer = authenticate(leaf, roots, joins, self._clock())
-            self._known[key] = peer
+        key, now = (text, roots, joins), self._clock()
+        known = self._known.get(key)
+        if known is not None and known[1] <= now < known[2]:
+            return known[0]
+        try:
+            leaf = load_certificate(text)
+            peer = authenticate(leaf, roots, joins, now)
+        except (InvalidArgument, ValueError, UnsupportedAlgorithm) as failure:
+            raise Forbidden(f"the client certificate cannot be read: {failure}") from failure
+        if peer.node_id:                        # a joiner calls once, with a certificate of its own making
+            self._known[key] = peer, starts_ns(leaf), expires_ns(leaf)
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return peer
 
-    def _leaf(self, text: bytes) -> x509.Certificate:
-        leaf = self._leaves.get(text)
-        if leaf is None:
-            leaf = self._leaves[text] = load_certificate(text)
-            if len(self._leaves) > REMEMBERED:
-                self._leaves.popitem(last=False)
-        return leaf
+
+async def _only(context: Any) -> Any:
+    """The one request of a call."""
+    request = await context.read()
+    if request is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
+        try:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call ended before its request")
+        except grpc.aio.InternalError:          # gRPC has ended the call: the request was longer than any may be
+            raise asyncio.CancelledError from None
+    return request

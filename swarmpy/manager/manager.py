@@ -20,7 +20,7 @@ import grpc.aio
 
 from swarmpy.errors import Conflict, Forbidden, SwarmpyError, Unavailable
 from swarmpy.identity.joining import leader_of
-from swarmpy.identity.node_identity import SERVER_OPTIONS, NodeIdentity
+from swarmpy.identity.node_identity import NodeIdentity, server_options
 from swarmpy.identity.peer import Peer, PeerGuard, peer_of
 from swarmpy.identity.unlock_key import new_unlock_key
 from swarmpy.manager.allocator import Allocator
@@ -59,6 +59,12 @@ JOIN_PATIENCE_S = 60.0              # an election, and a snapshot of a large sto
 HAND_OVER_PATIENCE_S = 3.0
 STOP_GRACE_S = 0.5
 RAFT_METHODS = "/swarmpy.v1.Raft/"
+# Who else than managers may call, and what. What is not here is for managers alone.
+JOINERS_METHODS = ("/swarmpy.v1.CA/",)
+NODES_METHODS = (
+    *JOINERS_METHODS, "/swarmpy.v1.Dispatcher/", "/swarmpy.v1.Logs/Publish",
+    "/swarmpy.v1.Membership/Leave",     # of itself; repeated by one that is no manager any more
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ class Manager:
         self._stages = LeaderStages(replicated_log, self._make_stages(random, clock))
         self._leading: asyncio.Task[None] | None = None
         guard = PeerGuard(identity, lambda: join_roots_of(store.cluster), clock, self._admit)
-        self._server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
+        self._server = grpc.aio.server(interceptors=[guard], options=server_options())
         self._ca = CertificateAuthority(store, lambda: replicated_log.leadership, clock, ids_from(random))
         add_CAServicer_to_server(self._ca, self._server)
         add_ControlServicer_to_server(ControlServicer(leader, _managers_only), self._server)
@@ -237,6 +243,15 @@ class Manager:
     # ------------------------------------------------------------------------------------------ peers
 
     def _admit(self, peer: Peer, method: str) -> Peer:
+        """The peer as it stands now, if it may call `method`. Raises Forbidden."""
+        peer = self._present(peer, method)
+        if not method.startswith(JOINERS_METHODS):
+            peer.require_node()
+        if not method.startswith(NODES_METHODS):
+            peer.require_manager()
+        return peer
+
+    def _present(self, peer: Peer, method: str) -> Peer:
         """The leader's second look at a node: is it still one, and still a manager?
 
         The Raft stream is judged by certificate alone: a manager that lags must hear a leader it does not know yet. So
