@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import logging
 import socket
 import ssl
 from pathlib import Path
@@ -11,10 +13,13 @@ from pathlib import Path
 from aiohttp import web
 
 from swarmpy.daemon.config import Config
+from swarmpy.daemon.descriptors import API_PLACES, TCP_PLACES, places
 from swarmpy.daemon.tls_front import TlsFront, server_context
 from swarmpy.errors import Conflict, InvalidArgument
 
 __all__ = ["ApiServer"]
+
+log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 2.0                    # for requests under way; streams are cut
 SOCKET_MODE = 0o660                 # whoever may write to it is root on this host
@@ -29,6 +34,8 @@ class ApiServer:
             app, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S
         )
         self._sockets: list[Path] = []
+        self._servers: list[asyncio.Server] = []
+        self._is_crowded = False
         self._fronts: list[TlsFront] = []
 
     async def start(self) -> None:
@@ -41,6 +48,8 @@ class ApiServer:
                 await self._listen_tcp(host)
 
     async def close(self) -> None:
+        for server in self._servers:
+            server.close()
         for front in self._fronts:
             front.stop_listening()
         await self._runner.cleanup()
@@ -61,7 +70,8 @@ class ApiServer:
         except OSError as failure:
             listener.close()
             raise InvalidArgument(f"--host unix://{path}: cannot listen there: {failure.strerror}") from failure
-        await web.SockSite(self._runner, listener).start()
+        loop, most = asyncio.get_running_loop(), places(*API_PLACES)
+        self._servers.append(await loop.create_server(lambda: self._protocol(most), sock=listener))
         fresh.rename(path)
         self._sockets.append(path)
 
@@ -69,13 +79,23 @@ class ApiServer:
         address, _, port = host.removeprefix("tcp://").rpartition(":")
         if not port.isdigit():
             raise InvalidArgument(f"--host {host}: must be tcp://ip:port")
-        assert self._runner.server is not None
-        front = TlsFront(self._tls(), self._runner.server)
+        most = places(*TCP_PLACES)
+        front = TlsFront(self._tls(), lambda: self._protocol(most))
         self._fronts.append(front)
         try:
             await front.listen(address.strip("[]"), int(port))
         except OSError as failure:
             raise Conflict(f"--host {host}: cannot listen there: {failure.strerror}") from failure
+
+    def _protocol(self, most: int) -> asyncio.Protocol:
+        """For one more connection, if there are fewer than `most`."""
+        server = self._runner.server
+        assert server is not None
+        crowded = len(server.connections) >= most
+        if crowded and not self._is_crowded:
+            log.warning("the API has %d connections; more are refused until some are closed", most)
+        self._is_crowded = crowded
+        return _Crowded() if crowded else server()
 
     def _tls(self) -> ssl.SSLContext:
         config = self._config
@@ -84,6 +104,17 @@ class ApiServer:
             return server_context(config.tls_ca, config.tls_cert, config.tls_key)
         except OSError as failure:
             raise InvalidArgument(f"--tlscacert, --tlscert, --tlskey: cannot be used: {failure}") from failure
+
+
+class _Crowded(asyncio.Protocol):
+    """Answers one connection that there is no place for it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        body = json.dumps({"message": "the daemon has too many connections to its API: close some, and try again"})
+        head = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+        transport.write(f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n{body}".encode())
+        transport.close()
 
 
 def _clear_stale(path: Path) -> None:

@@ -18,9 +18,12 @@ import grpc.aio
 
 from swarmpy.daemon.api_server import ApiServer
 from swarmpy.daemon.config import Config
+from swarmpy.daemon.descriptors import allow_all_descriptors
 from swarmpy.daemon.host import Host
 from swarmpy.daemon.wiring import make_app, make_node
 from swarmpy.errors import SwarmpyError
+from swarmpy.runtime import uapi
+from swarmpy.runtime.kernel import LinuxKernel
 
 __all__ = ["Daemon"]
 
@@ -37,6 +40,8 @@ class Daemon:
 
     async def run(self) -> None:
         """Until a signal. Raises SwarmpyError when a part cannot start; what had started has then ended."""
+        # Keys and tokens are in this memory: no core dump is written of it, and whoever is not root sees nothing of it.
+        LinuxKernel().prctl(uapi.PR_SET_DUMPABLE, 0)
         # gRPC takes its poller down with the last channel, waiting for it on this thread, and waits for ever when a
         # call is still open. One hold for the life of the process keeps it up.
         grpc.aio.init_grpc_aio()  # type: ignore[attr-defined]  # the stubs lack it
@@ -48,6 +53,7 @@ class Daemon:
             host = Host(self._config)
             parts.push_async_callback(host.close)
             await host.start()
+            allow_all_descriptors()     # after it: what containers begin with is what this process was started with
             node = make_node(self._config, host)
             parts.push_async_callback(node.close)
             await node.start()

@@ -5,6 +5,9 @@ Laws    A client's close_notify (RFC 8446, 6.1) ends its own direction alone: `d
         and then reads the output. asyncio's own TLS closes the connection on it. TCP's end means the client is gone.
         What the server has sent arrives, whatever the client still says: TCP answers a connection closed with input
         unread by a reset, which overtakes the output (RFC 9112, 9.6), so the rest of the input is read and dropped.
+        Whoever reaches the port may connect. Of those who have shown no certificate yet there are HANDSHAKES at most:
+        who comes then takes the place of the one that has been at it for longest, so that no silent crowd keeps others
+        out.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -22,6 +26,9 @@ __all__ = ["TlsFront", "server_context"]
 log = logging.getLogger(__name__)
 
 HANDSHAKE_S = 30.0
+HANDSHAKES = 512                    # at a time
+QUEUE = 4096                        # connections that the kernel holds for us; beyond that it lets them try again later
+AT_ONCE = 32                        # of them are taken before others get their turn
 LINGER_S = 5.0                      # for a client to close after it was told that this is all
 CLOSE_S = 1.0                       # for what the server has just said to leave, when the front closes
 CHUNK = 1 << 16
@@ -48,10 +55,14 @@ class TlsFront:
         self._make_protocol = make_protocol
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._shaking: dict[asyncio.Task[None], None] = {}      # those that have shown no certificate yet, in order
 
     async def listen(self, address: str, port: int) -> int:
         """Take connections at the port returned: any for 0. Raises OSError when the address cannot be listened on."""
-        self._server = await asyncio.start_server(self._accept, address, port)
+        self._server = await asyncio.start_server(self._accept, address, port, backlog=AT_ONCE)
+        for listening in self._server.sockets:      # asyncio takes as many at once as it lets the kernel queue
+            with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                same.listen(QUEUE)
         return int(self._server.sockets[0].getsockname()[1])
 
     def stop_listening(self) -> None:
@@ -69,9 +80,18 @@ class TlsFront:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._shaking) >= HANDSHAKES:
+            oldest = next(iter(self._shaking))
+            del self._shaking[oldest]
+            oldest.cancel()
         task = asyncio.create_task(self._serve(reader, writer))
+        self._shaking[task] = None
         self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        self._shaking.pop(task, None)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tls = _Tls(self._context, reader, writer)
@@ -83,6 +103,9 @@ class TlsFront:
             except ssl.SSLError:
                 await tls.linger()      # it has been told why
                 raise
+            task = asyncio.current_task()
+            assert task is not None
+            self._shaking.pop(task, None)
             await self._carry(tls)
             writer.close()
             await writer.wait_closed()
