@@ -58,6 +58,8 @@ async def errors_as_answers(request: web.Request, handler: Handler) -> web.Strea
         answer = error_body(str(error), status_of(error))
     except web.HTTPException as error:
         answer = _error_of_aiohttp(error)
+    except RecursionError:                      # ours are a few calls deep: what nests is what the client sent
+        answer = error_body("the request nests objects too deeply", 400)
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
         answer = error_body("an internal error occurred; the daemon's log says more", 500)

@@ -9,7 +9,9 @@ Source  fsopen(2), fsmount(2), open_tree(2), openat2(2); overlayfs.rst.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -180,10 +182,15 @@ def open_in_root(root: int, path: str, flags: int = os.O_RDONLY, mode: int = 0) 
 def read_text(root: int, path: str, limit: int = 1 << 20) -> str:
     """A small regular text file below `root`; "" when there is none. A device or pipe is never opened for reading."""
     try:
-        descriptor = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-    with os.fdopen(descriptor, "rb") as file:
-        if not os.path.isfile(f"/proc/self/fd/{descriptor}"):  # noqa: PTH113 (asks about the open file)
+        place = open_in_root(root, path, os.O_PATH)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return ""
-        return file.read(limit).decode(errors="replace")
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(place).st_mode):
+            return ""
+        with open(f"/proc/self/fd/{place}", "rb") as file:
+            return file.read(limit).decode(errors="replace")
+    finally:
+        os.close(place)

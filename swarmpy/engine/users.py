@@ -102,7 +102,6 @@ def _group_id(wanted: str, groups: Sequence[_Group]) -> int:
 def _number(text: str) -> int | None:
     if not (text.isascii() and text.isdigit()):
         return None
-    value = int(text)
-    if value > _MOST:
-        raise InvalidArgument(f"uid or gid {text} is out of range 0-{_MOST}")
+    if len(text.lstrip("0")) > 10 or (value := int(text)) > _MOST:
+        raise InvalidArgument(f"uid or gid {text:.20} is out of range 0-{_MOST}")
     return value

@@ -59,7 +59,7 @@ class RegistryAuth:
             return None
         try:
             data = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        except ValueError:
+        except (ValueError, RecursionError):
             data = None
         if not isinstance(data, dict):
             raise InvalidArgument("X-Registry-Auth is not base64url of a JSON object with credentials")
@@ -308,7 +308,7 @@ class Repository:
         try:
             document = json.loads(data)
             token = document.get("token") or document.get("access_token")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             token = None
         if not isinstance(token, str) or not token.isprintable():
             raise InvalidArgument(f"token server {realm.host} of registry {domain} answered without a token")
@@ -358,7 +358,7 @@ def _registry_words(body: bytes) -> str:
     try:
         errors: Any = json.loads(body)["errors"]
         words = "; ".join(str(error.get("message") or error.get("code")) for error in errors)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ""
     return "".join(char for char in words[:200] if char.isprintable())
 
