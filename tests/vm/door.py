@@ -55,6 +55,11 @@ class Keys:
         for name, data in self._client.items():
             (directory / name).write_bytes(data)
 
+    def sign(self, name: str, key: ec.EllipticCurvePublicKey, start: datetime, end: datetime) -> bytes:
+        """A client's certificate for `key` that holds between two moments, PEM."""
+        builder = x509.CertificateBuilder(self._name, _name(name), key, x509.random_serial_number(), start, end)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
     def _issue(self, name: str, *extensions: x509.ExtensionType) -> dict[str, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
