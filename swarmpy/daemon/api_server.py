@@ -14,7 +14,7 @@ from aiohttp import web
 
 from swarmpy.daemon.config import Config
 from swarmpy.daemon.descriptors import API_PLACES, TCP_PLACES, places
-from swarmpy.daemon.tls_front import TlsFront, server_context
+from swarmpy.daemon.tls_front import AT_ONCE, QUEUE, TlsFront, server_context
 from swarmpy.errors import Conflict, InvalidArgument
 
 __all__ = ["ApiServer"]
@@ -71,7 +71,8 @@ class ApiServer:
             listener.close()
             raise InvalidArgument(f"--host unix://{path}: cannot listen there: {failure.strerror}") from failure
         loop, most = asyncio.get_running_loop(), places(*API_PLACES)
-        self._servers.append(await loop.create_server(lambda: self._protocol(most), sock=listener))
+        self._servers.append(await loop.create_server(lambda: self._protocol(most), sock=listener, backlog=AT_ONCE))
+        listener.listen(QUEUE)          # connect(2) fails at once (EAGAIN) where a unix socket's queue is full
         fresh.rename(path)
         self._sockets.append(path)
 

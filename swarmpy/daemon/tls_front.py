@@ -21,7 +21,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["TlsFront", "server_context"]
+__all__ = ["AT_ONCE", "QUEUE", "TlsFront", "server_context"]
 
 log = logging.getLogger(__name__)
 
