@@ -100,7 +100,7 @@ def shims(target: Target) -> list[int]:
 def test_no_working_directory_is_a_descriptor_of_the_host(target: Target) -> None:
     """CVE-2024-21626: a directory of the host that is still open becomes where a process begins."""
     box = target.docker("run", "-d", "busybox", "sleep", "1000")
-    for number in range(3, 15):
+    for number in range(3, 12):
         where = f"/proc/self/fd/{number}"
         for command in (["exec", "-w", where, box], ["run", "--rm", "-w", where, "busybox"]):
             done = target.run(*command, "sh", "-c", "busybox ls -d ../../../../../../work ../../../../../../etc/shadow")

@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
+from swarmpy.daemon.descriptors import API_PLACES, places
 from swarmpy.errors import Forbidden, InvalidArgument
 from swarmpy.identity import JoinToken, NodeIdentity, new_key
 from swarmpy.identity.certificates import key_pem
@@ -65,6 +66,25 @@ def test_ten_thousand_silent_connections(target: Target, port: int) -> None:
         assert "Leader" in target.docker("node", "ls", "--format", "{{.ManagerStatus}}")
         target.docker("run", "--rm", "busybox", "busybox", "true", tls=True)
         until(lambda: speaks(target), "a host with a token is heard", 20)
+
+
+def test_a_crowd_that_is_let_in_leaves_room_for_the_rest(target: Target) -> None:
+    """Clients that hold connections open: one more is told so, and what is under way goes on."""
+    most = places_of_daemon()
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(most):
+            open_ones.enter_context(target.local())
+        status, body = until(lambda: refused if (refused := target.ask("GET", "/_ping"))[0] == 503 else None, "a 503")
+        assert "too many connections" in body["message"]
+        assert status == 503 and target.log().count("more are refused until some are closed") == 1
+    until(lambda: target.ask("GET", "/_ping") == (200, "OK"), "the place of those that went")
+
+
+def places_of_daemon() -> int:
+    """How many connections its API takes; it has raised its own limit to the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return places(*API_PLACES)
 
 
 def speaks(target: Target) -> bool:
@@ -305,8 +325,9 @@ def test_malformed_and_huge_messages_are_refused_by_every_method(tmp_path: Path)
                 for method in METHODS:
                     code, why = await refusal(channel, method, b"\xff\xff\xff")
                     assert code is grpc.StatusCode.INVALID_ARGUMENT, f"{method}: {code} {why}"
+                for method in ("/swarmpy.v1.CA/Issue", "/swarmpy.v1.Dispatcher/Session"):      # of one request, of many
                     code, why = await refusal(channel, method, bytes(MESSAGE_LIMIT_BYTES + 1))
-                    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED or "metadata" in why, f"{method}: {code} {why}"
+                    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED, f"{method}: {code} {why}"
             assert leader.active
 
     asyncio.run(story())

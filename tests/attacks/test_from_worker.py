@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +14,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from swarmpy.identity import JoinToken, NodeIdentity, new_key
-from swarmpy.identity.certificates import load_certificate, role_of, signing_request
+from swarmpy.identity import Issuer, JoinToken, KeyPair, NodeIdentity, new_key
+from swarmpy.identity.certificates import EPOCH, key_pem, load_certificate, pem, role_of, self_signed, signing_request
 from swarmpy.identity.join_credential import joiner_credential
 from swarmpy.identity.node_identity import open_channel
 from swarmpy.manager.store import Transaction, template_of
@@ -39,6 +40,7 @@ from swarmpy.rpc.types_pb2 import (
 from tests.attacks.wire import METHODS, PATIENCE_S, refusal
 from tests.daemon.swarm import Host, hosts
 
+DAY_NS = 86_400 * 10**9
 JOINERS = {"/swarmpy.v1.CA/Issue"}
 NODES = JOINERS | {
     "/swarmpy.v1.Dispatcher/Session", "/swarmpy.v1.Logs/Publish", "/swarmpy.v1.Membership/Leave",
@@ -109,6 +111,36 @@ def test_a_renewal_brings_no_higher_role(tmp_path: Path) -> None:
                     with pytest.raises(grpc.aio.AioRpcError, match=word) as caught:
                         await issue(request, timeout=PATIENCE_S)
                     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    story(work)
+
+
+def test_certificates_that_do_not_hold_yet_or_any_more(tmp_path: Path) -> None:
+    """Made with the swarm's own root, so that nothing but their time is wrong; and by a root of the same name."""
+
+    async def work() -> None:
+        async with swarm(tmp_path) as ((leader,), _, identity):
+            cluster = leader.manager.store.cluster
+            assert cluster is not None
+            root = Issuer.load(cluster.root_ca.cert_pem.encode(), cluster.root_ca.key_pem.encode())
+            double = self_signed(root.certificate.subject, new_key(), EPOCH, root.certificate.not_valid_after_utc)
+            now = time.time_ns()
+            for issuer, begins_ns, lets_in in (
+                (root, now, True), (root, now - 3 * DAY_NS, False), (root, now + 3 * DAY_NS, False),
+                (double, now, False),
+            ):  # fmt: skip
+                key = new_key()
+                certificate = issuer.issue(
+                    key.public_key(), node_id=identity.node_id, role=NodeRole.MANAGER, swarm_id=cluster.id,
+                    now_ns=begins_ns, lifetime_ns=DAY_NS,
+                )  # fmt: skip
+                credential = KeyPair(pem(certificate), key_pem(key))
+                async with open_channel(leader.addr, credential, identity.root_ca_pem) as channel:
+                    code, why = await refusal(channel, "/swarmpy.v1.CA/Issue")
+                if lets_in:
+                    assert code is grpc.StatusCode.INVALID_ARGUMENT and why.startswith("csr")
+                else:
+                    assert code is grpc.StatusCode.UNAVAILABLE, why
 
     story(work)
 
