@@ -58,7 +58,7 @@ SealAnew = Callable[[tuple[bytes, ...]], Awaitable[None]]
 
 FILE_NAME = "node.pem"
 MESSAGE_LIMIT_BYTES = 64 << 20
-CONNECTIONS = 20_000                # to one server at most; a node has one or two
+CONNECTIONS = 10_000                # to one server at most; a node has one or two
 _LIMITS = (
     ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
