@@ -48,6 +48,7 @@ class WireListener:
         self._accepting: asyncio.Task[None] | None = None
         self._arriving: set[asyncio.Task[None]] = set()
         self._hosts: Counter[str] = Counter()               # of those, by address
+        self._crowds: set[str] = set()                      # hosts that had too many, and still have one: said once
 
     @property
     def port(self) -> int:
@@ -100,7 +101,9 @@ class WireListener:
                 continue
             host = str(addr[0])
             if self._hosts[host] >= _HANDSHAKES_OF_A_HOST:
-                _log.info("a connection to the raft port was refused: %s has %d there", host, self._hosts[host])
+                if host not in self._crowds:
+                    _log.info("connections to the raft port are refused: %s has %d there", host, self._hosts[host])
+                self._crowds.add(host)
                 plain.close()
                 free.release()
                 continue
@@ -119,6 +122,8 @@ class WireListener:
             self._arrived(Incoming(member, wire))
         finally:
             self._hosts -= Counter([host])    # which forgets those at zero
+            if host not in self._hosts:
+                self._crowds.discard(host)
 
     def _admit(self, wire: ssl.SSLSocket, ticket: bytes) -> int:
         """The member whose ticket this is. Raises Refused; Forbidden for a certificate that is no manager's."""
