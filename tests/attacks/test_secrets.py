@@ -28,7 +28,8 @@ def secrets_of(target: Target) -> set[bytes]:
     swarm = target.root / "data/swarm"
     key = KEY.search((swarm / "certificates/node.pem").read_bytes())
     assert key is not None
-    found = {key[1], (swarm / "raft.key").read_bytes()}
+    sealing = [text.encode() for text in json.loads((swarm / "certificates/data.keys").read_bytes())["keys"]]
+    found = {key[1], *sealing, *map(base64.b64decode, sealing)}
     for role in ("worker", "manager"):
         for command in (["join-token", "-q", role], ["join-token", "-q", "--rotate", role]):
             token = TOKEN.fullmatch(target.docker("swarm", *command).encode())
