@@ -1,6 +1,7 @@
 """`python -m bench [NAME …] [--repeats N]`: run the benchmarks, print a line for each figure, write build/bench.json.
 
-Every module of this package but its harness and its engines is a benchmark: it has a `measure`, and gives the name.
+Every module of this package but its harness and its engines is a benchmark: it has a `measure`, and gives the name. The
+large swarm is measured by itself: `python -m bench.scale`.
 Exits with 1 when one of them broke; the figures of the others stand. What they started is gone also when this is told
 to end (SIGINT, SIGTERM).
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 import bench
 from bench.harness import Row, line, write
 
-NOT_MEASURED = ("harness", "engines", "__main__")
+NOT_MEASURED = ("harness", "engines", "scale", "__main__")
 
 
 def names() -> list[str]:
