@@ -41,7 +41,7 @@ from swarmpy.rpc.types_pb2 import NodeRole
 
 __all__ = ["Admission", "Peer", "PeerGuard", "authenticate", "peer_of"]
 
-REMEMBERED = 4096
+REMEMBERED = 16_384              # above the nodes of a large swarm: a new look at a certificate costs a signature
 
 if TYPE_CHECKING:                               # generic in the stubs alone
     _Interceptor = grpc.aio.ServerInterceptor[Any, Any]

@@ -286,6 +286,8 @@ class Agent:
             self._keeper.take(message.mesh)
         elif kind == "stored":
             self._reporter.stored(message.stored.sequence)
+            if self._session is not None:
+                self._session.report()
         elif kind == "logs":
             publisher.take(message.logs)
         elif kind == "node":

@@ -40,8 +40,11 @@ class Reporter:
         self._unsent = dict.fromkeys(self._owed)
 
     def take(self) -> StatusReport | None:
-        """The next report to send, None when all is sent."""
-        if not self._unsent:
+        """The next report to send. None when all is sent, or the one before is not stored yet.
+
+        One is under way at a time, so a leader that is busy hears less often, and then of more tasks at once.
+        """
+        if not self._unsent or self._sent:
             return None
         self._sequence += 1
         said: dict[str, TaskStatus] = {}

@@ -9,12 +9,13 @@ Laws    nothing is given twice; what is given is written in the store and nowher
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Network
+from itertools import chain, islice
 
 from swarmpy.manager.allocator.addresses import AddressPool
 from swarmpy.manager.allocator.endpoints import DYNAMIC_PORTS, endpoint_for, is_allocated, uses_ingress
-from swarmpy.manager.store import Event, EventKind, IdSource, NotLeader, Store, Transaction, commit_units
+from swarmpy.manager.store import Event, EventKind, IdSource, NotLeader, Store, Transaction, commit_units, in_turns
 from swarmpy.rpc.types_pb2 import (
     NEW,
     PENDING,
@@ -33,6 +34,7 @@ __all__ = ["Allocator"]
 _FIRST_VNI = 4096               # below lie the identifiers other software likes to use
 _DEFAULT_POOL = "10.0.0.0/8"
 _DEFAULT_PREFIX = 24
+_AT_ONCE = 1000                 # tasks decided before the news is looked at again
 
 
 class Allocator:
@@ -47,6 +49,7 @@ class Allocator:
         self._services: set[str] = set()     # whose endpoint may have to change
         self._nodes: set[str] = set()        # which may lack an address
         self._tasks: dict[str, None] = {}    # which are NEW, oldest first
+        self._waiting: dict[str, None] = {}  # of these, which lacked something when they were last looked at
 
     async def run(self) -> None:
         """Allocate for as long as this manager leads; returns when it no longer does."""
@@ -56,12 +59,19 @@ class Allocator:
                 while True:
                     for unit in await commit_units(self._store, self._decide()):
                         self._reconsider(unit)
-                    for event in await anext(watch):
-                        self._note(event)
+                    more = self._tasks and self._pool is not None
+                    await self._learn(watch.take() if more else await anext(watch))
             except NotLeader:
                 return
 
     # ------------------------------------------------------------------------------------------ what is known
+
+    async def _learn(self, news: Sequence[Event]) -> None:
+        if news:
+            self._tasks, self._waiting = self._waiting | self._tasks, {}
+        async for events in in_turns(news):
+            for event in events:
+                self._note(event)
 
     def _rebuild(self) -> None:
         store = self._store
@@ -89,7 +99,7 @@ class Allocator:
         gone = event.kind is EventKind.REMOVE
         if isinstance(row, Task):
             if gone:
-                self._tasks.pop(row.id, None)
+                self._forget(row.id)
                 self._free(row.id)
             else:
                 self._note_task(row)
@@ -109,13 +119,17 @@ class Allocator:
         if task.status.state == NEW and task.desired_state <= RUNNING:
             self._tasks[task.id] = None
             return
-        self._tasks.pop(task.id, None)
+        self._forget(task.id)
         if task.status.state > RUNNING:
             self._free(task.id)
         elif self._pool is not None:
             address = _address_in(task, self._ingress_id)
             if address is not None and self._pool.of(task.id) != address:
                 self._pool.hold(task.id, address)
+
+    def _forget(self, task_id: str) -> None:
+        self._tasks.pop(task_id, None)
+        self._waiting.pop(task_id, None)
 
     def _free(self, owner: str) -> None:
         if self._pool is not None:
@@ -136,14 +150,14 @@ class Allocator:
 
     # ------------------------------------------------------------------------------------------ decisions
 
-    def _decide(self) -> list[Transaction]:
+    def _decide(self) -> Iterable[Transaction]:
         cluster = self._store.cluster
         if cluster is None:
             return []
         if self._pool is None:
             ingress = ingress_network(cluster, self._new_id(), self._store.networks.by_name("ingress"))
             return [] if ingress is None else [_unit(ingress)]
-        return [*self._give_nodes(self._pool), *self._give_services(), *self._give_tasks(self._pool)]
+        return chain(self._give_nodes(self._pool), self._give_services(), self._give_tasks(self._pool))
 
     def _give_nodes(self, pool: AddressPool) -> list[Transaction]:
         units = []
@@ -190,22 +204,20 @@ class Allocator:
 
         return is_taken
 
-    def _give_tasks(self, pool: AddressPool) -> list[Transaction]:
-        units: list[Transaction] = []
+    def _give_tasks(self, pool: AddressPool) -> Iterator[Transaction]:
+        """The next tasks, each decided when it is asked for."""
         now = self._clock()
-        left: dict[str, None] = {}
-        for task_id in self._tasks:
+        for task_id in list(islice(self._tasks, _AT_ONCE)):
+            del self._tasks[task_id]
             task = self._store.tasks.get(task_id)
             service = None if task is None else self._store.services.get(task.service_id)
             if task is None or service is None or task.status.state != NEW:
                 continue
             changed, waits = self._give_task(pool, task, service, now)
             if waits:
-                left[task_id] = None
+                self._waiting[task_id] = None
             if changed is not None:
-                units.append(_unit(changed))
-        self._tasks = left
-        return units
+                yield _unit(changed)
 
     def _give_task(self, pool: AddressPool, task: Task, service: Service, now: int) -> tuple[Task | None, bool]:
         """The task as it is to be written, if it is; and whether it still waits."""

@@ -27,8 +27,9 @@ from swarmpy.manager.dispatcher.hosts import host_answers
 from swarmpy.manager.dispatcher.reports import Batch
 from swarmpy.manager.dispatcher.session import End, Session
 from swarmpy.manager.dispatcher.term import Suspect, Term
+from swarmpy.manager.dispatcher.turns import TURN_S
 from swarmpy.manager.replicated_log import ReplicatedLog
-from swarmpy.manager.store import IdSource, Store, Transaction, Watch, ids_from
+from swarmpy.manager.store import IdSource, Store, Transaction, Watch, ids_from, in_turns
 from swarmpy.rpc.dispatcher_pb2 import FromAgent
 from swarmpy.rpc.logs_pb2 import LogBatch, LogRequest, Published
 from swarmpy.rpc.types_pb2 import MANAGER
@@ -38,7 +39,8 @@ __all__ = ["LEADER_ADDR", "Dispatcher", "Statistics"]
 LEADER_ADDR = "leader-addr"      # trailing metadata
 TICK_S = 0.1
 GATHER_S = 0.002                 # reports of this long share a transaction
-MESH_S_PER_NODE = 0.0001         # a mesh update costs the leader about this much a node; it spends half its time on it
+MESH_S_PER_NODE = 0.00025        # a mesh update and its answer cost the leader about this much a node; it spends half its
+                                 # time on them at most
 TRANSACTION_OBJECTS = 400
 RETRY_S = 0.1
 HELLO_S = 10.0                   # for the first message of a stream
@@ -84,6 +86,7 @@ class Dispatcher:
         self._host_answers = host_answers
         self._reports_wake = asyncio.Event()
         self._mesh_wake = asyncio.Event()
+        self._turns_wake = asyncio.Event()
 
     def add_to_server(self, server: grpc.aio.Server) -> None:
         """Serve `swarmpy.v1.Dispatcher` and `swarmpy.v1.Logs`. A mesh update is serialized once, not once a stream."""
@@ -112,6 +115,7 @@ class Dispatcher:
                     group.create_task(self._watch(term, watch))
                     group.create_task(self._tick(term, group))
                     group.create_task(self._publish_mesh(term))
+                    group.create_task(self._give_turns(term))
                     group.create_task(self._store_reports(term))
             finally:
                 self._term = None
@@ -135,10 +139,11 @@ class Dispatcher:
 
     async def _watch(self, term: Term, watch: Watch) -> None:
         async for events in watch:
-            now = self._now()
-            for event in events:
-                term.feed(event, now)
-            self._notice(term)
+            async for part in in_turns(events):
+                now = self._now()
+                for event in part:
+                    term.feed(event, now)
+                self._notice(term)
 
     async def _tick(self, term: Term, group: asyncio.TaskGroup) -> None:
         questions: set[asyncio.Task[None]] = set()
@@ -161,6 +166,14 @@ class Dispatcher:
             self._mesh_wake.clear()
             term.flush_mesh()
             await asyncio.sleep(max(GATHER_S, 2 * MESH_S_PER_NODE * term.connected))
+
+    async def _give_turns(self, term: Term) -> None:
+        while True:
+            await self._turns_wake.wait()
+            self._turns_wake.clear()
+            while term.turns.waiting:
+                term.turns.give()
+                await asyncio.sleep(TURN_S)
 
     async def _store_reports(self, term: Term) -> None:
         while True:
@@ -198,6 +211,8 @@ class Dispatcher:
             self._reports_wake.set()
         if term.mesh.dirty:
             self._mesh_wake.set()
+        if term.turns.waiting:
+            self._turns_wake.set()
 
     def _manager_addrs(self) -> tuple[str, ...]:
         members = sorted(self._log.members(), key=lambda member: (not member.leader, member.addr))

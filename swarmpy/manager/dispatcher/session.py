@@ -37,7 +37,10 @@ class End:
 
 
 class Session:
-    """What is due to one agent. Setters mark and wake; `drain` turns marks into messages."""
+    """What is due to one agent. Setters mark and wake; `drain` turns marks into messages.
+
+    Changed tasks alone do not wake: sessions have turns, so that what changes meanwhile shares a message (see `turns`).
+    """
 
     def __init__(self, session_id: str, node_id: str, feed: AssignmentFeed, book: MeshBook) -> None:
         self.id = session_id
@@ -53,6 +56,7 @@ class Session:
         self._node: NodeState | None = None
         self._stored: int | None = None
         self._logs: deque[LogSubscription] = deque()
+        self._has_turn = True           # the complete set waits for nothing
 
     def finish(self, end: End) -> None:
         """End the stream once what was drained has been sent."""
@@ -90,8 +94,12 @@ class Session:
         self.wake.set()
 
     def changed(self, task_id: str) -> None:
-        """A task of this node may have something new to tell."""
+        """A task of this node may have something new to tell, when the session has its turn."""
         self.feed.changed(task_id)
+
+    def assign(self) -> None:
+        """It is this session's turn: say what the agent must know of its tasks."""
+        self._has_turn = True
         self.wake.set()
 
     def drain(self) -> Iterator[ToAgent | bytes]:
@@ -115,7 +123,8 @@ class Session:
         if self._stored is not None:
             message, self._stored = ToAgent(stored=ReportStored(sequence=self._stored)), None
             yield message
-        while self.feed.pending:
+        has_turn, self._has_turn = self._has_turn, False
+        while has_turn and self.feed.pending:
             assignments = self.feed.take()
             if assignments is not None:
                 yield ToAgent(assignments=assignments)

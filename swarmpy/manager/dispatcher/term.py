@@ -22,6 +22,7 @@ from swarmpy.manager.dispatcher.mesh import MeshBook, Withdrawals, endpoint_of, 
 from swarmpy.manager.dispatcher.reports import NodeChange, ReportQueue
 from swarmpy.manager.dispatcher.session import End, Session
 from swarmpy.manager.dispatcher.sessions import Liveness, heartbeat_period
+from swarmpy.manager.dispatcher.turns import Turns
 from swarmpy.manager.store import Event, Store, trusted_roots
 from swarmpy.rpc.dispatcher_pb2 import FromAgent, Hello, LogSubscription, TaskStatusUpdate
 from swarmpy.rpc.types_pb2 import ASSIGNED, RUNNING, Cluster, Node, NodeStatus, Service, Task
@@ -57,6 +58,7 @@ class Term:
         self.mesh = MeshBook()
         self.withdrawals = Withdrawals()
         self.reports = ReportQueue()
+        self.turns = Turns()
         self.logs = LogBroker(store, self._push_logs, new_id)
         self.period = self._period()
 
@@ -223,7 +225,7 @@ class Term:
             freed = True
         session = self._sessions.get(node_id)
         if session is not None and (freed or _concerns_agent(old, task)):
-            session.changed(task_id)
+            self._changed(session, task_id)
         if task is not None and task.status.state >= RUNNING and (old is None or old.status.state != task.status.state):
             self.logs.task_changed(task)
 
@@ -309,14 +311,19 @@ class Term:
             task = self._store.tasks.get(task_id)
             session = self._sessions.get(task.node_id) if task is not None else None
             if session is not None:
-                session.changed(task_id)
+                self._changed(session, task_id)
 
     # ------------------------------------------------------------------------------------------ small pieces
+
+    def _changed(self, session: Session, task_id: str) -> None:
+        session.changed(task_id)
+        self.turns.ask(session)
 
     def _leave(self, session: Session) -> None:
         del self._by_id[session.id]
         del self._sessions[session.node_id]
         self.withdrawals.left(session.id)
+        self.turns.leave(session)
         self.logs.node_left(session.node_id)
 
     def _tell_node(self, session: Session) -> None:

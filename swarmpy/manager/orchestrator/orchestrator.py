@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from swarmpy.manager.orchestrator.fitness import NodeFitness, fitness
 from swarmpy.manager.orchestrator.progress import config_of
@@ -27,11 +27,14 @@ from swarmpy.manager.store import (
     Store,
     Transaction,
     commit_units,
+    in_turns,
 )
 from swarmpy.rpc.types_pb2 import RUNNING, Node, Service, Task, UpdateConfig
 
 __all__ = ["Orchestrator"]
 
+_AT_ONCE = 250   # slots of a service looked at, and as many filled, before others have a turn
+_UNITS = 1000    # decided before the news is looked at again
 _UPDATE = 0      # where a slot's number stands: slots count from 1
 
 
@@ -59,30 +62,45 @@ class Orchestrator:
             try:
                 while True:
                     await self._look()
-                    for event in await watch.wait(self._next_timer_s(), self._sleep):
-                        self._note(event)
+                    if self._dirty:
+                        await asyncio.sleep(0)
+                    news = watch.take() if self._dirty else await watch.wait(self._next_timer_s(), self._sleep)
+                    async for events in in_turns(news):
+                        for event in events:
+                            self._note(event)
             except NotLeader:
                 return
 
     async def _look(self) -> None:
         now = self._clock()
         self._ring(now)
-        dirty, self._dirty = self._dirty, {}
-        swarm = Swarm(self._store.nodes.get, self._store.spec_of, self._store.versions, self._new_id, now)
-        units: list[Transaction] = []
-        for service_id in dirty:
-            view = self._view(service_id)
-            decision = reconcile(view, view.take_stirred(), swarm)
-            units += decision.units
-            for wake_ns, number in decision.wakes:
-                self._arm(wake_ns, service_id, number)
-            self._drop_if_gone(service_id)
-        for unit in await commit_units(self._store, units):
+        again: dict[str, None] = {}
+        for unit in await commit_units(self._store, self._decide(now, again)):
             for row in unit.objects:
                 if isinstance(row, Task):
                     self._stir(row)
                 elif isinstance(row, Service):
                     self._dirty[row.id] = None
+        self._dirty |= again
+
+    def _decide(self, now: int, again: dict[str, None]) -> Iterator[Transaction]:
+        """The next services' units, each service decided when it is asked for. Those with more to do are `again`'s."""
+        swarm = Swarm(self._store.nodes.get, self._store.spec_of, self._store.versions, self._new_id, now)
+        left = _UNITS
+        for service_id in list(self._dirty):
+            if left <= 0:
+                return
+            del self._dirty[service_id]
+            view = self._view(service_id)
+            stirred = view.take_stirred(_AT_ONCE)
+            decision = reconcile(view, stirred, swarm, _AT_ONCE)
+            if decision.more or view.has_stirred:
+                again[service_id] = None
+            for wake_ns, number in decision.wakes:
+                self._arm(wake_ns, service_id, number)
+            self._drop_if_gone(service_id)
+            left -= max(len(decision.units), len(stirred) // 4)     # a look without a decision costs too
+            yield from decision.units
 
     def _view(self, service_id: str) -> ServiceView:
         view = self._views.get(service_id)
@@ -109,8 +127,6 @@ class Orchestrator:
                 self._stir_slot(service_id, number)
 
     def _next_timer_s(self) -> float | None:
-        if self._dirty:
-            return 0
         return max(0, self._timers[0][0] - self._clock()) / 1e9 if self._timers else None
 
     # ------------------------------------------------------------------------------------------ what matters

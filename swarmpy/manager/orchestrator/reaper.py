@@ -12,10 +12,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from swarmpy.manager.orchestrator.progress import counts_for_update, is_under_way
 from swarmpy.manager.orchestrator.slots import Slot, SlotIndex, has_ended, is_wanted
-from swarmpy.manager.store import Event, EventKind, NotLeader, Sleep, Store, Transaction, Versions, commit_units
+from swarmpy.manager.store import (
+    Event,
+    EventKind,
+    NotLeader,
+    Sleep,
+    Store,
+    Transaction,
+    Versions,
+    commit_units,
+    in_turns,
+)
 from swarmpy.rpc.types_pb2 import REMOVE, Cluster, Service, Task, TaskTemplate
 
 __all__ = ["TaskReaper", "reap"]
@@ -41,11 +52,12 @@ class TaskReaper:
             self._note_all()
             try:
                 while True:
-                    await commit_units(self._store, [*self._reap_tasks(), *self._reap_templates()])
-                    events = await anext(watch)
+                    await commit_units(self._store, chain(self._reap_tasks(), self._reap_templates()))
+                    first = await anext(watch)
                     await self._sleep(_GATHER_S)
-                    for event in (*events, *watch.take()):
-                        self._note(event)
+                    async for events in in_turns((*first, *watch.take())):
+                        for event in events:
+                            self._note(event)
             except NotLeader:
                 return
 

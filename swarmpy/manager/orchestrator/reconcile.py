@@ -55,21 +55,25 @@ class Decision:
 
     units: list[Transaction]
     wakes: list[tuple[int, int]]                  # Unix ns, number of the slot or 0 for the update
+    more: bool = False                            # look again once these are in the store
 
 
-def reconcile(view: ServiceView, stirred: Collection[int], swarm: Swarm) -> Decision:
+def reconcile(view: ServiceView, stirred: Collection[int], swarm: Swarm, at_once: int | None = None) -> Decision:
     """Decide for a service, or for what a removed service has left behind.
 
-    Slots not in `stirred` are as they were when they were last looked at, and have nothing to be done.
+    Slots not in `stirred` are as they were when they were last looked at, and have nothing to be done. At most `at_once`
+    new slots are filled.
     """
-    return _Pass(view, stirred, swarm).decide()
+    return _Pass(view, stirred, swarm, at_once).decide()
 
 
 class _Pass:
-    def __init__(self, view: ServiceView, stirred: Collection[int], swarm: Swarm) -> None:
+    def __init__(self, view: ServiceView, stirred: Collection[int], swarm: Swarm, at_once: int | None) -> None:
         service = self._service = view.service
         self._view = view
         self._swarm = swarm
+        self._at_once = at_once
+        self._more = False
         self._stirred = [slot for slot in map(view.slots.get, stirred) if slot is not None]
         self._draft = Draft()
         self._wakes: list[tuple[int, int]] = []
@@ -86,12 +90,13 @@ class _Pass:
                 self._retire(slot)
         else:
             units = self._decide_for(self._service, unsettled)
-        return Decision([*units, *self._draft.units()], self._wakes)
+        return Decision([*units, *self._draft.units()], self._wakes, self._more)
 
     def _decide_for(self, service: Service, unsettled: Iterable[Slot]) -> list[Transaction]:
         replicated = service.spec.mode.replicated
         slots = self._view.slots
-        plan = plan_replicas(replicated.replicas if replicated.HasField("replicas") else 1, slots)
+        replicas = replicated.replicas if replicated.HasField("replicas") else 1
+        plan = plan_replicas(replicas, slots, self._at_once)
         for number in plan.retire:
             self._retire(slots[number])
         for slot in unsettled:
@@ -99,7 +104,8 @@ class _Pass:
                 self._maintain(slot)
         for number in plan.fill:
             self._add(self._task(service, number), slots.get(number))
-        return [] if plan.retire else self._update(service)     # once those are gone
+        self._more = plan.more
+        return [] if plan.retire or plan.more else self._update(service)     # once those are gone, or there
 
     # ------------------------------------------------------------------------------------------ slots
 

@@ -72,6 +72,14 @@ class SlotIndex:
             grouped.setdefault(task.slot, []).append(task)
         self._tasks = {number: tuple(sorted(grouped[number], key=_age)) for number in sorted(grouped)}
         self._filled = {slot.number for slot in self.slots() if slot.filled}
+        self._lowest = 1                # all numbers below are filled
+
+    def free(self, count: int) -> tuple[int, ...]:
+        """The lowest numbers that no filled slot has, as many as asked for."""
+        while self._lowest in self._filled:
+            self._lowest += 1
+        numbers = (number for number in itertools.count(self._lowest) if number not in self._filled)
+        return tuple(itertools.islice(numbers, count))
 
     @property
     def filled(self) -> Collection[int]:
@@ -114,7 +122,7 @@ class SlotIndex:
         tasks = tuple(other for other in self._tasks.get(task.slot, ()) if other.id != task.id)
         if not tasks:
             self._tasks.pop(task.slot, None)
-            self._filled.discard(task.slot)
+            self._empty(task.slot)
             return None
         self._tasks[task.slot] = tasks
         return self._noted(Slot(task.slot, tasks))
@@ -123,8 +131,12 @@ class SlotIndex:
         if slot.filled:
             self._filled.add(slot.number)
         else:
-            self._filled.discard(slot.number)
+            self._empty(slot.number)
         return slot
+
+    def _empty(self, number: int) -> None:
+        self._filled.discard(number)
+        self._lowest = min(self._lowest, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +145,21 @@ class ReplicaPlan:
 
     fill: tuple[int, ...] = ()
     retire: tuple[int, ...] = ()
+    more: bool = False              # to be filled, once these are
 
 
-def plan_replicas(replicas: int, slots: SlotIndex) -> ReplicaPlan:
-    """Choose which slots to fill or retire. Numbers count from 1 and may have gaps.
+def plan_replicas(replicas: int, slots: SlotIndex, at_once: int | None = None) -> ReplicaPlan:
+    """Choose which slots to fill or retire, and of those to fill `at_once` at most. Numbers count from 1, with gaps.
 
-    Costs nothing while as many are filled as asked for, and a look at all of them otherwise.
+    Costs nothing while as many are filled as asked for, and a look at all of them where some are to be retired.
     """
     filled = slots.filled
     missing = replicas - len(filled)
     if not missing:
         return ReplicaPlan()
     if missing > 0:
-        free = (number for number in itertools.count(1) if number not in filled)
-        return ReplicaPlan(fill=tuple(itertools.islice(free, missing)))
+        fill = slots.free(missing if at_once is None else min(missing, at_once))
+        return ReplicaPlan(fill=fill, more=len(fill) < missing)
     return ReplicaPlan(retire=_retired(-missing, [slots[number] for number in sorted(filled)]))
 
 

@@ -6,6 +6,7 @@ Owns    the index of one service. Derived from the store and kept up by its watc
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from itertools import islice
 
 from swarmpy.manager.orchestrator.progress import Progress, may_update
 from swarmpy.manager.orchestrator.slots import SlotIndex
@@ -59,7 +60,17 @@ class ServiceView:
         """Something happened that may change what is decided for a slot."""
         self._stirred[number] = None
 
-    def take_stirred(self) -> Collection[int]:
-        """The slots to be looked at, in the order they came up; none of them a second time."""
-        stirred, self._stirred = self._stirred, {}
-        return stirred
+    def take_stirred(self, at_once: int | None = None) -> Collection[int]:
+        """The slots to be looked at, in the order they came up, all or `at_once` of them; none a second time."""
+        if at_once is None or len(self._stirred) <= at_once:
+            stirred, self._stirred = self._stirred, {}
+            return stirred
+        some = list(islice(self._stirred, at_once))
+        for number in some:
+            del self._stirred[number]
+        return some
+
+    @property
+    def has_stirred(self) -> bool:
+        """Whether slots are left to be looked at."""
+        return bool(self._stirred)

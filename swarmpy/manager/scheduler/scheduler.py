@@ -10,15 +10,18 @@ Laws    reservations, host ports, constraints and the replicas allowed on a node
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from swarmpy.errors import InvalidArgument
 from swarmpy.manager.scheduler.filters import Needs, explain, needs_of
 from swarmpy.manager.scheduler.nodes import HostPort, NodeInfo, NodeView, host_ports
 from swarmpy.manager.scheduler.spread import place
-from swarmpy.manager.store import Event, EventKind, NotLeader, Store, Transaction, commit_units
+from swarmpy.manager.store import Event, EventKind, NotLeader, Store, Transaction, commit_units, in_turns
 from swarmpy.rpc.types_pb2 import ASSIGNED, PENDING, RUNNING, Node, Task, TaskSpec
 
 __all__ = ["Scheduler"]
+
+_AT_ONCE = 1000     # tasks decided before the news is looked at again
 
 _Group = tuple[str, str, tuple[HostPort, ...]]     # service, template, host ports
 
@@ -39,11 +42,12 @@ class Scheduler:
             self.rebuild()
             try:
                 while True:
-                    units = [_unit(task) for task in self.decide(self._clock())]
-                    for unit in await commit_units(self._store, units):
+                    for unit in await commit_units(self._store, map(_unit, self.decide(self._clock(), _AT_ONCE))):
                         self._reconsider(unit)
-                    for event in await anext(watch):
-                        self._note(event)
+                    more = any(group not in self._stuck for group in self._pending)
+                    async for events in in_turns(watch.take() if more else await anext(watch)):
+                        for event in events:
+                            self._note(event)
             except NotLeader:
                 return
 
@@ -113,15 +117,19 @@ class Scheduler:
 
     # ------------------------------------------------------------------------------------------ decisions
 
-    def decide(self, now: int) -> Iterator[Task]:
-        """The tasks to write: assigned, or with a new explanation why they cannot be.
+    def decide(self, now: int, at_once: int | None = None) -> Iterator[Task]:
+        """The tasks to write: assigned, or with a new explanation why they cannot be; about `at_once` of them, or all.
 
         Each assignment is counted in the view at once, so that the next decision knows of it.
         """
+        left = at_once
         for group in [group for group in self._pending if group not in self._stuck]:
-            waiting = list(self._pending[group].values())
+            if left is not None and left <= 0:
+                return
+            waiting = list(islice(self._pending[group].values(), left))
             spec = self._spec_of(group[1])
             if spec is None:                  # the service went, and its template with it
+                self._stuck.add(group)
                 continue
             try:
                 needs = needs_of(waiting[0], spec)
@@ -129,10 +137,13 @@ class Scheduler:
                 yield from self._refuse(group, waiting, str(error), now)
                 continue
             assigned = self._assign(needs, waiting, now)
-            yield from assigned
-            if rest := waiting[len(assigned):]:
-                yield from self._refuse(group, rest, explain(needs, self._view.all()), now)
             self._forget(group, waiting[: len(assigned)])
+            if left is not None:
+                left -= len(waiting)
+            yield from assigned
+            if len(assigned) < len(waiting):
+                rest = list(self._pending[group].values())
+                yield from self._refuse(group, rest, explain(needs, self._view.all()), now)
 
     def _assign(self, needs: Needs, waiting: list[Task], now: int) -> list[Task]:
         assigned: list[Task] = []

@@ -19,7 +19,7 @@ from swarmpy.manager.store.tables import NamedTable, StoreObject, Table, TaskTab
 from swarmpy.manager.store.task_states import may_report
 from swarmpy.manager.store.transaction import Transaction
 from swarmpy.manager.store.versions import Versions
-from swarmpy.manager.store.watch import Event, EventKind, ResumeExpired, Sleep, Watch
+from swarmpy.manager.store.watch import Event, EventKind, ResumeExpired, Sleep, Watch, in_turns
 
 __all__ = [
     "Constraint",
@@ -41,6 +41,7 @@ __all__ = [
     "commit_units",
     "constraints_of",
     "ids_from",
+    "in_turns",
     "is_ingress",
     "may_report",
     "node_attribute",

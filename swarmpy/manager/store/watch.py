@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -18,12 +18,13 @@ from typing import Any
 from swarmpy.errors import Unavailable
 from swarmpy.manager.store.tables import StoreObject
 
-__all__ = ["Event", "EventKind", "History", "ResumeExpired", "Sleep", "Watch", "fold"]
+__all__ = ["Event", "EventKind", "History", "ResumeExpired", "Sleep", "Watch", "fold", "in_turns"]
 
 Sleep = Callable[[float], Coroutine[Any, Any, None]]     # seconds; asyncio.sleep, or a simulation's
 
 _FOLD_AT = 4096      # pending events above which a watcher's backlog is folded
 _HISTORY = 16384     # events that a watch can resume over
+_A_TURN = 128        # events that are looked at before others have a turn: some milliseconds of work
 
 
 class EventKind(Enum):
@@ -145,6 +146,14 @@ class History:
         if index < self._since:
             raise ResumeExpired(f"changes since index {index} are no longer kept (the oldest kept is {self._since})")
         return [event for event in self._events if event.index > index]
+
+
+async def in_turns(events: Sequence[Event]) -> AsyncIterator[Sequence[Event]]:
+    """The same events, a few at a time: between two parts all that is ready on the event loop has a turn."""
+    for start in range(0, len(events), _A_TURN):
+        if start:
+            await asyncio.sleep(0)
+        yield events[start : start + _A_TURN]
 
 
 def fold(events: Iterable[Event]) -> tuple[Event, ...]:
