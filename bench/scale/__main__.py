@@ -28,6 +28,9 @@ async def measure(
 ) -> tuple[list[Phase], list[Sample], list[Goal]]:
     """One life of a swarm. RuntimeError when a phase does not end in time."""
     loop = asyncio.get_running_loop()
+    life_task = asyncio.current_task()
+    assert life_task is not None
+    loop.add_signal_handler(signal.SIGTERM, life_task.cancel)
     failed: asyncio.Future[None] = loop.create_future()
     living = size.nodes - size.doomed
     shares = [living // LIVING_PROCESSES + (number < living % LIVING_PROCESSES) for number in range(LIVING_PROCESSES)]
@@ -69,7 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--remove", type=float, default=1.0, help="share of the services removed in the end (1)")
     parser.add_argument("--out", type=Path, default=Path("build/scale.json"))
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     services = given.services or max(4, given.tasks // 1000)
     size = Size(given.nodes, given.tasks, services, given.nodes // 10, max(1, int(services * given.remove)))
     phases, samples, met = asyncio.run(measure(size, given.managers, given.start_s, given.deadline_s))

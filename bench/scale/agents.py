@@ -1,7 +1,7 @@
 """Many nodes in one process: each joins with the token, and keeps a session of its own with the leader.
 
-Owns    certificates, channels, sessions, and the states of the tasks assigned. What a node would do to the kernel is left
-        out: a view of the mesh is acknowledged when its last part is there, and a task runs `start_s` after it came.
+Owns    certificates, channels, sessions, and the states of the tasks assigned. What a node would do to the kernel is
+        left out: a view of the mesh is acknowledged when its last part came, and a task runs `start_s` after it did.
 In      the command line; it ends with its standard input.
 Out     a line of JSON twice a second: how many nodes are welcomed, how many tasks they hold and run.
 """
@@ -16,15 +16,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import grpc.aio
 
 from swarmpy.errors import SwarmpyError
+from swarmpy.identity.certificates import KeyPair
 from swarmpy.identity.joining import join_swarm, leader_of
 from swarmpy.identity.node_identity import Issued, open_channel
-from swarmpy.identity.certificates import KeyPair
 from swarmpy.identity.token import JoinToken
-from swarmpy.rpc.dispatcher_pb2 import Assignments, TaskStatusUpdate, ToAgent
+from swarmpy.rpc.dispatcher_pb2 import Assignments, TaskStatusUpdate, ToAgent, Welcome
 from swarmpy.rpc.types_pb2 import (
     PREPARING,
     READY,
@@ -41,7 +42,7 @@ from swarmpy.rpc.types_pb2 import (
 from swarmpy.worker.reporter import Reporter
 from swarmpy.worker.session import Session
 
-JOINING = 16                     # nodes of one process that ask for a certificate or open a session at the same time
+JOINING = 4                     # nodes of one process that ask for a certificate or open a session at the same time
 RETRY_S = 1.0
 TELL_S = 0.5
 MESSAGES = {PREPARING: "preparing", READY: "ready", RUNNING: "started", SHUTDOWN: "shutdown"}
@@ -89,7 +90,7 @@ class Node:
             try:
                 await session.serve(
                     self._description(issued), _address(self._number), self._updates(),
-                    lambda _, s=session, h=held: self._welcomed(s, h), self._hear,
+                    partial(self._welcomed, session, held), self._hear,
                 )
             except grpc.aio.AioRpcError as failure:
                 leader = leader_of(failure)
@@ -107,7 +108,7 @@ class Node:
                 await channel.close(None)
             await asyncio.sleep(self._rng.uniform(0, RETRY_S))
 
-    def _welcomed(self, session: Session, held: list[asyncio.Semaphore]) -> None:
+    def _welcomed(self, session: Session, held: list[asyncio.Semaphore], _: Welcome) -> None:
         held.pop().release()
         self._session = session
         self._counts.welcomed += 1
@@ -226,12 +227,12 @@ async def main() -> None:
     lives = [asyncio.create_task(_live(node, given.token, joining, opening)) for node in nodes]
     lives.append(asyncio.create_task(_tell(counts)))
     ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
-    done, _ = await asyncio.wait([ended, *lives], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([ended, *lives], return_when=asyncio.FIRST_COMPLETED)
     for life in lives:
         life.cancel()
-    for life in await asyncio.gather(*lives, return_exceptions=True):
-        if isinstance(life, Exception):
-            raise life
+    for outcome in await asyncio.gather(*lives, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
 if __name__ == "__main__":

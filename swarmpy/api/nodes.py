@@ -5,8 +5,11 @@ Source  Docker Engine API: Node.
 
 from __future__ import annotations
 
+import json
+
 from aiohttp import web
 
+from swarmpy.api.rendered import Rendered, in_turns, json_list
 from swarmpy.api.requests import query_flag, query_integer, read_json
 from swarmpy.api.swarm_access import current_manager, find_node
 from swarmpy.api.swarm_json.node import node_spec_from_json, node_to_json
@@ -33,18 +36,21 @@ def routes(swarm: SwarmNode) -> list[web.RouteDef]:
 class NodeRoutes:
     def __init__(self, swarm: SwarmNode) -> None:
         self._swarm = swarm
+        self._rendered: Rendered[Node] = Rendered(lambda node: node_to_json(node, None))
 
     async def list(self, request: web.Request) -> web.Response:
         filters = Filters.parse(request.query.get("filters"), FILTERS)
         manager = await current_manager(self._swarm)
         members = {member.node_id: member for member in manager.members()}
-        return web.json_response(
-            [
-                node_to_json(node, members.get(node.id))
-                for node in manager.store.nodes.values()
-                if matches(filters, node)
-            ]
-        )
+        shown: list[str] = []
+        async for some in in_turns(manager.store.nodes.values()):
+            for node in some:
+                if matches(filters, node):
+                    member = members.get(node.id)
+                    text = self._rendered.text(node) if member is None else json.dumps(node_to_json(node, member))
+                    shown.append(text)
+        self._rendered.keep_only(manager.store.nodes)
+        return json_list(shown)
 
     async def inspect(self, request: web.Request) -> web.Response:
         manager = await current_manager(self._swarm)
@@ -69,6 +75,8 @@ class NodeRoutes:
 
 
 def matches(filters: Filters, node: Node) -> bool:
+    if not filters.values:
+        return True
     role = "manager" if node.spec.role == NodeRole.MANAGER else "worker"
     return (
         filters.any("id", node.id.startswith)

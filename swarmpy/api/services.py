@@ -5,12 +5,13 @@ Source  Docker Engine API: Service.
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Iterable
 from random import Random
 
 from aiohttp import web
 
+from swarmpy.api.rendered import Rendered, in_turns, json_list
 from swarmpy.api.requests import query_flag, query_integer, read_json
 from swarmpy.api.swarm_access import current_manager, find_service
 from swarmpy.api.swarm_json.service import service_spec_from_json, service_to_json
@@ -22,7 +23,7 @@ from swarmpy.errors import InvalidArgument
 from swarmpy.image import RegistryAuth
 from swarmpy.manager.store import Store, ids_from
 from swarmpy.rpc.control_pb2 import CreateServiceRequest, RemoveRequest, UpdateServiceRequest
-from swarmpy.rpc.types_pb2 import NodeStatus, Service, Task, TaskState
+from swarmpy.rpc.types_pb2 import Service
 
 __all__ = ["routes"]
 
@@ -46,19 +47,23 @@ class ServiceRoutes:
         self._swarm = swarm
         self._rng = Random(secrets.randbits(256))
         self._new_id = ids_from(self._rng)
+        self._rendered = Rendered(service_to_json)
 
     async def list(self, request: web.Request) -> web.Response:
         filters = Filters.parse(request.query.get("filters"), FILTERS)
         manager = await current_manager(self._swarm)
         with_status = query_flag(request, "status")
-        shown = []
-        for service in manager.store.services.values():
-            if matches(filters, service):
-                row = service_to_json(service)
-                if with_status:
-                    row["ServiceStatus"] = service_status(manager.store, service)
-                shown.append(row)
-        return web.json_response(shown)
+        store = manager.store
+        shown: list[str] = []
+        async for some in in_turns(store.services.values()):
+            for service in some:
+                if matches(filters, service):
+                    text = self._rendered.text(service)
+                    if with_status:
+                        text = f'{text[:-1]}, "ServiceStatus": {json.dumps(service_status(store, service))}}}'
+                    shown.append(text)
+        self._rendered.keep_only(store.services)
+        return json_list(shown)
 
     async def create(self, request: web.Request) -> web.Response:
         spec = service_spec_from_json(await read_json(request))
@@ -99,6 +104,8 @@ class ServiceRoutes:
 
 
 def matches(filters: Filters, service: Service) -> bool:
+    if not filters.values:
+        return True
     annotations = service.spec.annotations
     return (
         filters.any("id", service.id.startswith)
@@ -113,20 +120,10 @@ def service_status(store: Store, service: Service) -> JSON:
     """ServiceStatus: what `docker service ls` shows as 2/3."""
     replicated = service.spec.mode.replicated
     return {
-        "RunningTasks": running_tasks(store, store.tasks.by_service(service.id)),
+        "RunningTasks": store.running(service.id),
         "DesiredTasks": replicated.replicas if replicated.HasField("replicas") else 1,
         "CompletedTasks": 0,
     }
-
-
-def running_tasks(store: Store, tasks: Iterable[Task]) -> int:
-    """Tasks that run on a node that is not down."""
-    running = 0
-    for task in tasks:
-        if task.status.state == TaskState.RUNNING and task.desired_state == TaskState.RUNNING:
-            node = store.nodes.get(task.node_id)
-            running += node is not None and node.status.state != NodeStatus.DOWN
-    return running
 
 
 def registry_auth(request: web.Request) -> str:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from swarmpy.api.rendered import in_turns, json_list
 from swarmpy.api.swarm_access import current_manager, find_node, find_service, find_task, task_name
-from swarmpy.api.swarm_json.task import state_name, task_to_json
+from swarmpy.api.swarm_json.task import Specs, state_name, task_to_json, task_to_text
 from swarmpy.api.swarm_node import SwarmNode
 from swarmpy.engine.filters import Filters
 from swarmpy.errors import NotFound
@@ -41,13 +42,15 @@ class TaskRoutes:
             tasks = [task for id_ in nodes for task in store.tasks.by_node(id_)]
         else:
             tasks = list(store.tasks.values())
-        return web.json_response(
-            [
-                task_to_json(task, store)
-                for task in tasks
+        shown: list[str] = []
+        async for some in in_turns(tasks):
+            specs = Specs(store)
+            shown += [
+                task_to_text(task, store, specs)
+                for task in some
                 if (not nodes or task.node_id in nodes) and matches(filters, task, store)
             ]
-        )
+        return json_list(shown)
 
     async def inspect(self, request: web.Request) -> web.Response:
         store = (await current_manager(self._swarm)).store
@@ -70,6 +73,9 @@ def node_id(store: Store, reference: str, own_id: str) -> str:
 
 
 def matches(filters: Filters, task: Task, store: Store) -> bool:
+    if filters.values.keys() <= {"service", "node"}:
+        return True                   # by which the tasks were found
+
     def desired(wanted: str) -> bool:
         if wanted == "accepted":      # the API counts every task that shall run as running
             return task.desired_state < TaskState.RUNNING

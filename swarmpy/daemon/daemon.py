@@ -19,6 +19,7 @@ import grpc.aio
 from swarmpy.daemon.api_server import ApiServer
 from swarmpy.daemon.config import Config
 from swarmpy.daemon.descriptors import allow_all_descriptors
+from swarmpy.daemon.garbage import collect_seldom
 from swarmpy.daemon.host import Host
 from swarmpy.daemon.wiring import make_app, make_node
 from swarmpy.errors import SwarmpyError
@@ -62,6 +63,8 @@ class Daemon:
             await api.start()
             reloading = asyncio.create_task(self._reload_on_signal(node.reload))
             parts.callback(reloading.cancel)
+            collecting = asyncio.create_task(collect_seldom())
+            parts.callback(collecting.cancel)
             log.info("swarmpyd is ready", extra={"hosts": " ".join(self._config.hosts)})
             _notify("READY=1")
             await self._stop.wait()

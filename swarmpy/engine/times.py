@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 from swarmpy.errors import InvalidArgument
 
@@ -27,11 +28,16 @@ def format_rfc3339(ns: int, *, digits: int = 9) -> str:
     if ns == 0:
         return ZERO_TIME
     seconds, fraction = divmod(ns, _SECOND)
-    stamp = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    stamp = _stamp(seconds)
     text = f"{fraction:09d}"
     if digits == 0:
         text = text.rstrip("0")
     return f"{stamp}.{text}Z" if text else f"{stamp}Z"
+
+
+@lru_cache(maxsize=1024)                # objects of one list are often of the same seconds
+def _stamp(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def parse_rfc3339(text: str) -> int:

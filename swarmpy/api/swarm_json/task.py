@@ -5,6 +5,8 @@ Source  Docker Engine API: Task, TaskStatus.
 
 from __future__ import annotations
 
+import json
+
 from swarmpy.api.swarm_json.network import network_to_json
 from swarmpy.api.swarm_json.service import ports_to_json
 from swarmpy.api.swarm_json.task_spec import task_spec_to_json
@@ -13,27 +15,59 @@ from swarmpy.engine.times import format_rfc3339
 from swarmpy.manager.store import Store
 from swarmpy.rpc.types_pb2 import Task, TaskState, TaskStatus
 
-__all__ = ["state_name", "task_to_json"]
+__all__ = ["Specs", "state_name", "task_to_json", "task_to_text"]
+
+
+_STATE_NAMES = {number: name.lower() for name, number in TaskState.items()}
 
 
 def state_name(state: TaskState) -> str:
     """`running`, as `docker service ps` shows it."""
-    return TaskState.Name(state).lower()
+    return _STATE_NAMES[state]
+
+
+class Specs:
+    """The specs of tasks as text, each made once: for one list, whose tasks share them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._texts: dict[str, str] = {}
+
+    def text(self, template_id: str) -> str:
+        text = self._texts.get(template_id)
+        if text is None:
+            text = self._texts[template_id] = json.dumps(_spec(template_id, self._store))
+        return text
 
 
 def task_to_json(task: Task, store: Store) -> JSON:
     """The task with its spec, which it shares with its siblings, and its networks filled in."""
-    template = store.templates.get(task.template_id)
-    result: JSON = {
+    return _before_spec(task) | {"Spec": _spec(task.template_id, store)} | _after_spec(task, store)
+
+
+def task_to_text(task: Task, store: Store, specs: Specs) -> str:
+    """The same as text, for less: the spec is the larger part."""
+    before, after = json.dumps(_before_spec(task)), json.dumps(_after_spec(task, store))
+    return f'{before[:-1]}, "Spec": {specs.text(task.template_id)}, {after[1:]}'
+
+
+def _spec(template_id: str, store: Store) -> JSON:
+    template = store.templates.get(template_id)
+    return task_spec_to_json(template.spec) if template is not None else {}
+
+
+def _before_spec(task: Task) -> JSON:
+    return {
         "ID": task.id,
         "Version": {"Index": task.meta.version},
         "CreatedAt": format_rfc3339(task.meta.created_ns),
         "UpdatedAt": format_rfc3339(task.meta.updated_ns),
         "Labels": {},
-        "Spec": task_spec_to_json(template.spec) if template is not None else {},
-        "ServiceID": task.service_id,
-        "Slot": task.slot,
     }
+
+
+def _after_spec(task: Task, store: Store) -> JSON:
+    result: JSON = {"ServiceID": task.service_id, "Slot": task.slot}
     if task.node_id:
         result["NodeID"] = task.node_id
     result["Status"] = status_to_json(task.status)

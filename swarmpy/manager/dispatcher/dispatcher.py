@@ -39,8 +39,7 @@ __all__ = ["LEADER_ADDR", "Dispatcher", "Statistics"]
 LEADER_ADDR = "leader-addr"      # trailing metadata
 TICK_S = 0.1
 GATHER_S = 0.002                 # reports of this long share a transaction
-MESH_S_PER_NODE = 0.00025        # a mesh update and its answer cost the leader about this much a node; it spends half its
-                                 # time on them at most
+MESH_S_PER_NODE = 0.00025        # a mesh update and its answer cost the leader so much a node; it spends half its time
 TRANSACTION_OBJECTS = 400
 RETRY_S = 0.1
 HELLO_S = 10.0                   # for the first message of a stream

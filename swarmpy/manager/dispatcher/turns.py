@@ -7,6 +7,8 @@ little changes nobody waits.
 
 from __future__ import annotations
 
+from itertools import islice
+
 from swarmpy.manager.dispatcher.session import Session
 
 __all__ = ["TURNS", "TURN_S", "Turns"]
@@ -31,7 +33,7 @@ class Turns:
 
     def give(self) -> None:
         """Give the next sessions their turns."""
-        for session in list(self._queue)[:TURNS]:
+        for session in list(islice(self._queue, TURNS)):
             del self._queue[session]
             session.assign()
 

@@ -61,8 +61,8 @@ class Decision:
 def reconcile(view: ServiceView, stirred: Collection[int], swarm: Swarm, at_once: int | None = None) -> Decision:
     """Decide for a service, or for what a removed service has left behind.
 
-    Slots not in `stirred` are as they were when they were last looked at, and have nothing to be done. At most `at_once`
-    new slots are filled.
+    Slots not in `stirred` are as they were when they were last looked at, and have nothing to be done. At most
+    `at_once` new slots are filled.
     """
     return _Pass(view, stirred, swarm, at_once).decide()
 

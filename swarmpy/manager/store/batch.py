@@ -28,8 +28,8 @@ _IN_FLIGHT = 4                      # transactions: what one write to the disk m
 async def commit_units(store: Store, units: Iterable[Transaction]) -> list[Transaction]:
     """Commit every unit that can be, each whole, and return those refused with Conflict.
 
-    Units must not touch each other's objects. Raises NotLeader, and what else `Store.commit` raises, once no transaction
-    is in flight any more; units that were not taken by then are left alone.
+    Units must not touch each other's objects. Raises NotLeader, and what else `Store.commit` raises, once no
+    transaction is in flight any more; units that were not taken by then are left alone.
     """
     refused: list[Transaction] = []
     in_flight: set[asyncio.Task[list[Transaction]]] = set()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from swarmpy.manager.store.ports import IngressPorts
+from swarmpy.manager.store.running import RunningTasks
 from swarmpy.manager.store.snapshot import politely, read_snapshot
 from swarmpy.manager.store.tables import NamedTable, StoreObject, Table, TaskTable
 from swarmpy.manager.store.transaction import table_of
@@ -26,6 +27,7 @@ class State:
         self.networks: NamedTable[Network] = NamedTable("network", lambda row: row.spec.annotations.name)
         self.cluster: Table[Cluster] = Table("cluster")
         self.ports = IngressPorts()
+        self.running = RunningTasks()
         self._services_of_template: dict[str, int] = {}
         self.tables: dict[str, Table[Any]] = {
             "nodes": self.nodes,
@@ -51,7 +53,11 @@ class State:
     def replace(self, table: str, object_id: str, old: Any, new: Any) -> None:
         """Put `new` where `old` was; None is no row."""
         self.tables[table].replace(object_id, old, new)
-        if table == "services":
+        if table == "tasks":
+            self.running.replace_task(old, new)
+        elif table == "nodes":
+            self.running.replace_node(object_id, new, self.tasks.by_node(object_id))
+        elif table == "services":
             self.ports.replace(old, new)
             for row, step in ((old, -1), (new, 1)):
                 if row is not None:

@@ -74,6 +74,10 @@ class Store:
         template = self.templates.get(template_id)
         return None if template is None else template.spec
 
+    def running(self, service_id: str) -> int:
+        """How many tasks of a service run, on nodes that are not down."""
+        return self._state.running.of(service_id)
+
     def uses_of_template(self, template_id: str) -> int:
         """How many services and tasks refer to a template; at 0 it may be removed."""
         return self._state.uses_of_template(template_id)
