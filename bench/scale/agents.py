@@ -182,7 +182,7 @@ class Node:
             status.container.CopyFrom(ContainerStatus(container_id=f"{task_id:0>64}", pid=1))
         self._statuses[task_id] = status
         self._counts.running += (state == RUNNING) - (before is not None and before.state == RUNNING)
-        self._reporter.changed(task_id, status)
+        self._reporter.changed(task_id, status, on_its_way=state < min(self._wanted[task_id], RUNNING))
 
     def _say(self) -> None:
         if self._session is not None:

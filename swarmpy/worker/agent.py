@@ -399,8 +399,10 @@ class Agent:
         if not reached:
             return
         for task_id, status in reached.items():
-            if task_id in self._holdings.tasks:
-                self._reporter.changed(task_id, status)
+            task = self._holdings.tasks.get(task_id)
+            if task is not None:
+                on_its_way = status.state < min(task.desired_state, RUNNING) and not status.error
+                self._reporter.changed(task_id, status, on_its_way=on_its_way)
         if self._session is not None:
             self._session.report()
         await self._store.observed(reached.items())

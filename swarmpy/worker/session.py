@@ -135,7 +135,9 @@ class Session:
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()
             except TimeoutError:
-                await self._call.write(FromAgent(heartbeat=Heartbeat()))
+                report = self._reporter.take(heartbeat_due=True)
+                due = FromAgent(heartbeat=Heartbeat()) if report is None else FromAgent(report=report)
+                await self._call.write(due)
                 continue
             self._wake.clear()
             while (report := self._reporter.take()) is not None:

@@ -101,7 +101,7 @@ class Allocator:
             if gone:
                 self._forget(row.id)
                 self._free(row.id)
-            else:
+            elif not _goes_on(event.old, row):
                 self._note_task(row)
         elif isinstance(row, Service):
             if not gone:
@@ -268,6 +268,11 @@ def _address_in(task: Task, network_id: str) -> str | None:
         if attachment.network_id == network_id and attachment.addresses:
             return attachment.addresses[0]
     return None
+
+
+def _goes_on(old: object, new: Task) -> bool:
+    """Whether a task that was given what it needs keeps it."""
+    return isinstance(old, Task) and old.status.state >= PENDING and new.status.state <= RUNNING
 
 
 def _refused(task: Task, error: str, now: int) -> Task | None:

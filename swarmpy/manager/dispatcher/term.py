@@ -212,6 +212,9 @@ class Term:
 
     def _task(self, task_id: str, node_id: str, old: Task | None, now: int) -> None:
         task = self._store.tasks.get(task_id)
+        if task is not None and not task.networks:
+            self._task_off_the_mesh(task, node_id, old)
+            return
         was_endpoint = task_id in self.mesh.tasks.entries
         endpoint = endpoint_of(task, self._ingress_id)
         if endpoint is not None and self._store.services.get(endpoint.service_id) is None:
@@ -226,6 +229,14 @@ class Term:
         session = self._sessions.get(node_id)
         if session is not None and (freed or _concerns_agent(old, task)):
             self._changed(session, task_id)
+        self._tell_logs(task, old)
+
+    def _task_off_the_mesh(self, task: Task, node_id: str, old: Task | None) -> None:
+        if node_id and _concerns_agent(old, task) and (session := self._sessions.get(node_id)) is not None:
+            self._changed(session, task.id)
+        self._tell_logs(task, old)
+
+    def _tell_logs(self, task: Task | None, old: Task | None) -> None:
         if task is not None and task.status.state >= RUNNING and (old is None or old.status.state != task.status.state):
             self.logs.task_changed(task)
 

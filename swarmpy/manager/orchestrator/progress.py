@@ -88,6 +88,14 @@ class Progress:
 
     # ------------------------------------------------------------------------------------------ keeping it up
 
+    def is_indifferent_to(self, task: Task) -> bool:
+        """Whether the task, while it is all its slot has and goes on by itself, changes nothing here."""
+        return (
+            not task.by_update
+            and task.slot not in self._outdated
+            and task.template_id == self._service.template_id
+        )
+
     def note(self, slot: Slot) -> None:
         """A task of the slot changed."""
         self.forget(slot.number)

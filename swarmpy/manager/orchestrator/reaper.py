@@ -83,8 +83,12 @@ class TaskReaper:
                 self._look_at_all(service_id)
 
     def _note_task(self, kind: EventKind, task: Task) -> None:
-        slots = self._slots.setdefault(task.service_id, SlotIndex())
+        slots = self._slots.get(task.service_id)
+        if slots is None:
+            slots = self._slots[task.service_id] = SlotIndex()
         if kind is not EventKind.REMOVE:
+            if slots.put_progress(task) and is_wanted(task):
+                return
             slots.put(task)
             if has_ended(task) or not is_wanted(task):
                 self._dirty.setdefault(task.service_id, {})[task.slot] = None

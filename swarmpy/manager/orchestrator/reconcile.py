@@ -19,10 +19,11 @@ from swarmpy.manager.orchestrator.restart import restart_of
 from swarmpy.manager.orchestrator.slots import Slot, has_ended, is_live, is_wanted, plan_replicas
 from swarmpy.manager.orchestrator.update import step_update
 from swarmpy.manager.orchestrator.view import ServiceView
-from swarmpy.manager.store import IdSource, Transaction, Versions
+from swarmpy.manager.store import IdSource, Transaction, Versions, publishes
 from swarmpy.rpc.types_pb2 import (
     NEW,
     ORPHANED,
+    PENDING,
     READY,
     REMOVE,
     RUNNING,
@@ -31,7 +32,6 @@ from swarmpy.rpc.types_pb2 import (
     Service,
     Task,
     TaskSpec,
-    TaskState,
     UpdateConfig,
 )
 
@@ -78,6 +78,8 @@ class _Pass:
         self._draft = Draft()
         self._wakes: list[tuple[int, int]] = []
         self._fitness: dict[tuple[str, str], NodeFitness] = {}     # by node and template
+        self._needs_nothing = service is not None and not publishes(service)
+        self._labels = {} if service is None else labels_for(service, service.spec.task)
         self._start_first = service is not None and config_of(service).order == UpdateConfig.START_FIRST
 
     def decide(self) -> Decision:
@@ -288,7 +290,7 @@ class _Pass:
                 service_id=service.id,
                 service_name=service.spec.annotations.name,
                 slot=slot,
-                service_labels=labels_for(service, service.spec.task),
+                service_labels=self._labels,
                 template_id=service.template_id,
                 spec_version=service.spec_version,
             )
@@ -312,6 +314,10 @@ class _Pass:
 
     def _new(self, task: Task) -> Task:
         task.id = self._swarm.new_id()
-        state: TaskState = NEW
-        task.status.state, task.status.timestamp_ns, task.status.message = state, self._swarm.now, "created"
+        status = task.status
+        status.timestamp_ns = self._swarm.now
+        if self._needs_nothing:
+            status.state, status.message = PENDING, "pending task scheduling"
+        else:
+            status.state, status.message = NEW, "created"
         return task

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from swarmpy.manager.store import Versions
-from swarmpy.rpc.types_pb2 import REMOVE, RUNNING, Service, Task
+from swarmpy.rpc.types_pb2 import PENDING, REMOVE, RUNNING, Service, Task
 
 __all__ = ["ReplicaPlan", "Slot", "SlotIndex", "has_ended", "is_live", "is_wanted", "plan_replicas"]
 
@@ -107,6 +107,26 @@ class SlotIndex:
     def slots(self) -> Iterator[Slot]:
         """All of them. Change nothing meanwhile."""
         return (Slot(number, tasks) for number, tasks in self._tasks.items())
+
+    def put_progress(self, task: Task) -> bool:
+        """Put a task that went on by itself, if it is all its slot has; whether it was.
+
+        Nothing else of the slot is then another than before: most changes of tasks are of this kind.
+        """
+        number = task.slot
+        tasks = self._tasks.get(number)
+        if tasks is None or len(tasks) != 1:
+            return False
+        before = tasks[0]
+        if (
+            before.id != task.id
+            or task.status.state > RUNNING
+            or before.status.state < PENDING
+            or before.desired_state != task.desired_state
+        ):
+            return False
+        self._tasks[number] = (task,)
+        return True
 
     def put(self, task: Task) -> Slot:
         """A task is new or changed. Returns its slot as it is now."""

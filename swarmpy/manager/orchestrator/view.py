@@ -43,9 +43,12 @@ class ServiceView:
 
     def put_task(self, task: Task) -> None:
         """A task is new or changed."""
+        progress = self.progress
+        if (progress is None or progress.is_indifferent_to(task)) and self.slots.put_progress(task):
+            return
         slot = self.slots.put(task)
-        if self.progress is not None:
-            self.progress.note(slot)
+        if progress is not None:
+            progress.note(slot)
 
     def remove_task(self, task: Task) -> None:
         """A task is no longer in the store."""

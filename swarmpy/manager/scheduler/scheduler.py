@@ -86,8 +86,10 @@ class Scheduler:
                 self._stuck.clear()
             self._drop(task)
             return
-        self._note_task(task)
         old = event.old
+        if isinstance(old, Task) and old.node_id and _goes_on(old, task):
+            return
+        self._note_task(task)
         if task.ended_ns and not (isinstance(old, Task) and old.ended_ns):
             self._view.note_failure(task)
 
@@ -176,6 +178,11 @@ class Scheduler:
             del waiting[task.id]
         if not waiting:
             del self._pending[group]
+
+
+def _goes_on(old: Task, new: Task) -> bool:
+    """Whether a task that has a node holds there what it held."""
+    return new.status.state <= RUNNING and old.desired_state == new.desired_state
 
 
 def _group(task: Task) -> _Group:

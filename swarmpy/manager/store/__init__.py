@@ -12,7 +12,7 @@ from swarmpy.manager.store.constraints import (
 )
 from swarmpy.manager.store.ids import IdSource, ids_from, template_of
 from swarmpy.manager.store.memory_log import MemoryLog
-from swarmpy.manager.store.ports import is_ingress
+from swarmpy.manager.store.ports import is_ingress, publishes
 from swarmpy.manager.store.root_ca import trusted_roots
 from swarmpy.manager.store.store import Store
 from swarmpy.manager.store.tables import NamedTable, StoreObject, Table, TaskTable
@@ -46,6 +46,7 @@ __all__ = [
     "may_report",
     "node_attribute",
     "normal_architecture",
+    "publishes",
     "template_of",
     "trusted_roots",
     "validate_constraint",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from swarmpy.errors import Conflict
 from swarmpy.rpc.types_pb2 import PortConfig, Service
 
-__all__ = ["IngressPorts", "is_ingress"]
+__all__ = ["IngressPorts", "is_ingress", "publishes"]
 
 _Key = tuple[PortConfig.Protocol, int]
 
@@ -17,6 +17,11 @@ _Key = tuple[PortConfig.Protocol, int]
 def is_ingress(port: PortConfig) -> bool:
     """Whether a port is published through the routing mesh, on every node."""
     return port.publish_mode == PortConfig.INGRESS
+
+
+def publishes(service: Service) -> bool:
+    """Whether tasks of the service have published ports, or are about to have or to lose some."""
+    return bool(service.spec.endpoint.ports or service.endpoint.ports)
 
 
 class IngressPorts:
