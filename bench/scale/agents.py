@@ -93,11 +93,13 @@ class Node:
                     partial(self._welcomed, session, held), self._hear,
                 )
             except grpc.aio.AioRpcError as failure:
+                _trouble(f"{self._number}: {failure.code().name} {failure.details()}")
                 leader = leader_of(failure)
                 self._managers.append(self._managers.pop(0))
                 if leader is not None:
                     self._managers = [leader, *(addr for addr in self._managers if addr != leader)]
             except TimeoutError:
+                _trouble(f"{self._number}: no welcome")
                 self._managers.append(self._managers.pop(0))
             finally:
                 for each in held:
@@ -201,9 +203,13 @@ async def _live(node: Node, token: str, joining: asyncio.Semaphore, opening: asy
                 issued = await node.join(token)
                 break
             except SwarmpyError as failure:
-                print(json.dumps({"trouble": str(failure)}), flush=True)
+                _trouble(str(failure))
         await asyncio.sleep(RETRY_S)
     await node.run(issued, opening)
+
+
+def _trouble(text: str) -> None:
+    print(json.dumps({"trouble": text}), flush=True)
 
 
 async def _tell(counts: Counts) -> None:
