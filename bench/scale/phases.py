@@ -154,13 +154,16 @@ class Life:
         if self.failed.done():
             self.failed.result()
         if self._elapsed() > self.deadline_s:
-            raise RuntimeError(f"after {self.deadline_s:g} s: {what}; {self.swarm.trouble()[-3:]}")
+            raise RuntimeError(f"after {self.deadline_s:g} s: {what}; cpu {self._spent_s():.1f} s; {self.swarm.trouble()[-3:]}")
 
     def _begin(self) -> None:
         self.reads.take()
         self._began_s = time.monotonic()
         self._next_look_s, self._peak = 0.0, 0
         self._cpu_s = sum(manager.cost().cpu_s for manager in self.swarm.managers)
+
+    def _spent_s(self) -> float:
+        return sum(manager.cost().cpu_s for manager in self.swarm.managers) - self._cpu_s
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began_s
@@ -184,7 +187,7 @@ class Life:
         taken = self.reads.take()
         for kind, times in taken.items():
             self.all_reads[kind] += times
-        cpu_s = sum(manager.cost().cpu_s for manager in self.swarm.managers) - self._cpu_s
+        cpu_s = self._spent_s()
         pss = max(manager.pss_bytes() for manager in self.swarm.managers)
         return Phase(name, count, unit, seconds, count / seconds, cpu_s, self._peak, pss, reads_of(taken), notes)
 

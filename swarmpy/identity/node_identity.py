@@ -84,7 +84,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
 SERVER_OPTIONS: tuple[tuple[str, int | str], ...] = (
     *_LIMITS,
     *_KEEPALIVE,
-    ("grpc.keepalive_time_ms", 5_000),          # nodes that lost power are noticed by their heartbeats before this
+    ("grpc.keepalive_time_ms", 20_000),         # nodes that lost power are noticed by their heartbeats long before this
     ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 1_500),    # of clients' keepalives
     ("grpc.so_reuseport", 0),                   # a second daemon on the address is an error, not a coin toss

@@ -10,6 +10,7 @@ Laws    only a leader whose `run` is running serves; everybody else is sent to `
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -40,6 +41,8 @@ LEADER_ADDR = "leader-addr"      # trailing metadata
 TICK_S = 0.1
 GATHER_S = 0.002                 # reports of this long share a transaction
 MESH_S_PER_NODE = 0.00025        # a mesh update and its answer cost the leader so much a node; it spends half its time
+CALM_S_PER_NODE = 0.005          # so long waits an update of which no connection depends
+CALM_MOST_S = 10.0
 TRANSACTION_OBJECTS = 400
 RETRY_S = 0.1
 HELLO_S = 10.0                   # for the first message of a stream
@@ -163,8 +166,17 @@ class Dispatcher:
         while True:
             await self._mesh_wake.wait()
             self._mesh_wake.clear()
+            await self._mesh_calm(term)
             term.flush_mesh()
             await asyncio.sleep(max(GATHER_S, 2 * MESH_S_PER_NODE * term.connected))
+
+    async def _mesh_calm(self, term: Term) -> None:
+        """While only nodes come and go, those of a longer while share a version: everybody is told of everybody."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(CALM_MOST_S, CALM_S_PER_NODE * term.connected)):
+                while not term.mesh.urgent:
+                    await self._mesh_wake.wait()
+                    self._mesh_wake.clear()
 
     async def _give_turns(self, term: Term) -> None:
         while True:

@@ -107,6 +107,11 @@ class MeshBook:
         """Whether `flush` would make a new version."""
         return bool(self.nodes.dirty or self.services.dirty or self.tasks.dirty or self._network_dirty)
 
+    @property
+    def urgent(self) -> bool:
+        """Whether connections depend on what changed. A node by itself gets none before it has a task."""
+        return bool(self.services.dirty or self.tasks.dirty or self._network_dirty)
+
     def flush(self) -> int:
         """Make what changed since the last call the next version, if anything did. Returns the newest version."""
         if not self.dirty:
