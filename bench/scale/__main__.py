@@ -24,7 +24,7 @@ LIVING_PROCESSES = 2
 
 
 async def measure(
-    size: Size, managers: int, start_s: float, deadline_s: float
+    size: Size, managers: int, heartbeat_s: float, start_s: float, deadline_s: float
 ) -> tuple[list[Phase], list[Sample], list[Goal]]:
     """One life of a swarm. RuntimeError when a phase does not end in time."""
     loop = asyncio.get_running_loop()
@@ -35,7 +35,7 @@ async def measure(
     living = size.nodes - size.doomed
     shares = [living // LIVING_PROCESSES + (number < living % LIVING_PROCESSES) for number in range(LIVING_PROCESSES)]
     phases: list[Phase] = []
-    async with swarm_of(managers) as swarm:
+    async with swarm_of(managers, heartbeat_s) as swarm:
         reads = Reads(swarm.api)
         life = Life(swarm, reads, size, failed, deadline_s)
         async with nodes(swarm, shares, size.doomed, start_s, failed):
@@ -67,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", type=int, default=FULL[1])
     parser.add_argument("--services", type=int, default=0, help="default: one for every 1000 tasks, and at least 4")
     parser.add_argument("--managers", type=int, default=1)
+    parser.add_argument(
+        "--heartbeat-s", type=float, default=5.0, help="of nodes (5: Docker's default, and what 5,000 nodes are told)"
+    )
     parser.add_argument("--start-s", type=float, default=1.0, help="from assignment to running, on a node (1)")
     parser.add_argument("--deadline-s", type=float, default=900.0, help="of each phase (900)")
     parser.add_argument("--remove", type=float, default=1.0, help="share of the services removed in the end (1)")
@@ -74,7 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     services = given.services or max(4, given.tasks // 1000)
     size = Size(given.nodes, given.tasks, services, given.nodes // 10, max(1, int(services * given.remove)))
-    phases, samples, met = asyncio.run(measure(size, given.managers, given.start_s, given.deadline_s))
+    phases, samples, met = asyncio.run(
+        measure(size, given.managers, given.heartbeat_s, given.start_s, given.deadline_s)
+    )
     settings = {name: value for name, value in vars(given).items() if name != "out"} | {"services": services}
     write(given.out, settings, phases, samples, met)
     for goal in met:

@@ -154,7 +154,11 @@ class Life:
         if self.failed.done():
             self.failed.result()
         if self._elapsed() > self.deadline_s:
-            raise RuntimeError(f"after {self.deadline_s:g} s: {what}; cpu {self._spent_s():.1f} s; {self.swarm.trouble()[-3:]}")
+            told = self.swarm.trouble()
+            raise RuntimeError(
+                f"after {self.deadline_s:g} s, {self._spent_s():.0f} s of them the managers' processor time: {what};"
+                f" {len(told)} nodes had trouble: {told[:3]}"
+            )
 
     def _begin(self) -> None:
         self.reads.take()

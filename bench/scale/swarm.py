@@ -128,8 +128,8 @@ class Swarm:
 
 
 @contextlib.asynccontextmanager
-async def swarm_of(managers: int) -> AsyncIterator[Swarm]:
-    """A swarm of managers alone, which get no tasks."""
+async def swarm_of(managers: int, heartbeat_s: float) -> AsyncIterator[Swarm]:
+    """A swarm of managers alone, which get no tasks. Its nodes are to be heard every `heartbeat_s`."""
     lab = await asyncio.to_thread(Lab.up, f"scale{os.getpid()}", managers, 0, swarm=False)
     apis: list[Api] = []
     try:
@@ -137,7 +137,10 @@ async def swarm_of(managers: int) -> AsyncIterator[Swarm]:
             apis.append(Api(lab.api_socket(host.name)))
         first, *others = lab.plan.hosts
         address = {"ListenAddr": first.swarm_address, "AdvertiseAddr": first.swarm_address}
-        await apis[0].call("POST", "/swarm/init", {**address, "SubnetSize": SUBNET_SIZE, "Availability": "drain"})
+        spec = {"Dispatcher": {"HeartbeatPeriod": int(heartbeat_s * 1e9)}}
+        await apis[0].call(
+            "POST", "/swarm/init", {**address, "SubnetSize": SUBNET_SIZE, "Availability": "drain", "Spec": spec}
+        )
         tokens = (await apis[0].call("GET", "/swarm"))["JoinTokens"]
         for api, host in zip(apis[1:], others, strict=True):
             address = {"ListenAddr": host.swarm_address, "AdvertiseAddr": host.swarm_address}

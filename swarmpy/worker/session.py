@@ -6,8 +6,9 @@ Owns    the stream and what waits to be said on it: heartbeats, reports, the mes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 import grpc
 
@@ -27,7 +28,8 @@ from swarmpy.worker.reporter import Reporter
 __all__ = ["Session"]
 
 SESSION = "/swarmpy.v1.Dispatcher/Session"
-WELCOME_S = 3.0                  # from dialling to Welcome; a host that is gone does not answer at all
+CONNECT_S = 3.0                  # a host that is gone does not answer at all
+WELCOME_S = 15.0                 # of one that does: it may be busy with many who come at the same time
 EARLIEST = 0.8                   # heartbeats come after this share of the period to the whole of it
 
 
@@ -37,6 +39,7 @@ class Session:
     def __init__(
         self, channel: grpc.aio.Channel, reporter: Reporter, rng: random.Random, metadata: Sequence[tuple[str, str]]
     ) -> None:
+        self._channel = channel
         self._call = channel.stream_stream(SESSION, FromAgent.SerializeToString, ToAgent.FromString)(
             None, metadata=tuple(metadata)
         )
@@ -85,6 +88,8 @@ class Session:
         """
         speaking: asyncio.Task[None] | None = None
         try:
+            async with asyncio.timeout(CONNECT_S):
+                await self._channel.channel_ready()
             async with asyncio.timeout(WELCOME_S):
                 hello = Hello(description=description, advertise_addr=advertise_addr, tasks=tasks)
                 await self._write(FromAgent(hello=hello))
@@ -129,24 +134,35 @@ class Session:
 
     async def _speak(self) -> None:
         """Heartbeats at a spread pace; whatever else there is to say at once, and instead of one."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + self._period_s * self._rng.uniform(EARLIEST, 1.0)
         while True:
-            try:
-                pause_s = self._period_s * self._rng.uniform(EARLIEST, 1.0)
-                async with asyncio.timeout(pause_s):
-                    await self._wake.wait()
-            except TimeoutError:
+            said = False
+            for message in self._due():
+                await self._call.write(message)
+                said = True
+            if not said and loop.time() >= due_s:
                 report = self._reporter.take(heartbeat_due=True)
-                due = FromAgent(heartbeat=Heartbeat()) if report is None else FromAgent(report=report)
-                await self._call.write(due)
-                continue
+                await self._call.write(
+                    FromAgent(heartbeat=Heartbeat()) if report is None else FromAgent(report=report)
+                )
+                said = True
+            if said:
+                due_s = loop.time() + self._period_s * self._rng.uniform(EARLIEST, 1.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due_s):
+                    await self._wake.wait()
             self._wake.clear()
-            while (report := self._reporter.take()) is not None:
-                await self._call.write(FromAgent(report=report))
-            if self._mesh_applied != self._mesh_said:
-                self._mesh_said = self._mesh_applied
-                await self._call.write(FromAgent(mesh_applied=MeshApplied(version=self._mesh_said)))
-            if self._description is not None:
-                description, self._description = self._description, None
-                await self._call.write(FromAgent(description=description))
-            if self._leaving:
-                await self._call.write(FromAgent(leaving=Leaving()))
+
+    def _due(self) -> Iterator[FromAgent]:
+        """What there is to say, each made when it is taken."""
+        while (report := self._reporter.take()) is not None:
+            yield FromAgent(report=report)
+        if self._mesh_applied != self._mesh_said:
+            self._mesh_said = self._mesh_applied
+            yield FromAgent(mesh_applied=MeshApplied(version=self._mesh_said))
+        if self._description is not None:
+            description, self._description = self._description, None
+            yield FromAgent(description=description)
+        if self._leaving:
+            yield FromAgent(leaving=Leaving())

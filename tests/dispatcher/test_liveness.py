@@ -110,13 +110,13 @@ def test_a_daemon_that_restarts_in_time_costs_nothing() -> None:
 def test_a_session_that_breaks_in_a_long_silence_leaves_half_a_period_to_come_back() -> None:
     leader = Leader()
     leader.connect("a", "b")
-    leader.run(5.75)
+    leader.run(5.8)
     leader.liveness.broken("a", leader.now)
     leader.liveness.broken("b", leader.now)
     leader.run(6.25)
     leader.connect("b")
     leader.run(8)
-    assert leader.down() == {"a": 6.75}
+    assert leader.down() == {"a": 6.8}
 
 
 def test_a_host_that_answers_has_six_periods() -> None:
@@ -179,7 +179,7 @@ def test_the_leaders_own_pause_is_not_held_against_nodes(heard_first: bool) -> N
     leader.liveness.heard("b", leader.now)
     assert leader.found == []
     leader.run(80)
-    assert leader.down() == {"a": 65.0, "b": 66.0}      # a was silent for one second of the leader's time
+    assert leader.down() == {"a": 65.3, "b": 66.0}      # a was silent for 0.7 s of the leader's time
 
 
 def test_a_leader_that_is_slow_judges_slowly() -> None:
@@ -288,4 +288,4 @@ def test_a_new_leader_misses_exactly_those_who_do_not_come_back(
         periods = MANAGER_PERIODS if int(node) in managers else GRACE_PERIODS
         periods = ANSWERING_PERIODS if int(node) in answering else periods
         waited = [at for at in came if at <= at_s * S]
-        assert at_s * S == max([periods * PERIOD, *(at + PERIOD for at in waited[-1:])])
+        assert round(at_s * S) == max([periods * PERIOD, *(at + PERIOD for at in waited[-1:])])

@@ -43,7 +43,8 @@ GATHER_S = 0.002                 # reports of this long share a transaction
 MESH_S_PER_NODE = 0.00025        # a mesh update and its answer cost the leader so much a node; it spends half its time
 CALM_S_PER_NODE = 0.005          # so long waits an update of which no connection depends
 CALM_MOST_S = 10.0
-TRANSACTION_OBJECTS = 400
+TRANSACTION_OBJECTS = 100
+TRANSACTIONS_IN_FLIGHT = 4
 RETRY_S = 0.1
 HELLO_S = 10.0                   # for the first message of a stream
 QUESTIONS = 256                  # hosts asked at the same time; a suspect beyond them is judged by its silence alone
@@ -194,8 +195,13 @@ class Dispatcher:
             batch = term.reports.take()
             keys = batch.keys()
             parts = [keys[start : start + TRANSACTION_OBJECTS] for start in range(0, len(keys), TRANSACTION_OBJECTS)]
-            await asyncio.gather(*(self._write(batch, part) for part in parts))
+            gate = asyncio.Semaphore(TRANSACTIONS_IN_FLIGHT)
+            await asyncio.gather(*(self._write_in_turn(batch, part, gate) for part in parts))
             term.answer(batch.answers)
+
+    async def _write_in_turn(self, batch: Batch, keys: list[tuple[str, str]], gate: asyncio.Semaphore) -> None:
+        async with gate:
+            await self._write(batch, keys)
 
     async def _write(self, batch: Batch, keys: list[tuple[str, str]]) -> None:
         """Commit these objects' news. While others write the same objects, what conflicts is built and tried anew."""

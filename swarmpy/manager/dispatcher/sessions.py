@@ -49,7 +49,7 @@ SUSPECT_PERIODS = 2
 MANAGER_PERIODS = 2              # for a manager to come back to a new leader
 ANSWERING_PERIODS = 6            # for a daemon whose host is there: time to start again, well within what Docker waits
 HEARTBEATS_PER_S = 1000          # what a leader takes at most; beyond it the period grows with the swarm
-STALL_NS = 500_000_000
+STALL_NS = 200_000_000           # a leader that ticks half as often as it should judges half as fast
 
 
 def heartbeat_period(spec_ns: int, nodes: int) -> int:

@@ -20,7 +20,7 @@ from swarmpy.manager.store.transaction import Transaction
 
 __all__ = ["commit_units"]
 
-_WRITES_PER_TRANSACTION = 200       # some 80 kB of tasks; applied in 3 ms, in which nobody else has a turn
+_WRITES_PER_TRANSACTION = 100       # some 40 kB of tasks; applied in 2 ms, in which nobody else has a turn
 
 _IN_FLIGHT = 4                      # transactions: what one write to the disk may have to share
 

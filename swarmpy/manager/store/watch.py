@@ -23,7 +23,7 @@ Sleep = Callable[[float], Coroutine[Any, Any, None]]     # seconds; asyncio.slee
 
 _FOLD_AT = 4096      # pending events above which a watcher's backlog is folded
 _HISTORY = 16384     # events that a watch can resume over
-_A_TURN = 128        # events that are looked at before others have a turn: some milliseconds of work
+_A_TURN = 64         # events that are looked at before others have a turn: about a millisecond of work
 
 
 class EventKind(Enum):
