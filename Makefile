@@ -3,7 +3,7 @@ VENV   ?= .venv
 PYTHON ?= python3
 PY     := $(VENV)/bin/python
 
-.PHONY: help install test vm-test lint demo bench wheelhouse proto simulate mutations chaos clean
+.PHONY: help install test vm-test lint demo bench scale wheelhouse proto simulate mutations chaos clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,12 @@ demo: install    ## three managers, three workers and a web service on this mach
 bench: install   ## ours against the peers on this machine; writes build/bench.json
 	sh deploy/install-packages.sh deploy/packages-bench.txt
 	$(PY) -m bench
+
+NODES    ?= 5000
+TASKS    ?= 1000000
+MANAGERS ?= 1
+scale: install   ## a swarm of NODES (5000) and TASKS (1000000) that are nothing but sessions; writes build/scale.json
+	$(PY) -m bench.scale --nodes $(NODES) --tasks $(TASKS) --managers $(MANAGERS)
 
 wheelhouse: install  ## the wheel and all it needs in build/wheelhouse, for machines without a network
 	rm -rf build/lib build/bdist.* build/wheelhouse

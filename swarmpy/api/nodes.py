@@ -36,7 +36,7 @@ def routes(swarm: SwarmNode) -> list[web.RouteDef]:
 class NodeRoutes:
     def __init__(self, swarm: SwarmNode) -> None:
         self._swarm = swarm
-        self._rendered: Rendered[Node] = Rendered(lambda node: node_to_json(node, None))
+        self._rendered: Rendered[Node] = Rendered()
 
     async def list(self, request: web.Request) -> web.Response:
         filters = Filters.parse(request.query.get("filters"), FILTERS)
@@ -46,10 +46,11 @@ class NodeRoutes:
         async for some in in_turns(manager.store.nodes.values()):
             for node in some:
                 if matches(filters, node):
-                    member = members.get(node.id)
-                    text = self._rendered.text(node) if member is None else json.dumps(node_to_json(node, member))
-                    shown.append(text)
-        self._rendered.keep_only(manager.store.nodes)
+                    shown.append(
+                        json.dumps(node_to_json(node, members[node.id]))
+                        if node.id in members
+                        else self._rendered.text(node, worker_to_text)
+                    )
         return json_list(shown)
 
     async def inspect(self, request: web.Request) -> web.Response:
@@ -72,6 +73,10 @@ class NodeRoutes:
         node = find_node(manager.store, request.match_info["id"], self._swarm.node_id)
         await manager.control.remove_node(RemoveNodeRequest(id=node.id, force=force))
         return web.Response()
+
+
+def worker_to_text(node: Node) -> str:
+    return json.dumps(node_to_json(node, None))
 
 
 def matches(filters: Filters, node: Node) -> bool:

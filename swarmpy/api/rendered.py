@@ -7,17 +7,15 @@ shows that very row, and a list of thousands costs little more than the few that
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from aiohttp import web
 
-from swarmpy.api.swarm_json.values import JSON
-
 __all__ = ["Rendered", "in_turns", "json_list"]
 
 A_TURN = 200                    # rows looked at before other requests have a turn
+MOST_KEPT = 20_000
 
 
 class Row(Protocol):
@@ -25,30 +23,26 @@ class Row(Protocol):
 
 
 T = TypeVar("T", bound=Row)
-Any_ = TypeVar("Any_")
+R = TypeVar("R")
 
 
 class Rendered(Generic[T]):
-    """The texts of one kind of rows. `to_json` must read nothing but the row."""
+    """The texts of one kind of rows: about `MOST_KEPT` of them, some 20 MB."""
 
-    def __init__(self, to_json: Callable[[T], JSON]) -> None:
-        self._to_json = to_json
+    def __init__(self) -> None:
         self._kept: dict[str, tuple[T, str]] = {}
 
-    def text(self, row: T) -> str:
-        """The row as JSON."""
+    def text(self, row: T, render: Callable[[T], str]) -> str:
+        """The row as JSON. `render` must read nothing that changes but the row."""
         kept = self._kept.get(row.id)
         if kept is None or kept[0] is not row:
-            kept = self._kept[row.id] = (row, json.dumps(self._to_json(row)))
+            if len(self._kept) >= MOST_KEPT:
+                self._kept.clear()
+            kept = self._kept[row.id] = (row, render(row))
         return kept[1]
 
-    def keep_only(self, ids: Collection[str]) -> None:
-        """Forget rows that are gone, once they are as many as those that are not. `ids` is quick to look into."""
-        if len(self._kept) > 2 * len(ids) + A_TURN:
-            self._kept = {key: kept for key, kept in self._kept.items() if key in ids}
 
-
-async def in_turns(rows: Iterable[Any_]) -> AsyncIterator[Sequence[Any_]]:
+async def in_turns(rows: Iterable[R]) -> AsyncIterator[Sequence[R]]:
     """All rows as they are now, a few at a time; others have their turn in between."""
     now = tuple(rows)
     for start in range(0, len(now), A_TURN):

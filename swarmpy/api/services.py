@@ -47,7 +47,7 @@ class ServiceRoutes:
         self._swarm = swarm
         self._rng = Random(secrets.randbits(256))
         self._new_id = ids_from(self._rng)
-        self._rendered = Rendered(service_to_json)
+        self._rendered: Rendered[Service] = Rendered()
 
     async def list(self, request: web.Request) -> web.Response:
         filters = Filters.parse(request.query.get("filters"), FILTERS)
@@ -58,11 +58,10 @@ class ServiceRoutes:
         async for some in in_turns(store.services.values()):
             for service in some:
                 if matches(filters, service):
-                    text = self._rendered.text(service)
+                    text = self._rendered.text(service, service_to_text)
                     if with_status:
                         text = f'{text[:-1]}, "ServiceStatus": {json.dumps(service_status(store, service))}}}'
                     shown.append(text)
-        self._rendered.keep_only(store.services)
         return json_list(shown)
 
     async def create(self, request: web.Request) -> web.Response:
@@ -101,6 +100,10 @@ class ServiceRoutes:
         service = find_service(manager.store, request.match_info["id"])
         await manager.control.remove_service(RemoveRequest(id=service.id))
         return web.Response()
+
+
+def service_to_text(service: Service) -> str:
+    return json.dumps(service_to_json(service))
 
 
 def matches(filters: Filters, service: Service) -> bool:

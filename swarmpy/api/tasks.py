@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from swarmpy.api.rendered import in_turns, json_list
+from swarmpy.api.rendered import Rendered, in_turns, json_list
 from swarmpy.api.swarm_access import current_manager, find_node, find_service, find_task, task_name
 from swarmpy.api.swarm_json.task import Specs, state_name, task_to_json, task_to_text
 from swarmpy.api.swarm_node import SwarmNode
@@ -30,6 +30,7 @@ def routes(swarm: SwarmNode) -> list[web.RouteDef]:
 class TaskRoutes:
     def __init__(self, swarm: SwarmNode) -> None:
         self._swarm = swarm
+        self._rendered: Rendered[Task] = Rendered()
 
     async def list(self, request: web.Request) -> web.Response:
         filters = Filters.parse(request.query.get("filters"), FILTERS)
@@ -46,11 +47,17 @@ class TaskRoutes:
         async for some in in_turns(tasks):
             specs = Specs(store)
             shown += [
-                task_to_text(task, store, specs)
+                self._text(task, store, specs)
                 for task in some
                 if (not nodes or task.node_id in nodes) and matches(filters, task, store)
             ]
         return json_list(shown)
+
+    def _text(self, task: Task, store: Store, specs: Specs) -> str:
+        def text(task: Task) -> str:
+            return task_to_text(task, store, specs)
+
+        return text(task) if task.networks else self._rendered.text(task, text)     # a network may change by itself
 
     async def inspect(self, request: web.Request) -> web.Response:
         store = (await current_manager(self._swarm)).store

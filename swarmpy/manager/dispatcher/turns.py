@@ -14,7 +14,7 @@ from swarmpy.manager.dispatcher.session import Session
 __all__ = ["TURNS", "TURN_S", "Turns"]
 
 TURNS = 10                       # sessions that have a turn at the same time
-TURN_S = 0.02                    # and the next ones so much later: 500 messages a second, some 0.3 s of processor time
+TURN_S = 0.04                    # and the next ones so much later: 250 messages a second, and as many reports in answer
 
 
 class Turns:

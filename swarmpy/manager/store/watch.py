@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from swarmpy.errors import Unavailable
 from swarmpy.manager.store.tables import StoreObject
@@ -36,8 +37,9 @@ class ResumeExpired(Unavailable):
     """The index to resume from is too far in the past: read everything again, then watch from now on."""
 
 
-class Event(NamedTuple):                    # of which a busy manager makes a million; a frozen dataclass takes longer
-    """One change to one object. `object` is the new object, or after REMOVE the last one; `old` is None on CREATE."""
+@dataclass(slots=True)                      # not frozen: it is made so often that the time counts
+class Event:
+    """One change to one object, never changed itself. `object` is the new object, or after REMOVE the last one; `old` is None on CREATE."""
 
     kind: EventKind
     table: str
