@@ -22,43 +22,48 @@ class Reporter:
         self._unsent: dict[str, None] = {}                   # of these, not sent in this session; in order
         self._sent: dict[int, dict[str, TaskStatus]] = {}    # sequence -> what that report said
         self._sequence = 0
-        self._urgent = False                                 # whether one of the unsent is
+        self._calm: dict[str, None] = {}                     # unsent too, but of tasks on their way
 
     def changed(self, task_id: str, status: TaskStatus, *, on_its_way: bool = False) -> None:
         """The task has a new state. The message must not change afterwards.
 
-        A task that is `on_its_way` to the state it is wanted in is soon there: its state can wait for the next report
-        or heartbeat.
+        A task that is `on_its_way` to the state it is wanted in is soon there: this state can wait for a heartbeat,
+        and is not told at all when a further one comes before.
         """
         self._owed[task_id] = status
-        self._unsent[task_id] = None
-        self._urgent = self._urgent or not on_its_way
+        if on_its_way:
+            self._calm[task_id] = None
+        else:
+            self._calm.pop(task_id, None)
+            self._unsent[task_id] = None
 
     def forget(self, task_id: str) -> None:
         """The task is gone from the managers' store: nobody wants to know."""
         self._owed.pop(task_id, None)
         self._unsent.pop(task_id, None)
+        self._calm.pop(task_id, None)
 
     def session(self) -> None:
         """A new session: sequences begin anew, and everything owed is sent again."""
         self._sent.clear()
         self._sequence = 0
-        self._unsent = dict.fromkeys(self._owed)
-        self._urgent = bool(self._unsent)
+        self._unsent, self._calm = dict.fromkeys(self._owed), {}
 
     def take(self, *, heartbeat_due: bool = False) -> StatusReport | None:
         """The next report to send. None when all is sent or can wait, or the one before is not stored yet.
 
         One is under way at a time, so a leader that is busy hears less often, and then of more tasks at once.
         """
-        if not self._unsent or self._sent or not (self._urgent or heartbeat_due):
+        if heartbeat_due:
+            self._unsent |= self._calm
+            self._calm = {}
+        if not self._unsent or self._sent:
             return None
         self._sequence += 1
         said: dict[str, TaskStatus] = {}
         for task_id in list(self._unsent)[:REPORT_TASKS]:
             del self._unsent[task_id]
             said[task_id] = self._owed[task_id]
-        self._urgent = self._urgent and bool(self._unsent)
         self._sent[self._sequence] = said
         updates = [TaskStatusUpdate(task_id=task_id, status=status) for task_id, status in said.items()]
         return StatusReport(sequence=self._sequence, updates=updates)
