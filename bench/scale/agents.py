@@ -20,6 +20,7 @@ from functools import partial
 
 import grpc.aio
 
+from swarmpy.daemon.event_loop import DaemonLoop
 from swarmpy.errors import SwarmpyError
 from swarmpy.identity.certificates import KeyPair
 from swarmpy.identity.joining import join_swarm, leader_of
@@ -242,4 +243,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=DaemonLoop) as runner:
+        runner.run(main())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from swarmpy.daemon.config import parse_arguments
 from swarmpy.daemon.data_root import lock_data_root
+from swarmpy.daemon.event_loop import DaemonLoop
 from swarmpy.daemon.log import set_up_logging
 from swarmpy.errors import SwarmpyError
 
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             from swarmpy.daemon.daemon import Daemon  # after the checks: it imports all rooms
 
-            asyncio.run(Daemon(config).run())
+            with asyncio.Runner(loop_factory=DaemonLoop) as runner:
+                runner.run(Daemon(config).run())
         finally:
             os.close(lock)
     except SwarmpyError as failure:
