@@ -1,9 +1,10 @@
 """The daemon's event loop: one that takes what gRPC has for it in one turn.
 
-gRPC's poller thread hands completions over one by one: for each it writes a byte to a socket pair, and the callback on
-the other end takes one byte and one completion. The selector calls it once a turn, so a loop whose turns take 20 ms
-because it has much else to do hears 50 messages a second, from all peers together; the rest waits in the socket, then
-in the poller. Here the callback is called again while there is more, up to a limit that leaves others their turn.
+gRPC's poller thread hands completions over: for each it writes a byte to a socket pair, and the callback on the other
+end takes one byte. The selector calls it once a turn. When completions come faster than turns, the socket fills up
+(some 280 bytes); the poller then waits for room, and from there on one completion a turn gets through: a loop whose
+turns take 20 ms, because it has much else to do, hears 50 messages a second from all peers together. Here the
+callback is called again while there is more, up to a limit that leaves others their turn.
 
 Source  grpc/_cython/_cygrpc/aio/completion_queue.pyx.pxi: PollerCompletionQueue._handle_events, _BoundEventLoop.
 """
@@ -25,7 +26,9 @@ GRPC = "grpc._cython.cygrpc"
 class DaemonLoop(asyncio.SelectorEventLoop):
     """Give it to `asyncio.Runner` as `loop_factory`."""
 
-    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+    def add_reader(  # type: ignore[override]  # the base binds the types of callback and arguments to each other
+        self, fd: Any, callback: Callable[..., Any], *args: Any
+    ) -> None:
         """As the base class does; gRPC's own reader gets all that waits for it."""
         handler = callback.func if isinstance(callback, functools.partial) else callback
         if isinstance(fd, socket.socket) and getattr(handler, "__module__", None) == GRPC:

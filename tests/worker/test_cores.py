@@ -132,6 +132,20 @@ def test_a_state_is_owed_until_it_and_nothing_older_is_stored() -> None:
     assert reporter.owed == 0 and reporter.take() is None
 
 
+def test_a_state_on_the_way_waits_for_a_heartbeat_or_is_never_told() -> None:
+    reporter = Reporter()
+    reporter.changed("slow", TaskStatus(state=STARTING), on_its_way=True)
+    reporter.changed("quick", TaskStatus(state=STARTING), on_its_way=True)
+    assert reporter.take() is None
+    reporter.changed("quick", TaskStatus(state=RUNNING))
+    told = reporter.take()
+    assert told is not None and [update.task_id for update in told.updates] == ["quick"]
+    assert reporter.take(heartbeat_due=True) is None         # one report is under way
+    reporter.stored(1)
+    late = reporter.take(heartbeat_due=True)
+    assert late is not None and [update.task_id for update in late.updates] == ["slow"]
+
+
 def test_managers_are_tried_in_turn_with_growing_waits_and_a_leader_at_once() -> None:
     managers = KnownManagers(["a:1", "b:1"], random.Random(1))
     assert managers.choose() == "a:1"

@@ -39,7 +39,10 @@ class ResumeExpired(Unavailable):
 
 @dataclass(slots=True)                      # not frozen: it is made so often that the time counts
 class Event:
-    """One change to one object, never changed itself. `object` is the new object, or after REMOVE the last one; `old` is None on CREATE."""
+    """One change to one object, itself never changed.
+
+    `object` is the new object, or after REMOVE the last one; `old` is None on CREATE.
+    """
 
     kind: EventKind
     table: str
