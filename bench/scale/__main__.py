@@ -53,8 +53,8 @@ async def measure(
 def growth(samples: Sequence[Sample], tasks: int) -> float:
     """What the managers' processors spent on the last third of the tasks, of what they spent on the first."""
 
-    def cpu_at(done: int) -> float:
-        return next((sample.cpu_s for sample in samples if sample.done >= done), samples[-1].cpu_s)
+    def cpu_at(running: int) -> float:
+        return next((sample.cpu_s for sample in samples if sample.running >= running), samples[-1].cpu_s)
 
     first = cpu_at(tasks // 3) - samples[0].cpu_s
     last = samples[-1].cpu_s - cpu_at(tasks - tasks // 3)

@@ -80,7 +80,7 @@ class Life:
             "POST", f"/services/{service['ID']}/update", spec, version=service["Version"]["Index"]
         )
         while True:
-            self._look(0)
+            self._look()
             shown = await self.swarm.api.call("GET", f"/services/{name}")
             if shown.get("UpdateStatus", {}).get("State") == "completed":
                 break
@@ -145,10 +145,10 @@ class Life:
 
     async def _until(self, done: Callable[[], int], wanted: int, what: str, *, keep: bool = False) -> None:
         while (so_far := done()) < wanted:
-            self._look(so_far, keep=keep)
+            self._look(keep=keep)
             self._check(f"{so_far} of {wanted} {what}")
             await asyncio.sleep(POLL_S)
-        self._look(wanted, keep=keep)
+        self._look(keep=keep)
 
     def _check(self, what: str) -> None:
         if self.failed.done():
@@ -172,7 +172,7 @@ class Life:
     def _elapsed(self) -> float:
         return time.monotonic() - self._began_s
 
-    def _look(self, done: int, *, keep: bool = False) -> None:
+    def _look(self, *, keep: bool = False) -> None:
         """At memory and time, once a second."""
         at_s = self._elapsed()
         if at_s < self._next_look_s:
@@ -182,12 +182,13 @@ class Life:
         resident = max(cost.rss_bytes for cost in costs)
         self._peak = max(self._peak, resident)
         if keep:
-            self.samples.append(Sample(at_s, sum(cost.cpu_s for cost in costs), resident, done))
+            cpu_s = sum(cost.cpu_s for cost in costs)
+            self.samples.append(Sample(at_s, cpu_s, resident, self.swarm.told("tasks"), self.reads.running))
 
     def _end(self, name: str, count: int, unit: str, **notes: float) -> Phase:
         seconds = self._elapsed()
         self._next_look_s = 0.0
-        self._look(count)
+        self._look()
         taken = self.reads.take()
         for kind, times in taken.items():
             self.all_reads[kind] += times

@@ -26,7 +26,8 @@ class Sample:
     at_s: float
     cpu_s: float                 # all managers, so far
     rss_bytes: int               # of the largest
-    done: int                    # how far the phase was
+    assigned: int                # tasks that nodes hold
+    running: int                 # tasks that `service ls` shows running
 
 
 @dataclass(frozen=True, slots=True)

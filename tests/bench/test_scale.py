@@ -33,7 +33,7 @@ def test_a_small_swarm_lives_through_all_phases(tmp_path: Path, capsys: pytest.C
 
 
 def test_growth_compares_the_last_tasks_with_the_first() -> None:
-    samples = [Sample(0.0, cpu, 0, done) for cpu, done in ((10, 0), (11, 30), (12, 60), (14, 90))]
+    samples = [Sample(0.0, cpu, 0, 90, running) for cpu, running in ((10, 0), (11, 30), (12, 60), (14, 90))]
     assert growth(samples, 90) == 2.0
 
 
