@@ -22,7 +22,7 @@ from swarmpy.errors import Conflict, Forbidden, InvalidArgument, SwarmpyError
 from swarmpy.identity.peer import Peer, peer_of
 from swarmpy.manager.control import abort
 from swarmpy.manager.replicated_log import LogMember, NotLeader, ReplicatedLog
-from swarmpy.manager.store import Store, Transaction
+from swarmpy.manager.store import Store, Transaction, Watch
 from swarmpy.rpc.membership_pb2 import MemberJoined, MemberJoinRequest, MemberLeaveRequest, MemberLeft
 from swarmpy.rpc.membership_pb2_grpc import MembershipServicer as GeneratedServicer
 from swarmpy.rpc.types_pb2 import ManagerStatus, Node, NodeRole
@@ -64,6 +64,18 @@ def plan_membership(nodes: Iterable[Node], members: Iterable[LogMember], own_id:
     )
 
 
+async def _change_of_managers(watch: Watch) -> None:
+    """Until a node changes that is a manager, was one or is to be one. Workers come and go by the thousand."""
+    async for events in watch:
+        for event in events:
+            if any(isinstance(row, Node) and _is_manager(row) for row in (event.object, event.old)):
+                return
+
+
+def _is_manager(node: Node) -> bool:
+    return node.spec.role == NodeRole.MANAGER or node.HasField("manager")
+
+
 class RoleManager:
     """The leader's stage that carries promotions and demotions into the log, and removed nodes out of it."""
 
@@ -75,15 +87,14 @@ class RoleManager:
     async def run(self) -> None:
         """While this manager leads, until cancelled."""
         with self._store.watch("nodes") as watch:
-            changes = aiter(watch)
-            change = asyncio.ensure_future(anext(changes))
+            change = asyncio.ensure_future(_change_of_managers(watch))
             try:
                 while True:
                     settled = await self._reconcile()
                     done, _ = await asyncio.wait({change}, timeout=None if settled else RETRY_S)
                     if done:
                         await change            # raises what ended the watch
-                        change = asyncio.ensure_future(anext(changes))
+                        change = asyncio.ensure_future(_change_of_managers(watch))
             finally:
                 change.cancel()
 
