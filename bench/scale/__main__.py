@@ -82,8 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     settings = {name: value for name, value in vars(given).items() if name != "out"} | {"services": services}
     write(given.out, settings, phases, samples, met)
+    smaller = size.nodes < FULL[0] or size.tasks < FULL[1]
     for goal in met:
-        verdict = "met" if goal.met else "MISSED"
+        verdict = ("met, by a smaller swarm" if smaller else "met") if goal.met else "MISSED"
         print(f"goal: {goal.name}: {goal.figure:.4g} {goal.unit} (goal {goal.goal:g} {goal.unit}: {verdict})")
     return 0
 
