@@ -76,6 +76,11 @@ class Reporter:
                     del self._owed[task_id]
 
     @property
+    def waits_for_heartbeat(self) -> bool:
+        """Whether there are states that are told when the next heartbeat is due."""
+        return bool(self._calm)
+
+    @property
     def owed(self) -> int:
         """How many tasks have a state that is not known to be stored."""
         return len(self._owed)

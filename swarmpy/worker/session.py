@@ -39,7 +39,6 @@ class Session:
     def __init__(
         self, channel: grpc.aio.Channel, reporter: Reporter, rng: random.Random, metadata: Sequence[tuple[str, str]]
     ) -> None:
-        self._channel = channel
         self._call = channel.stream_stream(SESSION, FromAgent.SerializeToString, ToAgent.FromString)(
             None, metadata=tuple(metadata)
         )
@@ -89,7 +88,7 @@ class Session:
         speaking: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(CONNECT_S):
-                await self._channel.channel_ready()
+                await self._call.wait_for_connection()
             async with asyncio.timeout(WELCOME_S):
                 hello = Hello(description=description, advertise_addr=advertise_addr, tasks=tasks)
                 await self._write(FromAgent(hello=hello))
@@ -135,28 +134,28 @@ class Session:
     async def _speak(self) -> None:
         """Heartbeats at a spread pace; whatever else there is to say at once, and instead of one."""
         loop = asyncio.get_running_loop()
-        due_s = loop.time() + self._period_s * self._rng.uniform(EARLIEST, 1.0)
+        due_s = loop.time() + self._pause_s()
         while True:
-            said = False
-            for message in self._due():
+            is_due, said = loop.time() >= due_s, False
+            for message in self._due(heartbeat_due=is_due):
                 await self._call.write(message)
                 said = True
-            if not said and loop.time() >= due_s:
-                report = self._reporter.take(heartbeat_due=True)
-                await self._call.write(
-                    FromAgent(heartbeat=Heartbeat()) if report is None else FromAgent(report=report)
-                )
-                said = True
-            if said:
-                due_s = loop.time() + self._period_s * self._rng.uniform(EARLIEST, 1.0)
+            if is_due and not said:
+                await self._call.write(FromAgent(heartbeat=Heartbeat()))
+            if is_due or (said and not self._reporter.waits_for_heartbeat):
+                due_s = loop.time() + self._pause_s()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(due_s):
                     await self._wake.wait()
             self._wake.clear()
 
-    def _due(self) -> Iterator[FromAgent]:
+    def _pause_s(self) -> float:
+        return self._period_s * self._rng.uniform(EARLIEST, 1.0)
+
+    def _due(self, *, heartbeat_due: bool) -> Iterator[FromAgent]:
         """What there is to say, each made when it is taken."""
-        while (report := self._reporter.take()) is not None:
+        report = self._reporter.take(heartbeat_due=heartbeat_due)
+        if report is not None:
             yield FromAgent(report=report)
         if self._mesh_applied != self._mesh_said:
             self._mesh_said = self._mesh_applied

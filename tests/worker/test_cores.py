@@ -140,6 +140,7 @@ def test_a_state_on_the_way_waits_for_a_heartbeat_or_is_never_told() -> None:
     reporter.changed("quick", TaskStatus(state=RUNNING))
     told = reporter.take()
     assert told is not None and [update.task_id for update in told.updates] == ["quick"]
+    assert reporter.waits_for_heartbeat
     assert reporter.take(heartbeat_due=True) is None         # one report is under way
     reporter.stored(1)
     late = reporter.take(heartbeat_due=True)
