@@ -71,6 +71,18 @@ def test_a_burst_is_one_version_and_an_object_once() -> None:
     assert not update.complete and len(update.tasks) == 1
 
 
+def test_nodes_that_come_and_go_are_not_urgent_and_one_that_moved_is() -> None:
+    book = MeshBook()
+    book.nodes.put("a", MeshNode(id="a", addr="192.0.2.1"))
+    assert book.dirty and not book.urgent
+    book.flush()
+    book.nodes.put("a", MeshNode(id="a", addr="192.0.2.2"))
+    assert book.urgent
+    book.flush()
+    book.nodes.put("a", None)
+    assert book.dirty and not book.urgent
+
+
 def test_a_node_far_behind_gets_the_whole_view() -> None:
     book, node = MeshBook(), Node()
     for number in range(mesh.HISTORY + 10):

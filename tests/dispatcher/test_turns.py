@@ -33,7 +33,7 @@ def test_the_complete_set_waits_for_nothing_and_changes_for_a_turn() -> None:
         session.changed(task_id)
         turns.ask(session)
     assert told(session) == []
-    turns.give()
+    assert turns.give() == 1
     assert told(session) == [["a", "b"]] and turns.waiting == 0
 
 
@@ -46,6 +46,6 @@ def test_turns_are_given_in_order_a_few_at_a_time() -> None:
         turns.ask(session)
     turns.leave(sessions[0])
     turns.ask(sessions[1])                                   # it waits already
-    turns.give()
+    assert turns.give() == TURNS
     assert [told(session) for session in sessions] == [[], *[[["a"]]] * TURNS]
     assert turns.waiting == 0

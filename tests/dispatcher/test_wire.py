@@ -9,7 +9,7 @@ import pytest
 
 from swarmpy.errors import Conflict
 from swarmpy.manager.dispatcher.dispatcher import peer_address
-from swarmpy.manager.dispatcher.sessions import DEFAULT_PERIOD_NS
+from swarmpy.manager.dispatcher.sessions import DEFAULT_PERIOD_NS, STALL_NS
 from swarmpy.manager.store import Transaction
 from swarmpy.rpc.dispatcher_pb2 import TaskStatusUpdate
 from swarmpy.rpc.types_pb2 import (
@@ -140,12 +140,13 @@ def test_a_silent_node_is_down_and_comes_back() -> None:
             await loud.hello()
             await silent.hello()
             await until(lambda: lead.store.nodes["n2"].status.state == NodeStatus.READY, "n2 is READY")
-            for _ in range(14):
+            for _ in range(30):
                 await loud.beat()
-                await lead.pass_time(S // 2)
+                await lead.pass_time(STALL_NS)
             await until(lambda: lead.store.nodes["n2"].status.state == NodeStatus.DOWN, "n2 is DOWN")
             assert "no heartbeat for" in lead.store.nodes["n2"].status.message
             assert lead.store.nodes["n1"].status.state == NodeStatus.READY
+            await until(lambda: silent.ended, "its session ends")
             assert silent.error is not None and silent.error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             again = FakeAgent(lead.addr, "n2")
             await again.hello()
@@ -166,11 +167,11 @@ def test_a_silent_node_is_not_given_up_while_its_host_answers() -> None:
             await until(lambda: lead.store.nodes["n2"].status.state == NodeStatus.READY, "n2 is READY")
             lead.answering.add("192.0.2.1")
             while lead.store.nodes["n2"].status.state != NodeStatus.DOWN:
-                await lead.pass_time(S // 4)
+                await lead.pass_time(STALL_NS)
             assert sorted(lead.asked) == [("192.0.2.1", 2377), ("192.0.2.2", 2377)]
             assert lead.store.nodes["n1"].status.state == NodeStatus.READY
             while lead.store.nodes["n1"].status.state != NodeStatus.DOWN:
-                await lead.pass_time(S // 4)
+                await lead.pass_time(STALL_NS)
             assert lead.store.nodes["n1"].status.message.endswith("though its host answers")
             await stopped.close()
             await dead.close()
@@ -186,7 +187,7 @@ def test_a_manager_is_asked_where_it_listens() -> None:
             await lead.put(Node(id="m2", status=NodeStatus(state=NodeStatus.READY, addr="192.0.2.1"), manager=address))
             await lead.lead()
             while lead.store.nodes["m2"].status.state != NodeStatus.DOWN:
-                await lead.pass_time(S // 4)
+                await lead.pass_time(STALL_NS)
             assert lead.asked == [("2001:db8::1", 4242)]
 
     drive(story)
@@ -265,8 +266,8 @@ def test_nodes_that_do_not_come_back_to_a_new_leader_are_unknown_then_down() -> 
             await lead.put(Node(id="n1", status=NodeStatus(state=NodeStatus.READY, addr="192.0.2.1")))
             await lead.lead()
             states = []
-            for _ in range(26):
-                await lead.pass_time(S // 2)
+            for _ in range(30):
+                await lead.pass_time(STALL_NS)
                 states.append(lead.store.nodes["n1"].status.state)
             assert list(dict.fromkeys(states)) == [NodeStatus.READY, NodeStatus.UNKNOWN, NodeStatus.DOWN]
 

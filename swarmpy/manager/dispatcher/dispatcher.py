@@ -184,8 +184,7 @@ class Dispatcher:
             await self._turns_wake.wait()
             self._turns_wake.clear()
             while term.turns.waiting:
-                term.turns.give()
-                await asyncio.sleep(TURN_S)
+                await asyncio.sleep(TURN_S * term.turns.give())
 
     async def _store_reports(self, term: Term) -> None:
         while True:

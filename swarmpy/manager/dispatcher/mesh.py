@@ -65,10 +65,13 @@ class _Part(Generic[Entry]):
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
         self.dirty: set[str] = set()
+        self.moved = False               # an entry changed that was there before
 
     def put(self, key: str, entry: Entry | None) -> bool:
-        if self.entries.get(key) == entry:
+        before = self.entries.get(key)
+        if before == entry:
             return False
+        self.moved |= before is not None and entry is not None
         if entry is None:
             del self.entries[key]
         else:
@@ -79,6 +82,7 @@ class _Part(Generic[Entry]):
     def settle(self) -> frozenset[str]:
         changed = frozenset(self.dirty)
         self.dirty.clear()
+        self.moved = False
         return changed
 
 
@@ -109,8 +113,12 @@ class MeshBook:
 
     @property
     def urgent(self) -> bool:
-        """Whether connections depend on what changed. A node by itself gets none before it has a task."""
-        return bool(self.services.dirty or self.tasks.dirty or self._network_dirty)
+        """Whether connections depend on what changed.
+
+        A node that comes gets none before it has a task, and one that goes takes its tasks along; one that has moved to
+        another address has them still.
+        """
+        return bool(self.services.dirty or self.tasks.dirty or self.nodes.moved or self._network_dirty)
 
     def flush(self) -> int:
         """Make what changed since the last call the next version, if anything did. Returns the newest version."""

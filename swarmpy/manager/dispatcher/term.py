@@ -212,33 +212,27 @@ class Term:
 
     def _task(self, task_id: str, node_id: str, old: Task | None, now: int) -> None:
         task = self._store.tasks.get(task_id)
-        if task is not None and not task.networks:
-            self._task_off_the_mesh(task, node_id, old)
-            return
+        off_the_mesh = task is not None and not task.networks         # networks never change once a task has a node
+        freed = not off_the_mesh and self._endpoint(task_id, task, now)
+        session = self._sessions.get(node_id)
+        if session is not None and (freed or _concerns_agent(old, task)):
+            self._changed(session, task_id)
+        if task is not None and task.status.state >= RUNNING and (old is None or old.status.state != task.status.state):
+            self.logs.task_changed(task)
+
+    def _endpoint(self, task_id: str, task: Task | None, now: int) -> bool:
+        """Keep up the task's place in the mesh. Whether its owner may hear now what was held back."""
         was_endpoint = task_id in self.mesh.tasks.entries
         endpoint = endpoint_of(task, self._ingress_id)
         if endpoint is not None and self._store.services.get(endpoint.service_id) is None:
             endpoint = None
         self.mesh.tasks.put(task_id, endpoint)
-        freed = False
         if task is not None and was_endpoint and task.desired_state > RUNNING and task.status.state <= RUNNING:
             self.withdrawals.hold(task_id, self.mesh.version + 1, now)
         elif self.withdrawals.held(task_id) and (task is None or task.status.state > RUNNING):
             self.withdrawals.drop(task_id)
-            freed = True
-        session = self._sessions.get(node_id)
-        if session is not None and (freed or _concerns_agent(old, task)):
-            self._changed(session, task_id)
-        self._tell_logs(task, old)
-
-    def _task_off_the_mesh(self, task: Task, node_id: str, old: Task | None) -> None:
-        if node_id and _concerns_agent(old, task) and (session := self._sessions.get(node_id)) is not None:
-            self._changed(session, task.id)
-        self._tell_logs(task, old)
-
-    def _tell_logs(self, task: Task | None, old: Task | None) -> None:
-        if task is not None and task.status.state >= RUNNING and (old is None or old.status.state != task.status.state):
-            self.logs.task_changed(task)
+            return True
+        return False
 
     def _node(self, node_id: str, old: Node | None) -> None:
         node = self._store.nodes.get(node_id)

@@ -14,7 +14,7 @@ from swarmpy.manager.dispatcher.session import Session
 __all__ = ["TURNS", "TURN_S", "Turns"]
 
 TURNS = 10                       # sessions that have a turn at the same time
-TURN_S = 0.04                    # and the next ones so much later: 250 messages a second, and as many reports in answer
+TURN_S = 0.004                   # of each, before others have theirs: 250 messages a second, and as many reports
 
 
 class Turns:
@@ -31,11 +31,13 @@ class Turns:
         """The session is over."""
         self._queue.pop(session, None)
 
-    def give(self) -> None:
-        """Give the next sessions their turns."""
-        for session in list(islice(self._queue, TURNS)):
+    def give(self) -> int:
+        """Give the next sessions their turns. Returns how many had one."""
+        sessions = list(islice(self._queue, TURNS))
+        for session in sessions:
             del self._queue[session]
             session.assign()
+        return len(sessions)
 
     @property
     def waiting(self) -> int:
