@@ -9,12 +9,13 @@ import json
 
 from aiohttp import web
 
-from swarmpy.api.rendered import Rendered, in_turns, json_list
+from swarmpy.api.rendered import ROWS_A_TURN, Rendered, json_list
 from swarmpy.api.requests import query_flag, query_integer, read_json
 from swarmpy.api.swarm_access import current_manager, find_node
 from swarmpy.api.swarm_json.node import node_spec_from_json, node_to_json
 from swarmpy.api.swarm_node import SwarmNode
 from swarmpy.engine.filters import Filters
+from swarmpy.manager.store import in_turns
 from swarmpy.rpc.control_pb2 import RemoveNodeRequest, UpdateNodeRequest
 from swarmpy.rpc.types_pb2 import Node, NodeRole
 
@@ -43,7 +44,7 @@ class NodeRoutes:
         manager = await current_manager(self._swarm)
         members = {member.node_id: member for member in manager.members()}
         shown: list[str] = []
-        async for some in in_turns(manager.store.nodes.values()):
+        async for some in in_turns(tuple(manager.store.nodes.values()), ROWS_A_TURN):
             for node in some:
                 if matches(filters, node):
                     shown.append(

@@ -6,15 +6,14 @@ shows that very row, and a list of thousands costs little more than the few that
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from aiohttp import web
 
-__all__ = ["Rendered", "in_turns", "json_list"]
+__all__ = ["ROWS_A_TURN", "Rendered", "json_list"]
 
-A_TURN = 200                    # rows looked at before other requests have a turn
+ROWS_A_TURN = 200               # looked at before other requests have a turn
 MOST_KEPT = 20_000
 
 
@@ -23,7 +22,6 @@ class Row(Protocol):
 
 
 T = TypeVar("T", bound=Row)
-R = TypeVar("R")
 
 
 class Rendered(Generic[T]):
@@ -40,15 +38,6 @@ class Rendered(Generic[T]):
                 self._kept.clear()
             kept = self._kept[row.id] = (row, render(row))
         return kept[1]
-
-
-async def in_turns(rows: Iterable[R]) -> AsyncIterator[Sequence[R]]:
-    """All rows as they are now, a few at a time; others have their turn in between."""
-    now = tuple(rows)
-    for start in range(0, len(now), A_TURN):
-        if start:
-            await asyncio.sleep(0)
-        yield now[start : start + A_TURN]
 
 
 def json_list(texts: Iterable[str]) -> web.Response:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from swarmpy.api.rendered import Rendered, in_turns, json_list
+from swarmpy.api.rendered import ROWS_A_TURN, Rendered, json_list
 from swarmpy.api.swarm_access import current_manager, find_node, find_service, find_task, task_name
-from swarmpy.api.swarm_json.task import Specs, state_name, task_to_json, task_to_text
+from swarmpy.api.swarm_json.task import spec_to_text, state_name, task_to_json, task_to_text
 from swarmpy.api.swarm_node import SwarmNode
 from swarmpy.engine.filters import Filters
 from swarmpy.errors import NotFound
-from swarmpy.manager.store import Store
-from swarmpy.rpc.types_pb2 import Task, TaskState
+from swarmpy.manager.store import Store, in_turns
+from swarmpy.rpc.types_pb2 import Task, TaskState, TaskTemplate
 
 __all__ = ["routes"]
 
@@ -30,7 +30,8 @@ def routes(swarm: SwarmNode) -> list[web.RouteDef]:
 class TaskRoutes:
     def __init__(self, swarm: SwarmNode) -> None:
         self._swarm = swarm
-        self._rendered: Rendered[Task] = Rendered()
+        self._tasks: Rendered[Task] = Rendered()
+        self._specs: Rendered[TaskTemplate] = Rendered()
 
     async def list(self, request: web.Request) -> web.Response:
         filters = Filters.parse(request.query.get("filters"), FILTERS)
@@ -44,20 +45,21 @@ class TaskRoutes:
         else:
             tasks = list(store.tasks.values())
         shown: list[str] = []
-        async for some in in_turns(tasks):
-            specs = Specs(store)
+        async for some in in_turns(tasks, ROWS_A_TURN):
             shown += [
-                self._text(task, store, specs)
+                self._text(task, store)
                 for task in some
                 if (not nodes or task.node_id in nodes) and matches(filters, task, store)
             ]
         return json_list(shown)
 
-    def _text(self, task: Task, store: Store, specs: Specs) -> str:
-        def text(task: Task) -> str:
-            return task_to_text(task, store, specs)
+    def _text(self, task: Task, store: Store) -> str:
+        def render(task: Task) -> str:
+            template = store.templates.get(task.template_id)
+            spec = "{}" if template is None else self._specs.text(template, spec_to_text)
+            return task_to_text(task, spec, store)
 
-        return text(task) if task.networks else self._rendered.text(task, text)     # a network may change by itself
+        return render(task) if task.networks else self._tasks.text(task, render)     # a network may change by itself
 
     async def inspect(self, request: web.Request) -> web.Response:
         store = (await current_manager(self._swarm)).store

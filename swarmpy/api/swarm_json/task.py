@@ -13,10 +13,9 @@ from swarmpy.api.swarm_json.task_spec import task_spec_to_json
 from swarmpy.api.swarm_json.values import JSON, compact
 from swarmpy.engine.times import format_rfc3339
 from swarmpy.manager.store import Store
-from swarmpy.rpc.types_pb2 import Task, TaskState, TaskStatus
+from swarmpy.rpc.types_pb2 import Task, TaskState, TaskStatus, TaskTemplate
 
-__all__ = ["Specs", "state_name", "task_to_json", "task_to_text"]
-
+__all__ = ["spec_to_text", "state_name", "task_to_json", "task_to_text"]
 
 _STATE_NAMES = {number: name.lower() for name, number in TaskState.items()}
 
@@ -26,34 +25,22 @@ def state_name(state: TaskState) -> str:
     return _STATE_NAMES[state]
 
 
-class Specs:
-    """The specs of tasks as text, each made once: for one list, whose tasks share them."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._texts: dict[str, str] = {}
-
-    def text(self, template_id: str) -> str:
-        text = self._texts.get(template_id)
-        if text is None:
-            text = self._texts[template_id] = json.dumps(_spec(template_id, self._store))
-        return text
-
-
 def task_to_json(task: Task, store: Store) -> JSON:
     """The task with its spec, which it shares with its siblings, and its networks filled in."""
-    return _before_spec(task) | {"Spec": _spec(task.template_id, store)} | _after_spec(task, store)
+    template = store.templates.get(task.template_id)
+    spec = task_spec_to_json(template.spec) if template is not None else {}
+    return _before_spec(task) | {"Spec": spec} | _after_spec(task, store)
 
 
-def task_to_text(task: Task, store: Store, specs: Specs) -> str:
-    """The same as text, for less: the spec is the larger part."""
+def task_to_text(task: Task, spec: str, store: Store) -> str:
+    """The same as text, with the text of its spec: many tasks share one, and it is the larger part."""
     before, after = json.dumps(_before_spec(task)), json.dumps(_after_spec(task, store))
-    return f'{before[:-1]}, "Spec": {specs.text(task.template_id)}, {after[1:]}'
+    return f'{before[:-1]}, "Spec": {spec}, {after[1:]}'
 
 
-def _spec(template_id: str, store: Store) -> JSON:
-    template = store.templates.get(template_id)
-    return task_spec_to_json(template.spec) if template is not None else {}
+def spec_to_text(template: TaskTemplate) -> str:
+    """The spec of the tasks made from a template."""
+    return json.dumps(task_spec_to_json(template.spec))
 
 
 def _before_spec(task: Task) -> JSON:

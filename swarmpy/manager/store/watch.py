@@ -13,12 +13,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from swarmpy.errors import Unavailable
 from swarmpy.manager.store.tables import StoreObject
 
 __all__ = ["Event", "EventKind", "History", "ResumeExpired", "Sleep", "Watch", "fold", "in_turns"]
+
+T = TypeVar("T")
 
 Sleep = Callable[[float], Coroutine[Any, Any, None]]     # seconds; asyncio.sleep, or a simulation's
 
@@ -151,19 +153,19 @@ class History:
         return [event for event in self._events if event.index > index]
 
 
-async def in_turns(events: Sequence[Event]) -> AsyncIterator[Sequence[Event]]:
-    """The same events, a few at a time: between two parts all that is ready on the event loop has a turn."""
-    for start in range(0, len(events), _A_TURN):
+async def in_turns(items: Sequence[T], at_once: int = _A_TURN) -> AsyncIterator[Sequence[T]]:
+    """The same events or rows, a few at a time: between two parts all that is ready on the event loop has a turn."""
+    for start in range(0, len(items), at_once):
         if start:
             await asyncio.sleep(0)
-        yield events[start : start + _A_TURN]
+        yield items[start : start + at_once]
 
 
 def fold(events: Iterable[Event]) -> tuple[Event, ...]:
     """One event for each object, telling of the whole way from first to last. What came and went is left out."""
-    last: dict[str, Event] = {}             # ids are unique in the whole store
+    last: dict[tuple[str, str], Event] = {}
     for event in events:
-        key = event.object.id
+        key = (event.table, event.object.id)
         earlier = last.setdefault(key, event)
         if earlier is not event:
             together = _together(earlier, event)
