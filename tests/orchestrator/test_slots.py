@@ -56,6 +56,24 @@ def test_a_plan_leaves_as_many_filled_slots_as_asked(tasks: list[Task], replicas
     assert not (kept_idle and gone_running)
 
 
+@given(st.lists(st.tuples(TASKS, st.booleans())), st.integers(0, 12), st.integers(1, 3))
+def test_slots_are_filled_from_below_a_few_at_a_time(
+    changes: list[tuple[Task, bool]], replicas: int, at_once: int
+) -> None:
+    slots = SlotIndex()
+    for task, gone in changes:
+        if gone:
+            slots.remove(task)
+        else:
+            slots.put(task)
+        filled = {slot.number for slot in slots.slots() if slot.filled}
+        free = [number for number in range(1, 40) if number not in filled]
+        missing = max(0, replicas - len(filled))
+        plan = plan_replicas(replicas, slots, at_once)
+        assert plan.fill == tuple(free[: min(missing, at_once)])
+        assert plan.more == (missing > at_once)
+
+
 def test_retirement_evens_out_nodes() -> None:
     slots = SlotIndex(
         [make_task(n, 1, RUNNING, RUNNING, "n1" if n <= 4 else "n2") for n in range(1, 7)]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from swarmpy.errors import Conflict
+from swarmpy.manager.allocator import allocator
+from swarmpy.manager.orchestrator import orchestrator
+from swarmpy.manager.scheduler import scheduler
 from swarmpy.rpc.types_pb2 import (
     ASSIGNED,
     COMPLETE,
@@ -42,6 +47,29 @@ def test_replicas_run_spread_over_the_nodes() -> None:
         ingress = sim.store.networks.by_name("ingress")
         assert ingress is not None and ingress.ipam[0].subnet == "10.0.0.0/24" and ingress.vni == 4096
         assert all(node.ingress.addresses for node in sim.store.nodes.values())
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("publish", [0, 8080])
+def test_what_is_done_a_few_at_a_time_comes_to_its_end(publish: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stage in (orchestrator, allocator, scheduler):
+        monkeypatch.setattr(stage, "_AT_ONCE", 2)
+    monkeypatch.setattr(orchestrator, "_UNITS", 3)
+
+    async def story(sim: Simulation) -> None:
+        await swarm_of(sim, 3)
+        for name, port in (("web", publish), ("other", 0)):
+            await sim.create_service(service_spec(name, 11, parallelism=0, **({"publish": port} if port else {})))
+        await sim.settle()
+        await sim.update_service("web", lambda spec: apply_option(spec, "image", "v2"))
+        await sim.update_service("other", lambda spec: apply_option(spec, "replicas", "4"))
+        await sim.advance(20)
+        for name, replicas in (("web", 11), ("other", 4)):
+            sim.check_converged(name)
+            assert len(sim.running(name)) == replicas
+        by_node = Counter(task.node_id for task in sim.running("web"))
+        assert max(by_node.values()) - min(by_node.values()) <= 1
 
     simulate(story)
 
