@@ -59,8 +59,11 @@ def test_what_is_done_a_few_at_a_time_comes_to_its_end(publish: int, monkeypatch
 
     async def story(sim: Simulation) -> None:
         await swarm_of(sim, 3)
-        for name, port in (("web", publish), ("other", 0)):
-            await sim.create_service(service_spec(name, 11, parallelism=0, **({"publish": port} if port else {})))
+        web, other = service_spec("web", 11, parallelism=0), service_spec("other", 11)
+        if publish:
+            apply_option(web, "publish", str(publish))
+        for spec in (web, other):
+            await sim.create_service(spec)
         await sim.settle()
         await sim.update_service("web", lambda spec: apply_option(spec, "image", "v2"))
         await sim.update_service("other", lambda spec: apply_option(spec, "replicas", "4"))
