@@ -79,7 +79,7 @@ class _Pass:
         self._wakes: list[tuple[int, int]] = []
         self._fitness: dict[tuple[str, str], NodeFitness] = {}     # by node and template
         self._needs_nothing = service is not None and not publishes(service)
-        self._labels = {} if service is None else labels_for(service, service.spec.task)
+        self._pattern = Task() if service is None else _pattern_of(service)
         self._start_first = service is not None and config_of(service).order == UpdateConfig.START_FIRST
 
     def decide(self) -> Decision:
@@ -105,7 +105,7 @@ class _Pass:
             if slot.filled and slot.number not in plan.retire:
                 self._maintain(slot)
         for number in plan.fill:
-            self._add(self._task(service, number), slots.get(number))
+            self._add(self._task(number), slots.get(number))
         self._more = plan.more
         return [] if plan.retire or plan.more else self._update(service)     # once those are gone, or there
 
@@ -278,29 +278,23 @@ class _Pass:
             wanted = [task for task in wanted if task.id != slot.current.id]
         for task in wanted:
             self._draft.desire(task, SHUTDOWN)
-        task = self._task(service, slot.number)
+        task = self._task(slot.number)
         task.by_update = True
         self._add(task, slot)
 
     # ------------------------------------------------------------------------------------------ new tasks
 
-    def _task(self, service: Service, slot: int) -> Task:
-        return self._new(
-            Task(
-                service_id=service.id,
-                service_name=service.spec.annotations.name,
-                slot=slot,
-                service_labels=self._labels,
-                template_id=service.template_id,
-                spec_version=service.spec_version,
-            )
-        )
+    def _task(self, slot: int) -> Task:
+        task = Task()
+        task.CopyFrom(self._pattern)
+        task.slot = slot
+        return self._new(task)
 
     def _successor(self, task: Task) -> Task:
         """A new task for the same work: only the updater changes the version of a slot."""
         service = self._service
         if service is not None and self._swarm.versions.same_work(task.template_id, service.template_id):
-            return self._task(service, task.slot)
+            return self._task(task.slot)
         return self._new(
             Task(
                 service_id=task.service_id,
@@ -321,3 +315,14 @@ class _Pass:
         else:
             status.state, status.message = NEW, "created"
         return task
+
+
+def _pattern_of(service: Service) -> Task:
+    """What new tasks of the service have in common."""
+    return Task(
+        service_id=service.id,
+        service_name=service.spec.annotations.name,
+        service_labels=labels_for(service, service.spec.task),
+        template_id=service.template_id,
+        spec_version=service.spec_version,
+    )
