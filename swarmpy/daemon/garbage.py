@@ -1,10 +1,11 @@
-"""When Python looks for garbage in everything it holds.
+"""When Python looks for garbage in what has lived for a while.
 
-By itself it does so each time the objects have grown by a quarter, and nothing else happens meanwhile: a second, in a
-manager of a million tasks, whose rows and indexes are never part of a cycle. Young objects are still looked at as
-ever, and nearly all that is garbage is found there; the whole is looked through once a minute. Where that takes long,
-what is left is set aside (`gc.freeze`) and not looked through again: there it is rows, and these go without a collector
-when they are removed. A cycle among what was set aside is never found, which is why little is set aside by itself.
+By itself it does so each time the objects have grown by a quarter, looks through all of them, and nothing else happens
+meanwhile: a second and more in a manager of 100,000 tasks, whose rows and indexes are never part of a cycle. Here young
+objects are looked at as ever, and nearly all that is garbage is found there. Older ones are looked through now and
+then while they are few. When many have come, they are rows: they are set aside (`gc.freeze`), which costs nothing, and
+go without a collector when they are removed. A cycle among what was set aside is never found; a daemon that does not
+grow sets nothing aside.
 
 Source  Python documentation, `gc`: generations, thresholds and `freeze`.
 """
@@ -13,26 +14,27 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 
 __all__ = ["collect", "collect_seldom"]
 
-PAUSE_S = 60.0
-LONG_S = 0.1                    # of processor time: some 150,000 tasks
-YOUNG, MIDDLE, NEVER = 5_000, 20, 1_000_000
+PAUSE_S = 20.0
+MANY = 50_000                   # objects: some 20 ms to look through
+YOUNG, MIDDLE, NEVER = 5_000, 10, 1_000_000
+OLDEST = 2                      # the generation; what was set aside is in none
 
 
 async def collect_seldom() -> None:
-    """Until cancelled."""
+    """Until cancelled. What the daemon is made of, its modules and classes, is set aside at once."""
     gc.set_threshold(YOUNG, MIDDLE, NEVER)
+    gc.freeze()
     while True:
         await asyncio.sleep(PAUSE_S)
         collect()
 
 
-def collect(long_s: float = LONG_S) -> None:
-    """Look through everything, and set aside what is left if that took longer than `long_s`."""
-    began = time.thread_time()
-    gc.collect()
-    if time.thread_time() - began > long_s:
+def collect(many: int = MANY) -> None:
+    """Look through what has lived for a while, or set it aside if it is more than `many` objects."""
+    if len(gc.get_objects(generation=OLDEST)) > many:
         gc.freeze()
+    else:
+        gc.collect()

@@ -15,18 +15,23 @@ class Knot:
         self.itself = self
 
 
-def test_a_cycle_goes_and_little_is_set_aside() -> None:
+def test_a_cycle_goes_while_objects_are_few() -> None:
     gone = weakref.ref(Knot())
     before = gc.get_freeze_count()
-    collect(long_s=60)
+    collect(many=1 << 30)
     assert gone() is None
     assert gc.get_freeze_count() == before
 
 
-def test_what_took_long_is_set_aside() -> None:
+def test_many_objects_are_set_aside_and_go_when_nobody_holds_them() -> None:
+    rows = [[number] for number in range(1000)]
+    gc.collect()                                            # they are old now
     before = gc.get_freeze_count()
     try:
-        collect(long_s=0)
-        assert gc.get_freeze_count() > before
+        collect(many=len(rows))
+        assert gc.get_freeze_count() >= before + len(rows)
+        held = gc.get_freeze_count()
+        rows.clear()
+        assert gc.get_freeze_count() <= held - 1000
     finally:
         gc.unfreeze()
