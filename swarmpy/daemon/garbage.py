@@ -17,8 +17,8 @@ import gc
 
 __all__ = ["collect", "collect_seldom"]
 
-PAUSE_S = 20.0
-MANY = 50_000                   # objects: some 20 ms to look through
+PAUSE_S = 5.0                   # what ends in a look waits for other threads now and then: few at a time
+MANY = 25_000                   # objects: some 10 ms to look through
 YOUNG, MIDDLE, NEVER = 5_000, 10, 1_000_000
 OLDEST = 2                      # the generation; what was set aside is in none
 
