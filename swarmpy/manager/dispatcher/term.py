@@ -11,6 +11,7 @@ The cost of an event does not depend on how many nodes or tasks there are.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ DEFAULT_DATA_PATH_PORT = 4789    # RFC 7348, section 5
 DEFAULT_PORT = 2377              # of managers
 AWAITED_PERIODS = 3              # of heartbeats, until a worker that does not come to a new leader is down
 SCAN_STEP = 2_000                # tasks looked at in one turn of the loop while a term begins
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +278,7 @@ class Term:
         """
         judgement = self.liveness.tick(now)
         for verdict in judgement.verdicts:
+            log.info("node %s is %s: %s", verdict.node_id, NodeStatus.State.Name(verdict.state), verdict.message)
             self.reports.node(verdict.node_id, NodeChange(verdict.state, verdict.message))
             if verdict.state == NodeStatus.DOWN:
                 self.withdrawals.not_awaited(verdict.node_id)
