@@ -119,11 +119,11 @@ def test_a_session_that_breaks_in_a_long_silence_leaves_half_a_period_to_come_ba
     assert leader.down() == {"a": 6.8}
 
 
-def test_a_host_that_answers_has_six_periods() -> None:
+def test_a_host_that_answers_has_eight_periods() -> None:
     leader = Leader(answering=frozenset("a"))
     leader.connect("a", "b")
     leader.run(40)
-    assert leader.down() == {"a": 12.0, "b": 6.0}
+    assert leader.down() == {"a": 16.0, "b": 6.0}
 
 
 def test_an_answer_outlives_the_session_but_no_message() -> None:
@@ -134,7 +134,7 @@ def test_an_answer_outlives_the_session_but_no_message() -> None:
     leader.liveness.heard("b", leader.now)
     leader.answering = frozenset()
     leader.run(40)
-    assert leader.down() == {"a": 12.0, "b": 11.0}
+    assert leader.down() == {"a": 16.0, "b": 11.0}
 
 
 def test_a_new_leader_waits_less_for_managers_who_know_of_it_at_once() -> None:

@@ -166,9 +166,11 @@ def test_a_silent_node_is_not_given_up_while_its_host_answers() -> None:
             await dead.hello()
             await until(lambda: lead.store.nodes["n2"].status.state == NodeStatus.READY, "n2 is READY")
             lead.answering.add("192.0.2.1")
+            lead.missed = 1
             while lead.store.nodes["n2"].status.state != NodeStatus.DOWN:
                 await lead.pass_time(STALL_NS)
-            assert sorted(lead.asked) == [("192.0.2.1", 2377), ("192.0.2.2", 2377)]
+            assert set(lead.asked) == {("192.0.2.1", 2377), ("192.0.2.2", 2377)}
+            assert lead.asked.count(("192.0.2.1", 2377)) == 2
             assert lead.store.nodes["n1"].status.state == NodeStatus.READY
             while lead.store.nodes["n1"].status.state != NodeStatus.DOWN:
                 await lead.pass_time(STALL_NS)
@@ -188,7 +190,7 @@ def test_a_manager_is_asked_where_it_listens() -> None:
             await lead.lead()
             while lead.store.nodes["m2"].status.state != NodeStatus.DOWN:
                 await lead.pass_time(STALL_NS)
-            assert lead.asked == [("2001:db8::1", 4242)]
+            assert set(lead.asked) == {("2001:db8::1", 4242)}
 
     drive(story)
 

@@ -77,6 +77,7 @@ class Leader:
         self.store.bind(self.log)
         self.clock = Clock()
         self.answering: set[str] = set()         # addresses of hosts that answer when they are asked
+        self.missed = 0                          # answers of each host that get lost
         self.asked: list[tuple[str, int]] = []
         self.dispatcher = Dispatcher(
             self.store, self.log, named_peer, monotonic=self.clock, host_answers=self._host_answers
@@ -88,7 +89,7 @@ class Leader:
 
     async def _host_answers(self, host: str, port: int, patience_s: float) -> bool:
         self.asked.append((host, port))
-        return host in self.answering
+        return host in self.answering and self.asked.count((host, port)) > self.missed
 
     async def lead(self) -> None:
         self._run = asyncio.create_task(self.dispatcher.run())

@@ -48,6 +48,7 @@ TRANSACTIONS_IN_FLIGHT = 8
 RETRY_S = 0.1
 HELLO_S = 10.0                   # for the first message of a stream
 QUESTIONS = 256                  # hosts asked at the same time; a suspect beyond them is judged by its silence alone
+QUESTIONS_A_PERIOD = 2           # to a host that says nothing; its kernel answers in milliseconds
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 log = logging.getLogger(__name__)
@@ -160,8 +161,12 @@ class Dispatcher:
             await asyncio.sleep(TICK_S)
 
     async def _ask(self, term: Term, suspect: Suspect) -> None:
-        if await self._host_answers(suspect.host, suspect.port, term.period / 1e9):
-            term.liveness.answered(suspect.node_id)
+        """Until it answers or is no suspect any more: an answer may be missed while this loop stands still."""
+        while term.liveness.doubts(suspect.node_id):
+            if await self._host_answers(suspect.host, suspect.port, term.period / QUESTIONS_A_PERIOD / 1e9):
+                term.liveness.answered(suspect.node_id)
+                return
+            await asyncio.sleep(TICK_S)
 
     async def _publish_mesh(self, term: Term) -> None:
         while True:

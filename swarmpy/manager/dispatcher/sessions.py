@@ -15,7 +15,8 @@ The laws, with *grace* = three heartbeat periods of the node's session:
   has two periods only: its own Raft tells it who leads, where a worker has to notice and to search. While others are
   still coming back the leader is busy with them, so nobody is DOWN until a period has passed without a return;
 - the host of a suspect answers: only its daemon is silent (stopped, starved, or starting again), its containers run,
-  and replacing them would stop them. It is DOWN after six periods;
+  and replacing them would stop them. It is DOWN after eight periods. It is asked until it answers or is judged: one
+  answer may be missed by a leader that stands still;
 - a node that says that it leaves is DOWN at once;
 - the leader's own silence is not the nodes' silence: it judges by a time that stands still while it does not run.
   Between two ticks, or a tick and a message, no more than `STALL_NS` pass.
@@ -47,7 +48,7 @@ DEFAULT_PERIOD_NS = 1_500_000_000
 GRACE_PERIODS = 3
 SUSPECT_PERIODS = 2
 MANAGER_PERIODS = 2              # for a manager to come back to a new leader
-ANSWERING_PERIODS = 6            # for a daemon whose host is there: time to start again, well within what Docker waits
+ANSWERING_PERIODS = 8            # for a daemon whose host is there: time to start again, within what Docker waits
 HEARTBEATS_PER_S = 1000          # what a leader takes at most; beyond it the period grows with the swarm
 STALL_NS = 200_000_000           # a leader that ticks half as often as it should judges half as fast
 
@@ -145,6 +146,11 @@ class Liveness:
         if node.shorter is not None and node.seen >= node.shorter[1]:
             node.period, node.shorter = node.shorter[0], None
             self._arm(node_id, node)
+
+    def doubts(self, node_id: str) -> bool:
+        """Whether the node is a suspect whose host has not answered yet."""
+        node = self._nodes.get(node_id)
+        return node is not None and node.phase is not Phase.DOWN and node.suspected and not node.answers
 
     def answered(self, node_id: str) -> None:
         """The host of a suspect is there."""
