@@ -11,6 +11,8 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import struct
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -194,13 +196,10 @@ def _pass_on(task: asyncio.Task[None], failed: asyncio.Future[None]) -> None:
         failed.set_exception(failure)
 
 
-def _pid_of(socket: Path) -> int:
-    """The process of the daemon that listens on `socket`: the oldest with it on its command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if f"unix://{socket}" in words and "swarmpy.daemon.main" in words:
-                    found.append(int(entry.name))
-    return min(found)
+def _pid_of(path: Path) -> int:
+    """The process that listens on the socket at `path`. unix(7), SO_PEERCRED."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid
