@@ -18,7 +18,7 @@ import gc
 __all__ = ["collect", "collect_seldom"]
 
 PAUSE_S = 5.0                   # what ends in a look waits for other threads now and then: few at a time
-MANY = 100_000                  # objects: some 20 ms to look through; what a small daemon has is never set aside
+MANY = 25_000                   # objects: some 10 ms to look through, several times that on a busy machine
 YOUNG, MIDDLE, NEVER = 5_000, 10, 1_000_000
 OLDEST = 2                      # the generation; what was set aside is in none
 
