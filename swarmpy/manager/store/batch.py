@@ -22,7 +22,7 @@ __all__ = ["commit_units"]
 
 _WRITES_PER_TRANSACTION = 100       # some 40 kB of tasks; applied in 2 ms, in which nobody else has a turn
 
-_IN_FLIGHT = 8                      # transactions: what one write to the disk may have to share
+_IN_FLIGHT = 2                      # transactions: one is written while the next is decided; a read waits for both
 
 
 async def commit_units(store: Store, units: Iterable[Transaction]) -> list[Transaction]:
