@@ -9,13 +9,13 @@ import json
 
 from aiohttp import web
 
-from swarmpy.api.rendered import ROWS_A_TURN, Rendered, json_list
+from swarmpy.api.rendered import Rendered, json_list
 from swarmpy.api.requests import query_flag, query_integer, read_json
 from swarmpy.api.swarm_access import current_manager, find_node
 from swarmpy.api.swarm_json.node import node_spec_from_json, node_to_json
 from swarmpy.api.swarm_node import SwarmNode
 from swarmpy.engine.filters import Filters
-from swarmpy.manager.store import in_turns
+from swarmpy.manager.replicated_log import LogMember
 from swarmpy.rpc.control_pb2 import RemoveNodeRequest, UpdateNodeRequest
 from swarmpy.rpc.types_pb2 import Node, NodeRole
 
@@ -43,16 +43,15 @@ class NodeRoutes:
         filters = Filters.parse(request.query.get("filters"), FILTERS)
         manager = await current_manager(self._swarm)
         members = {member.node_id: member for member in manager.members()}
-        shown: list[str] = []
-        async for some in in_turns(tuple(manager.store.nodes.values()), ROWS_A_TURN):
-            for node in some:
-                if matches(filters, node):
-                    shown.append(
-                        json.dumps(node_to_json(node, members[node.id]))
-                        if node.id in members
-                        else self._rendered.text(node, worker_to_text)
-                    )
-        return json_list(shown)
+        return await json_list(
+            self._text(node, members.get(node.id)) if matches(filters, node) else None
+            for node in tuple(manager.store.nodes.values())
+        )
+
+    def _text(self, node: Node, member: LogMember | None) -> str:
+        if member is not None:
+            return json.dumps(node_to_json(node, member))
+        return self._rendered.text(node, worker_to_text)
 
     async def inspect(self, request: web.Request) -> web.Response:
         manager = await current_manager(self._swarm)

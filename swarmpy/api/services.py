@@ -11,7 +11,7 @@ from random import Random
 
 from aiohttp import web
 
-from swarmpy.api.rendered import ROWS_A_TURN, Rendered, json_list
+from swarmpy.api.rendered import Rendered, json_list
 from swarmpy.api.requests import query_flag, query_integer, read_json
 from swarmpy.api.swarm_access import current_manager, find_service
 from swarmpy.api.swarm_json.service import service_spec_from_json, service_to_json
@@ -21,7 +21,7 @@ from swarmpy.engine.filters import Filters
 from swarmpy.engine.names import pick_name
 from swarmpy.errors import InvalidArgument
 from swarmpy.image import RegistryAuth
-from swarmpy.manager.store import Store, ids_from, in_turns
+from swarmpy.manager.store import Store, ids_from
 from swarmpy.rpc.control_pb2 import CreateServiceRequest, RemoveRequest, UpdateServiceRequest
 from swarmpy.rpc.types_pb2 import Service
 
@@ -53,16 +53,16 @@ class ServiceRoutes:
         filters = Filters.parse(request.query.get("filters"), FILTERS)
         manager = await current_manager(self._swarm)
         with_status = query_flag(request, "status")
-        store = manager.store
-        shown: list[str] = []
-        async for some in in_turns(tuple(store.services.values()), ROWS_A_TURN):
-            for service in some:
-                if matches(filters, service):
-                    text = self._rendered.text(service, service_to_text)
-                    if with_status:
-                        text = f'{text[:-1]}, "ServiceStatus": {json.dumps(service_status(store, service))}}}'
-                    shown.append(text)
-        return json_list(shown)
+        return await json_list(
+            self._text(service, manager.store, with_status=with_status) if matches(filters, service) else None
+            for service in tuple(manager.store.services.values())
+        )
+
+    def _text(self, service: Service, store: Store, *, with_status: bool) -> str:
+        text = self._rendered.text(service, service_to_text)
+        if with_status:
+            return f'{text[:-1]}, "ServiceStatus": {json.dumps(service_status(store, service))}}}'
+        return text
 
     async def create(self, request: web.Request) -> web.Response:
         spec = service_spec_from_json(await read_json(request))

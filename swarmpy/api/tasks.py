@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from swarmpy.api.rendered import ROWS_A_TURN, Rendered, json_list
+from swarmpy.api.rendered import Rendered, json_list
 from swarmpy.api.swarm_access import current_manager, find_node, find_service, find_task, task_name
 from swarmpy.api.swarm_json.task import spec_to_text, state_name, task_to_json, task_to_text
 from swarmpy.api.swarm_node import SwarmNode
 from swarmpy.engine.filters import Filters
 from swarmpy.errors import NotFound
-from swarmpy.manager.store import Store, in_turns
+from swarmpy.manager.store import Store
 from swarmpy.rpc.types_pb2 import Task, TaskState, TaskTemplate
 
 __all__ = ["routes"]
@@ -44,14 +44,12 @@ class TaskRoutes:
             tasks = [task for id_ in nodes for task in store.tasks.by_node(id_)]
         else:
             tasks = list(store.tasks.values())
-        shown: list[str] = []
-        async for some in in_turns(tasks, ROWS_A_TURN):
-            shown += [
-                self._text(task, store)
-                for task in some
-                if (not nodes or task.node_id in nodes) and matches(filters, task, store)
-            ]
-        return json_list(shown)
+        return await json_list(
+            self._text(task, store)
+            if (not nodes or task.node_id in nodes) and matches(filters, task, store)
+            else None
+            for task in tasks
+        )
 
     def _text(self, task: Task, store: Store) -> str:
         def render(task: Task) -> str:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from swarmpy.api import rendered
-from swarmpy.api.rendered import Rendered
+from swarmpy.api.rendered import Rendered, json_list
 from swarmpy.api.swarm_json.task import spec_to_text, task_to_json, task_to_text
 from swarmpy.manager.store import MemoryLog, Store, Transaction, template_of
 from swarmpy.rpc.types_pb2 import Annotations, ContainerSpec, Node, Service, ServiceSpec, Task, TaskSpec
@@ -56,3 +56,31 @@ def test_the_text_of_a_task_says_what_its_json_says() -> None:
     task = store.tasks["t"]
     text = task_to_text(task, spec_to_text(store.templates[template.id]), store)
     assert text == json.dumps(task_to_json(task, store))
+
+
+def turns_of_others(rows: int) -> tuple[int, str | None]:
+    """How many turns somebody else has while a list of so many rows is made, half of which are shown; and the list."""
+
+    async def scenario() -> tuple[int, str | None]:
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        others = asyncio.create_task(other())
+        await asyncio.sleep(0)
+        answer = await json_list(str(number) if number % 2 else None for number in range(rows))
+        others.cancel()
+        return turns, answer.text
+
+    return asyncio.run(scenario())
+
+
+def test_others_have_turns_while_a_list_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendered, "TURN_S", -1.0)           # every row takes long
+    assert turns_of_others(6) == (6, "[1, 3, 5]")
+    monkeypatch.setattr(rendered, "TURN_S", 60.0)
+    assert turns_of_others(6) == (0, "[1, 3, 5]")
