@@ -161,11 +161,17 @@ class Dispatcher:
             await asyncio.sleep(TICK_S)
 
     async def _ask(self, term: Term, suspect: Suspect) -> None:
-        """Until it answers or is no suspect any more: an answer may be missed while this loop stands still."""
+        """Until it answers or is no suspect any more: an answer may be missed while this loop stands still.
+
+        A host that there is no way to says so at once, which is no reason to ask it more often.
+        """
+        pause_ns, due = term.period // QUESTIONS_A_PERIOD, self._now()
         while term.liveness.doubts(suspect.node_id):
-            if await self._host_answers(suspect.host, suspect.port, term.period / QUESTIONS_A_PERIOD / 1e9):
-                term.liveness.answered(suspect.node_id)
-                return
+            if self._now() >= due:
+                due = self._now() + pause_ns
+                if await self._host_answers(suspect.host, suspect.port, pause_ns / 1e9):
+                    term.liveness.answered(suspect.node_id)
+                    return
             await asyncio.sleep(TICK_S)
 
     async def _publish_mesh(self, term: Term) -> None:
