@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 2.0                    # for requests under way; streams are cut
 SOCKET_MODE = 0o660                 # whoever may write to it is root on this host
+SO_SNDBUFFORCE = 32                 # asm-generic/socket.h
+USUAL_BYTES = 64 << 10              # fit in any socket's buffer
+MOST_BYTES = 16 << 20               # of one answer in the kernel; what is longer leaves in parts
 
 
 class ApiServer:
@@ -30,6 +33,7 @@ class ApiServer:
 
     def __init__(self, app: web.Application, config: Config) -> None:
         self._config = config
+        app.on_response_prepare.append(_make_room)
         self._runner = web.AppRunner(
             app, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S
         )
@@ -105,6 +109,17 @@ class ApiServer:
             return server_context(config.tls_ca, config.tls_cert, config.tls_key)
         except OSError as failure:
             raise InvalidArgument(f"--tlscacert, --tlscert, --tlskey: cannot be used: {failure}") from failure
+
+
+async def _make_room(request: web.Request, response: web.StreamResponse) -> None:
+    """Let a long answer leave at once. A unix socket takes some 200 kB; the rest would wait for turns of a busy loop.
+
+    Source  socket(7): SO_SNDBUF, which the kernel doubles for its bookkeeping.
+    """
+    size = response.content_length or 0
+    peer = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if size > USUAL_BYTES and peer is not None and peer.family == socket.AF_UNIX:
+        peer.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, min(size, MOST_BYTES))
 
 
 class _Crowded(asyncio.Protocol):
