@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmpy.manager.scheduler.filters import Needs, explain, needs_of
-from swarmpy.manager.scheduler.nodes import FAILURE_WINDOW_NS, NodeInfo, NodeView
+from swarmpy.manager.scheduler.nodes import FAILURE_WINDOW_NS, NodeView
 from swarmpy.manager.scheduler.spread import place
 from swarmpy.rpc.types_pb2 import (
     ASSIGNED,
@@ -61,14 +61,11 @@ class Swarm:
         return task
 
     def place(self, needs: Needs, count: int, *ports: PortConfig) -> list[str]:
-        chosen: list[str] = []
-
-        def take(info: NodeInfo) -> None:
-            chosen.append(info.node.id)
-            self.view.put_task(self.task(needs.service_id, info.node.id, *ports))
-
-        assert place(needs, count, self.view, take, NOW) == len(chosen)
-        return chosen
+        chosen = place(needs, count, self.view, NOW)
+        tasks = [self.task(needs.claim.service_id, info.id, *ports) for info in chosen]
+        self.view.take(needs.claim, [task.id for task in tasks], chosen)
+        assert not any(self.view.put_task(task) for task in tasks), "it counted something else than the tasks say"
+        return [info.id for info in chosen]
 
 
 def reserving(memory: int) -> TaskSpec:

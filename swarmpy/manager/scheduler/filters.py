@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from swarmpy.manager.scheduler.nodes import HostPort, NodeInfo, host_ports
+from swarmpy.manager.scheduler.nodes import Claim, NodeInfo, host_ports
 from swarmpy.manager.store import Constraint, constraints_of, normal_architecture
 from swarmpy.rpc.types_pb2 import Task, TaskSpec
 
@@ -17,39 +18,35 @@ __all__ = ["Needs", "explain", "needs_of"]
 class Needs:
     """All that tasks of one service and template ask of a node."""
 
-    service_id: str
     template_id: str
-    nano_cpus: int
-    memory_bytes: int
+    claim: Claim
     constraints: tuple[Constraint, ...]
     platforms: tuple[tuple[str, str], ...]      # os, architecture; empty is any
-    ports: tuple[HostPort, ...]
     max_replicas: int                           # on one node; 0 is unlimited
     preferences: tuple[str, ...]                # spread descriptors, outermost first
 
-    def fits(self, info: NodeInfo) -> bool:
-        """Whether the node may take one more."""
-        if not info.ready or self.lacks_resources(info):
-            return False
-        if self.max_replicas and info.services.get(self.service_id, 0) >= self.max_replicas:
-            return False
-        return (
-            all(constraint.admits(info.node) for constraint in self.constraints)
-            and (not self.platforms or self.on_platform(info))
-            and not (self.ports and self.port_in_use(info))
-        )
-
-    def fits_again(self, info: NodeInfo) -> bool:
-        """Whether a node that fitted before it took one more still does: only what a task takes away can change."""
-        return not (
-            self.lacks_resources(info)
-            or self.ports
-            or (self.max_replicas and info.services.get(self.service_id, 0) >= self.max_replicas)
-        )
+    def room(self, info: NodeInfo) -> int:
+        """How many more the node may take; at once, since nothing but what they take themselves changes it."""
+        if not info.ready or (self.platforms and not self.on_platform(info)):
+            return 0
+        for constraint in self.constraints:
+            if not constraint.admits(info.node):
+                return 0
+        claim, room = self.claim, sys.maxsize
+        if self.max_replicas:
+            room = self.max_replicas - info.services.get(claim.service_id, 0)
+        # Nothing asked for is always there, also on a node that has become too small for what it runs.
+        if claim.nano_cpus:
+            room = min(room, info.nano_cpus // claim.nano_cpus)
+        if claim.memory_bytes:
+            room = min(room, info.memory_bytes // claim.memory_bytes)
+        if claim.ports:
+            room = min(room, 0 if self.port_in_use(info) else 1)
+        return max(room, 0)
 
     def lacks_resources(self, info: NodeInfo) -> bool:
-        """Nothing asked for is always there, also on a node that has become too small for what it runs."""
-        return 0 < self.nano_cpus > info.nano_cpus or 0 < self.memory_bytes > info.memory_bytes
+        claim = self.claim
+        return 0 < claim.nano_cpus > info.nano_cpus or 0 < claim.memory_bytes > info.memory_bytes
 
     def on_platform(self, info: NodeInfo) -> bool:
         platform = info.node.description.platform
@@ -57,7 +54,7 @@ class Needs:
         return any((not o or o == os) and (not a or a == architecture) for o, a in self.platforms)
 
     def port_in_use(self, info: NodeInfo) -> bool:
-        return any(port in info.ports for port in self.ports)
+        return any(port in info.ports for port in self.claim.ports)
 
 
 _REASONS: tuple[tuple[Callable[[Needs, NodeInfo], bool], str], ...] = (
@@ -72,21 +69,18 @@ _REASONS: tuple[tuple[Callable[[Needs, NodeInfo], bool], str], ...] = (
         "unsupported platform on {nodes}",
     ),
     (lambda needs, info: needs.port_in_use(info), "host-mode port already in use on {nodes}"),
-    (lambda needs, info: not needs.fits(info), "max replicas per node limit exceeded on {nodes}"),
+    (lambda needs, info: not needs.room(info), "max replicas per node limit exceeded on {nodes}"),
 )
 
 
 def needs_of(task: Task, spec: TaskSpec) -> Needs:
     """Raises InvalidArgument for a constraint that cannot be understood."""
-    placement = spec.placement
+    placement, wants = spec.placement, spec.resources.reservations
     return Needs(
-        task.service_id,
         task.template_id,
-        spec.resources.reservations.nano_cpus,
-        spec.resources.reservations.memory_bytes,
+        Claim(task.service_id, wants.nano_cpus, wants.memory_bytes, host_ports(task)),
         constraints_of(placement.constraints),
         tuple((platform.os.lower(), normal_architecture(platform)) for platform in placement.platforms),
-        host_ports(task),
         placement.max_replicas,
         tuple(preference.spread_descriptor for preference in placement.preferences),
     )

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from swarmpy.rpc.types_pb2 import FAILED, REJECTED, RUNNING, Node, NodeSpec, NodeStatus, PortConfig, Task, TaskSpec
 
-__all__ = ["FAILURES_THAT_COUNT", "FAILURE_WINDOW_NS", "HostPort", "NodeInfo", "NodeView", "host_ports"]
+__all__ = ["FAILURES_THAT_COUNT", "FAILURE_WINDOW_NS", "Claim", "HostPort", "NodeInfo", "NodeView", "host_ports"]
 
 FAILURE_WINDOW_NS = 5 * 60 * 10**9
 FAILURES_THAT_COUNT = 5
@@ -26,9 +26,10 @@ _Version = tuple[str, str]              # service id, template id
 class NodeInfo:
     """One node. Numbers may go below zero when a node shrinks under its tasks."""
 
-    __slots__ = ("failures", "load", "memory_bytes", "nano_cpus", "node", "ports", "ready", "services")
+    __slots__ = ("failures", "id", "load", "memory_bytes", "nano_cpus", "node", "ports", "ready", "services")
 
     def __init__(self, node: Node) -> None:
+        self.id = node.id
         self.node = node
         self.ready = False
         self.nano_cpus = 0                              # free
@@ -50,15 +51,20 @@ class NodeInfo:
         return len(times) if len(times) >= FAILURES_THAT_COUNT else 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """What one task holds of a node."""
+class Claim(NamedTuple):
+    """What each task of a service takes of its node."""
 
-    node_id: str
     service_id: str
     nano_cpus: int
     memory_bytes: int
     ports: tuple[HostPort, ...]
+
+
+class _Held(NamedTuple):
+    """What one task holds, and where. A tuple, since one is made for each event of each task."""
+
+    node_id: str
+    claim: Claim
     active: bool
 
 
@@ -124,6 +130,17 @@ class NodeView:
             self._count(held, 1)
         return before is not None
 
+    def take(self, claim: Claim, task_ids: Sequence[str], chosen: Sequence[NodeInfo]) -> None:
+        """Equal tasks are to run on the nodes chosen for them, one each. The same as `put_task` for each, done once for
+        each node."""
+        counts: dict[NodeInfo, int] = {}
+        for info in chosen:
+            counts[info] = counts.get(info, 0) + 1
+        holding = {info: _Held(info.id, claim, True) for info in counts}
+        self._held.update(zip(task_ids, map(holding.__getitem__, chosen), strict=True))
+        for info, count in counts.items():
+            self._count(holding[info], count)
+
     def remove_task(self, task_id: str) -> bool:
         """A task is gone. Returns whether it gave something back."""
         held = self._held.pop(task_id, None)
@@ -144,29 +161,27 @@ class NodeView:
             return None
         spec = self._spec_of(task.template_id)
         wants = TaskSpec().resources.reservations if spec is None else spec.resources.reservations
-        return _Held(
-            task.node_id, task.service_id, wants.nano_cpus, wants.memory_bytes, host_ports(task),
-            task.desired_state <= RUNNING,
-        )
+        claim = Claim(task.service_id, wants.nano_cpus, wants.memory_bytes, host_ports(task))
+        return _Held(task.node_id, claim, task.desired_state <= RUNNING)
 
     def _count(self, held: _Held, step: int) -> None:
-        info = self._nodes.get(held.node_id)
+        info, claim = self._nodes.get(held.node_id), held.claim
         if info is None:
             return
-        info.nano_cpus -= step * held.nano_cpus
-        info.memory_bytes -= step * held.memory_bytes
-        for port in held.ports:
+        info.nano_cpus -= step * claim.nano_cpus
+        info.memory_bytes -= step * claim.memory_bytes
+        for port in claim.ports:
             _add(info.ports, port, step)
         if held.active:
-            _add(info.services, held.service_id, step)
+            _add(info.services, claim.service_id, step)
             if info.ready:
                 self._drop(info)
             info.load += step
             if info.ready:
-                insort(self._by_load, (info.load, info.node.id))
+                insort(self._by_load, (info.load, info.id))
 
     def _drop(self, info: NodeInfo) -> None:
-        del self._by_load[bisect_left(self._by_load, (info.load, info.node.id))]
+        del self._by_load[bisect_left(self._by_load, (info.load, info.id))]
 
 
 def host_ports(task: Task) -> tuple[HostPort, ...]:

@@ -14,7 +14,7 @@ from itertools import islice
 
 from swarmpy.errors import InvalidArgument
 from swarmpy.manager.scheduler.filters import Needs, explain, needs_of
-from swarmpy.manager.scheduler.nodes import HostPort, NodeInfo, NodeView, host_ports
+from swarmpy.manager.scheduler.nodes import HostPort, NodeView, host_ports
 from swarmpy.manager.scheduler.spread import place
 from swarmpy.manager.store import Event, EventKind, NotLeader, Store, Transaction, commit_units, in_turns
 from swarmpy.rpc.types_pb2 import ASSIGNED, PENDING, RUNNING, Node, Task, TaskSpec
@@ -148,19 +148,17 @@ class Scheduler:
                 yield from self._refuse(group, rest, explain(needs, self._view.all()), now)
 
     def _assign(self, needs: Needs, waiting: list[Task], now: int) -> list[Task]:
+        chosen = place(needs, len(waiting), self._view, now)
         assigned: list[Task] = []
-
-        def take(info: NodeInfo) -> None:
-            task = Task()
-            task.CopyFrom(waiting[len(assigned)])
-            task.node_id = info.node.id
-            status = task.status
+        for task, info in zip(waiting, chosen, strict=False):
+            changed = Task()
+            changed.CopyFrom(task)
+            changed.node_id = info.id
+            status = changed.status
             status.state, status.timestamp_ns = ASSIGNED, now
             status.message, status.error = "scheduler assigned task to node", ""
-            self._view.put_task(task)
-            assigned.append(task)
-
-        place(needs, len(waiting), self._view, take, now)
+            assigned.append(changed)
+        self._view.take(needs.claim, [task.id for task in assigned], chosen)
         return assigned
 
     def _refuse(self, group: _Group, waiting: Iterable[Task], error: str, now: int) -> Iterator[Task]:

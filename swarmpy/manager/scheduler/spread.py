@@ -9,7 +9,8 @@ task goes down the branch that has the fewest tasks of the service, wherever the
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
+from itertools import islice
 
 from swarmpy.manager.scheduler.filters import Needs
 from swarmpy.manager.scheduler.nodes import NodeInfo, NodeView
@@ -17,30 +18,17 @@ from swarmpy.manager.store import node_attribute
 
 __all__ = ["place"]
 
-_Take = Callable[[NodeInfo], None]
 
-
-def place(needs: Needs, count: int, view: NodeView, take: _Take, now: int) -> int:
-    """Choose a node for each of `count` equal tasks, as far as there is room, and return how many were placed.
-
-    `take` is called with each chosen node, and must have the view count one more task there before it returns.
-    """
+def place(needs: Needs, count: int, view: NodeView, now: int) -> list[NodeInfo]:
+    """A node for each of `count` equal tasks, in their order; fewer where there is no more room. Changes nothing."""
     if needs.preferences:
-        branch = _Branch(needs, list(view.all()), needs.preferences, now)
-        placed = 0
-        while placed < count and branch.place(take):
-            placed += 1
-        return placed
-    empty = _least_loaded(needs, count, view, now)
-    if len(empty) == count:
-        for info in empty:
-            take(info)
-        return count
-    leaf = _Leaf(needs, (info for info in view.by_load() if needs.fits(info)), now)
-    placed = 0
-    while placed < count and leaf.place(take):
-        placed += 1
-    return placed
+        part: _Part = _Branch(needs, view.all(), needs.preferences, now)
+    else:
+        empty = _least_loaded(needs, count, view, now)
+        if len(empty) == count:
+            return empty
+        part = _Leaf(needs, view.by_load(), now)
+    return list(islice(iter(part.choose, None), count))
 
 
 def _least_loaded(needs: Needs, count: int, view: NodeView, now: int) -> list[NodeInfo]:
@@ -48,12 +36,13 @@ def _least_loaded(needs: Needs, count: int, view: NodeView, now: int) -> list[No
 
     When there are as many as tasks, these are the best nodes, and most of the swarm need not be looked at.
     """
-    version = (needs.service_id, needs.template_id)
+    service_id = needs.claim.service_id
+    version = (service_id, needs.template_id)
     chosen: list[NodeInfo] = []
     if count > len(view):
         return chosen
     for info in view.by_load():
-        if needs.service_id not in info.services and needs.fits(info) and not info.recent_failures(version, now):
+        if service_id not in info.services and needs.room(info) and not info.recent_failures(version, now):
             chosen.append(info)
             if len(chosen) == count:
                 break
@@ -61,61 +50,54 @@ def _least_loaded(needs: Needs, count: int, view: NodeView, now: int) -> list[No
 
 
 class _Leaf:
-    """Nodes among which only counts decide."""
+    """Nodes among which only counts decide. What is chosen is counted here until the view counts it."""
 
     def __init__(self, needs: Needs, nodes: Iterable[NodeInfo], now: int) -> None:
-        self._needs = needs
-        self._version = (needs.service_id, needs.template_id)
-        self._now = now
-        self._nodes = [(*self._rank(info), info.node.id, info) for info in nodes]
-        heapq.heapify(self._nodes)
+        service_id = needs.claim.service_id
+        version = (service_id, needs.template_id)
+        self._ranked = [
+            (info.recent_failures(version, now), info.services.get(service_id, 0), info.load, info.id, room, info)
+            for info in nodes
+            if (room := needs.room(info))
+        ]
+        heapq.heapify(self._ranked)
 
-    def _rank(self, info: NodeInfo) -> tuple[int, int, int]:
-        failures = info.recent_failures(self._version, self._now)
-        return failures, info.services.get(self._needs.service_id, 0), info.load
-
-    def place(self, take: _Take) -> bool:
-        """Place one task; False when no node has room."""
-        if not self._nodes:
-            return False
-        *_, node_id, info = self._nodes[0]
-        take(info)
-        if self._needs.fits_again(info):
-            heapq.heapreplace(self._nodes, (*self._rank(info), node_id, info))
+    def choose(self) -> NodeInfo | None:
+        """The best node for one task more; None when none has room."""
+        if not self._ranked:
+            return None
+        failures, tasks, load, node_id, room, info = self._ranked[0]
+        if room > 1:
+            heapq.heapreplace(self._ranked, (failures, tasks + 1, load + 1, node_id, room - 1, info))
         else:
-            heapq.heappop(self._nodes)
-        return True
+            heapq.heappop(self._ranked)
+        return info
 
 
 class _Branch:
     """Nodes divided by the value of a label, with how many tasks of the service each part has."""
 
-    def __init__(self, needs: Needs, nodes: list[NodeInfo], preferences: tuple[str, ...], now: int) -> None:
-        parts: dict[str, list[NodeInfo]] = {}
+    def __init__(self, needs: Needs, nodes: Iterable[NodeInfo], preferences: tuple[str, ...], now: int) -> None:
+        divided: dict[str, list[NodeInfo]] = {}
         for info in nodes:
-            parts.setdefault(node_attribute(info.node, preferences[0]), []).append(info)
-        self._parts = list(self._ranked(needs, parts, preferences[1:], now))
+            divided.setdefault(node_attribute(info.node, preferences[0]), []).append(info)
+        self._parts: list[tuple[int, str, _Part]] = []
+        for value, members in divided.items():
+            tasks = sum(info.services.get(needs.claim.service_id, 0) for info in members)
+            deeper = preferences[1:]
+            part = _Branch(needs, members, deeper, now) if deeper else _Leaf(needs, members, now)
+            self._parts.append((tasks, value, part))
         heapq.heapify(self._parts)
 
-    @staticmethod
-    def _ranked(
-        needs: Needs, parts: dict[str, list[NodeInfo]], preferences: tuple[str, ...], now: int
-    ) -> Iterator[tuple[int, str, _Branch | _Leaf]]:
-        for value, nodes in parts.items():
-            tasks = sum(info.services.get(needs.service_id, 0) for info in nodes)
-            part: _Branch | _Leaf
-            if preferences:
-                part = _Branch(needs, nodes, preferences, now)
-            else:
-                part = _Leaf(needs, (info for info in nodes if needs.fits(info)), now)
-            yield tasks, value, part
-
-    def place(self, take: _Take) -> bool:
-        """Place one task; False when no node below has room."""
+    def choose(self) -> NodeInfo | None:
+        """The best node of the part with the fewest tasks; None when none below has room."""
         while self._parts:
             tasks, value, part = self._parts[0]
-            if part.place(take):
+            if (info := part.choose()) is not None:
                 heapq.heapreplace(self._parts, (tasks + 1, value, part))
-                return True
+                return info
             heapq.heappop(self._parts)
-        return False
+        return None
+
+
+_Part = _Leaf | _Branch
