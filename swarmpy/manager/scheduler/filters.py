@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from swarmpy.manager.scheduler.nodes import Claim, NodeInfo, host_ports
-from swarmpy.manager.store import Constraint, constraints_of, normal_architecture
+from swarmpy.manager.scheduler.demand import Demand
+from swarmpy.manager.scheduler.node_info import Claim, NodeInfo, host_ports
+from swarmpy.manager.store import constraints_of, normal_architecture
 from swarmpy.rpc.types_pb2 import Task, TaskSpec
 
 __all__ = ["Needs", "explain", "needs_of"]
@@ -20,21 +21,14 @@ class Needs:
 
     template_id: str
     claim: Claim
-    constraints: tuple[Constraint, ...]
-    platforms: tuple[tuple[str, str], ...]      # os, architecture; empty is any
+    demand: Demand
     max_replicas: int                           # on one node; 0 is unlimited
-    preferences: tuple[str, ...]                # spread descriptors, outermost first
 
-    def room(self, info: NodeInfo) -> int:
-        """How many more the node may take; at once, since nothing but what they take themselves changes it."""
-        if not info.ready or (self.platforms and not self.on_platform(info)):
-            return 0
-        for constraint in self.constraints:
-            if not constraint.admits(info.node):
-                return 0
+    def room(self, info: NodeInfo, tasks: int) -> int:
+        """How many more a node that the demand admits may take, when it has `tasks` of the service."""
         claim, room = self.claim, sys.maxsize
         if self.max_replicas:
-            room = self.max_replicas - info.services.get(claim.service_id, 0)
+            room = self.max_replicas - tasks
         # Nothing asked for is always there, also on a node that has become too small for what it runs.
         if claim.nano_cpus:
             room = min(room, info.nano_cpus // claim.nano_cpus)
@@ -48,11 +42,6 @@ class Needs:
         claim = self.claim
         return 0 < claim.nano_cpus > info.nano_cpus or 0 < claim.memory_bytes > info.memory_bytes
 
-    def on_platform(self, info: NodeInfo) -> bool:
-        platform = info.node.description.platform
-        os, architecture = platform.os.lower(), normal_architecture(platform)
-        return any((not o or o == os) and (not a or a == architecture) for o, a in self.platforms)
-
     def port_in_use(self, info: NodeInfo) -> bool:
         return any(port in info.ports for port in self.claim.ports)
 
@@ -61,33 +50,30 @@ _REASONS: tuple[tuple[Callable[[Needs, NodeInfo], bool], str], ...] = (
     (lambda needs, info: not info.ready, "{nodes} not available for new tasks"),
     (lambda needs, info: needs.lacks_resources(info), "insufficient resources on {nodes}"),
     (
-        lambda needs, info: not all(constraint.admits(info.node) for constraint in needs.constraints),
+        lambda needs, info: not needs.demand.within_constraints(info.node),
         "scheduling constraints not satisfied on {nodes}",
     ),
-    (
-        lambda needs, info: bool(needs.platforms) and not needs.on_platform(info),
-        "unsupported platform on {nodes}",
-    ),
+    (lambda needs, info: not needs.demand.on_platform(info.node), "unsupported platform on {nodes}"),
     (lambda needs, info: needs.port_in_use(info), "host-mode port already in use on {nodes}"),
-    (lambda needs, info: not needs.room(info), "max replicas per node limit exceeded on {nodes}"),
+    (lambda needs, info: bool(needs.max_replicas), "max replicas per node limit exceeded on {nodes}"),
 )
 
 
 def needs_of(task: Task, spec: TaskSpec) -> Needs:
     """Raises InvalidArgument for a constraint that cannot be understood."""
     placement, wants = spec.placement, spec.resources.reservations
+    platforms = tuple((platform.os.lower(), normal_architecture(platform)) for platform in placement.platforms)
+    preferences = tuple(preference.spread_descriptor for preference in placement.preferences)
     return Needs(
         task.template_id,
         Claim(task.service_id, wants.nano_cpus, wants.memory_bytes, host_ports(task)),
-        constraints_of(placement.constraints),
-        tuple((platform.os.lower(), normal_architecture(platform)) for platform in placement.platforms),
+        Demand(constraints_of(placement.constraints), platforms, preferences),
         placement.max_replicas,
-        tuple(preference.spread_descriptor for preference in placement.preferences),
     )
 
 
 def explain(needs: Needs, nodes: Iterable[NodeInfo]) -> str:
-    """Why no node of these takes one more: each node is counted for the first reason that it has."""
+    """Why none of these nodes takes one more, which is so: each node is counted for the first reason that it has."""
     counts: Counter[str] = Counter()
     for info in nodes:
         for refuses, text in _REASONS:

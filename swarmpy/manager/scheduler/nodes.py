@@ -1,4 +1,4 @@
-"""What the scheduler knows of each node: what it has, what is taken of it, and how it did lately.
+"""What the scheduler knows of all nodes.
 
 Owns    free resources, host ports in use, counts of tasks, recent failures; all of it derived from nodes and tasks.
 Laws    a task holds its reservation and host ports until it is observed to have ended, and counts toward the spread
@@ -7,57 +7,18 @@ Laws    a task holds its reservation and host ports until it is observed to have
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from swarmpy.rpc.types_pb2 import FAILED, REJECTED, RUNNING, Node, NodeSpec, NodeStatus, PortConfig, Task, TaskSpec
+from swarmpy.manager.scheduler.demand import Demand
+from swarmpy.manager.scheduler.node_info import Claim, HostPort, NodeInfo, host_ports
+from swarmpy.manager.scheduler.order import Admitted, LoadOrder, Place
+from swarmpy.rpc.types_pb2 import FAILED, REJECTED, RUNNING, Node, NodeSpec, NodeStatus, Task, TaskSpec
 
-__all__ = ["FAILURES_THAT_COUNT", "FAILURE_WINDOW_NS", "Claim", "HostPort", "NodeInfo", "NodeView", "host_ports"]
+__all__ = ["NodeView"]
 
-FAILURE_WINDOW_NS = 5 * 60 * 10**9
-FAILURES_THAT_COUNT = 5
-
-HostPort = tuple[PortConfig.Protocol, int]
-_Version = tuple[str, str]              # service id, template id
-
-
-class NodeInfo:
-    """One node. Numbers may go below zero when a node shrinks under its tasks."""
-
-    __slots__ = ("failures", "id", "load", "memory_bytes", "nano_cpus", "node", "ports", "ready", "services")
-
-    def __init__(self, node: Node) -> None:
-        self.id = node.id
-        self.node = node
-        self.ready = False
-        self.nano_cpus = 0                              # free
-        self.memory_bytes = 0                           # free
-        self.load = 0                                   # tasks that are wanted here
-        self.services: dict[str, int] = {}              # the same, of each service
-        self.ports: dict[HostPort, int] = {}            # host ports in use; above 1 while a task is taking over
-        self.failures: dict[_Version, deque[int]] = {}  # when tasks failed here, Unix ns
-
-    def recent_failures(self, version: _Version, now: int) -> int:
-        """How many tasks of a service failed here lately, or 0 while that is too few to matter."""
-        times = self.failures.get(version)
-        if times is None:
-            return 0
-        while times and times[0] <= now - FAILURE_WINDOW_NS:
-            times.popleft()
-        if not times:
-            del self.failures[version]
-        return len(times) if len(times) >= FAILURES_THAT_COUNT else 0
-
-
-class Claim(NamedTuple):
-    """What each task of a service takes of its node."""
-
-    service_id: str
-    nano_cpus: int
-    memory_bytes: int
-    ports: tuple[HostPort, ...]
+_DEMANDS = 16       # whose nodes are remembered: those asked for last
 
 
 class _Held(NamedTuple):
@@ -69,17 +30,22 @@ class _Held(NamedTuple):
 
 
 class NodeView:
-    """All nodes, and the ready ones in order of load."""
+    """All nodes, and what runs on them."""
 
     def __init__(self, spec_of: Callable[[str], TaskSpec | None]) -> None:
         """`spec_of` gives the task spec of a template id."""
         self._spec_of = spec_of
         self._nodes: dict[str, NodeInfo] = {}
         self._held: dict[str, _Held] = {}
-        self._by_load: list[tuple[int, str]] = []
+        self._tasks: dict[str, dict[str, int]] = {}     # wanted ones, by service and node
+        self._order = LoadOrder()
+        self._admitted: dict[Demand, Admitted] = {}     # the one asked for last comes last
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+    def __contains__(self, node_id: str) -> bool:
+        return node_id in self._nodes
 
     def __getitem__(self, node_id: str) -> NodeInfo:
         return self._nodes[node_id]
@@ -87,9 +53,26 @@ class NodeView:
     def all(self) -> Iterator[NodeInfo]:
         return iter(self._nodes.values())
 
-    def by_load(self) -> Iterator[NodeInfo]:
-        """Ready nodes, the least loaded first, equals by id. Change nothing meanwhile."""
-        return (self._nodes[node_id] for _, node_id in self._by_load)
+    def tasks_of(self, service_id: str) -> Mapping[str, int]:
+        """How many tasks of a service are wanted on each node, by id. A live view.
+
+        Nodes that have none are not there; nodes that are gone may still be.
+        """
+        return self._tasks.get(service_id) or {}
+
+    def by_load(self) -> Sequence[Place]:
+        """Ready nodes, the least loaded first, as long as nothing changes."""
+        return self._order.places()
+
+    def admitted(self, demand: Demand) -> Admitted:
+        """The ready nodes that `demand` admits."""
+        admitted = self._admitted.pop(demand, None)
+        if admitted is None:
+            admitted = Admitted(demand, self._nodes.values())
+            if len(self._admitted) == _DEMANDS:
+                del self._admitted[next(iter(self._admitted))]
+        self._admitted[demand] = admitted
+        return admitted
 
     def put_node(self, node: Node) -> None:
         """A node is new or changed."""
@@ -104,17 +87,15 @@ class NodeView:
         info.nano_cpus += node.description.resources.nano_cpus - before_cpus
         info.memory_bytes += node.description.resources.memory_bytes - before_memory
         info.node = node
-        ready = node.status.state == NodeStatus.READY and node.spec.availability == NodeSpec.ACTIVE
-        if ready and not info.ready:
-            insort(self._by_load, (info.load, node.id))
-        elif info.ready and not ready:
-            self._drop(info)
-        info.ready = ready
+        info.ready = node.status.state == NodeStatus.READY and node.spec.availability == NodeSpec.ACTIVE
+        self._node_changed(info)
 
     def remove_node(self, node_id: str) -> None:
+        """A node is gone. What its tasks held is to be given back task by task."""
         info = self._nodes.pop(node_id, None)
-        if info is not None and info.ready:
-            self._drop(info)
+        if info is not None:
+            info.ready = False
+            self._node_changed(info)
 
     def put_task(self, task: Task) -> bool:
         """A task is new or changed. Returns whether it gave something back."""
@@ -166,6 +147,11 @@ class NodeView:
 
     def _count(self, held: _Held, step: int) -> None:
         info, claim = self._nodes.get(held.node_id), held.claim
+        if held.active:
+            tasks = self._tasks.setdefault(claim.service_id, {})
+            _add(tasks, held.node_id, step)
+            if not tasks:
+                del self._tasks[claim.service_id]
         if info is None:
             return
         info.nano_cpus -= step * claim.nano_cpus
@@ -173,26 +159,13 @@ class NodeView:
         for port in claim.ports:
             _add(info.ports, port, step)
         if held.active:
-            _add(info.services, claim.service_id, step)
-            if info.ready:
-                self._drop(info)
             info.load += step
-            if info.ready:
-                insort(self._by_load, (info.load, info.id))
+            self._order.note(info)
 
-    def _drop(self, info: NodeInfo) -> None:
-        del self._by_load[bisect_left(self._by_load, (info.load, info.id))]
-
-
-def host_ports(task: Task) -> tuple[HostPort, ...]:
-    """The ports a task needs for itself on its node; one left open is the node's to choose."""
-    if not task.ports:
-        return ()
-    return tuple(
-        (port.protocol, port.published_port)
-        for port in task.ports
-        if port.publish_mode == PortConfig.HOST and port.published_port
-    )
+    def _node_changed(self, info: NodeInfo) -> None:
+        self._order.note(info)
+        for admitted in self._admitted.values():
+            admitted.put(info)
 
 
 def _add(counts: dict[str, int] | dict[HostPort, int], key: str | HostPort, step: int) -> None:

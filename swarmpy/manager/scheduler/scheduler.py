@@ -14,7 +14,8 @@ from itertools import islice
 
 from swarmpy.errors import InvalidArgument
 from swarmpy.manager.scheduler.filters import Needs, explain, needs_of
-from swarmpy.manager.scheduler.nodes import HostPort, NodeView, host_ports
+from swarmpy.manager.scheduler.node_info import HostPort, host_ports
+from swarmpy.manager.scheduler.nodes import NodeView
 from swarmpy.manager.scheduler.spread import place
 from swarmpy.manager.store import Event, EventKind, NotLeader, Store, Transaction, commit_units, in_turns
 from swarmpy.rpc.types_pb2 import ASSIGNED, PENDING, RUNNING, Node, Task, TaskSpec
@@ -70,6 +71,8 @@ class Scheduler:
         row = event.object
         if isinstance(row, Node):
             if event.kind is EventKind.REMOVE:
+                for task in self._store.tasks.by_node(row.id):
+                    self._view.remove_task(task.id)
                 self._view.remove_node(row.id)
             else:
                 self._view.put_node(row)
