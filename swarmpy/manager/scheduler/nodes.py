@@ -111,6 +111,11 @@ class NodeView:
             self._count(held, 1)
         return before is not None
 
+    def holds(self, task_id: str, node_id: str) -> bool:
+        """Whether the task is counted on that node."""
+        held = self._held.get(task_id)
+        return held is not None and held.node_id == node_id
+
     def take(self, claim: Claim, task_ids: Sequence[str], chosen: Sequence[NodeInfo]) -> None:
         """Equal tasks are to run on the nodes chosen for them, one each. The same as `put_task` for each, done once for
         each node."""

@@ -90,7 +90,7 @@ class Scheduler:
             self._drop(task)
             return
         old = event.old
-        if isinstance(old, Task) and old.node_id and _goes_on(old, task):
+        if isinstance(old, Task) and _goes_on(old, task) and (old.node_id or self._view.holds(task.id, task.node_id)):
             return
         self._note_task(task)
         if task.ended_ns and not (isinstance(old, Task) and old.ended_ns):
@@ -182,7 +182,7 @@ class Scheduler:
 
 
 def _goes_on(old: Task, new: Task) -> bool:
-    """Whether a task that has a node holds there what it held."""
+    """Whether a task holds what it held, or what its place was chosen for."""
     return new.status.state <= RUNNING and old.desired_state == new.desired_state
 
 

@@ -29,6 +29,7 @@ from swarmpy.rpc.types_pb2 import (
     Cluster,
     Network,
     Node,
+    Object,
     Service,
     StoreAction,
     StoreTransaction,
@@ -166,26 +167,25 @@ class Store:
 
     def _apply_action(self, index: int, now_ns: int, action: StoreAction) -> Event | None:
         if action.HasField("put"):
-            return self._put(index, now_ns, action)
+            return self._put(index, now_ns, action.put, action.expected_version)
         return self._remove(index, action)
 
-    def _put(self, index: int, now_ns: int, action: StoreAction) -> Event | None:
-        kind = action.put.WhichOneof("object")
+    def _put(self, index: int, now_ns: int, put: Object, expected_version: int) -> Event | None:
+        kind = put.WhichOneof("object")
         if kind is None:
             raise InvalidArgument(f"log entry {index} writes an object of a kind unknown to this version")
-        written = getattr(action.put, kind)
+        written = getattr(put, kind)
         new = type(written)()
         new.CopyFrom(written)           # parsed messages share the memory of the whole transaction; rows must not
         table, object_id = table_of(new), new.id
         old = self._state.tables[table].get(object_id)
-        if old is not None and kind == "template" and not action.expected_version:
+        if old is not None and kind == "template" and not expected_version:
             return None                 # a template's id is its content: it is here already
-        self._check_version(table, object_id, old, action.expected_version)
+        self._check_version(table, object_id, old, expected_version)
         self._check_rules(old, new)
         meta = new.meta
-        meta.version = index
+        meta.version, meta.updated_ns = index, now_ns
         meta.created_ns = now_ns if old is None else old.meta.created_ns
-        meta.updated_ns = now_ns
         if isinstance(new, Task):
             _stamp_task(old, new, now_ns)
         elif isinstance(new, Node | Service):

@@ -28,6 +28,7 @@ TABLES: dict[str, str] = {
     "networks": "network",
     "cluster": "cluster",
 }
+_PUT_ORDER = {"templates": 0, "tasks": 2}       # the others between them
 _TABLE_OF: dict[type, str] = {
     Node: "nodes", Service: "services", Task: "tasks", TaskTemplate: "templates", Network: "networks",
     Cluster: "cluster",
@@ -53,6 +54,8 @@ class Transaction:
     object has changed since. Version 0 creates. A second write to the same object takes the place of the first.
     """
 
+    __slots__ = ("_puts", "_removes")
+
     def __init__(self) -> None:
         self._puts: dict[tuple[str, str], StoreObject] = {}
         self._removes: dict[tuple[str, str], int] = {}
@@ -61,7 +64,8 @@ class Transaction:
         """Create or change objects. They are read when the transaction is committed: leave them alone until then."""
         for row in objects:
             key = (table_of(row), row.id)
-            self._removes.pop(key, None)
+            if self._removes:
+                self._removes.pop(key, None)
             self._puts[key] = row
 
     def remove(self, *objects: StoreObject) -> None:
@@ -103,7 +107,7 @@ class Transaction:
 
 
 def _templates_first(item: tuple[tuple[str, str], object]) -> int:
-    return {"templates": 0, "tasks": 2}.get(item[0][0], 1)
+    return _PUT_ORDER.get(item[0][0], 1)
 
 
 def _templates_last(item: tuple[tuple[str, str], object]) -> bool:
