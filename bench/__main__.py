@@ -1,7 +1,7 @@
 """`python -m bench [NAME …] [--repeats N]`: run the benchmarks, print a line for each figure, write build/bench.json.
 
-Every module of this package but its harness and its engines is a benchmark: it has a `measure`, and gives the name. The
-large swarm is measured by itself: `python -m bench.scale`.
+Every module of this package but its harness, engines and processes is a benchmark: it has a `measure`, and gives the
+name. The large swarm is measured by itself: `python -m bench.scale`.
 Exits with 1 when one of them broke; the figures of the others stand. What they started is gone also when this is told
 to end (SIGINT, SIGTERM).
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 import bench
 from bench.harness import Row, line, write
 
-NOT_MEASURED = ("harness", "engines", "scale", "__main__")
+NOT_MEASURED = ("harness", "engines", "processes", "scale", "__main__")
 
 
 def names() -> list[str]:
@@ -29,7 +29,7 @@ def names() -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which: {', '.join(names())} (default: all)")
-    parser.add_argument("--repeats", type=int, default=5, help="samples of each figure (default 5)")
+    parser.add_argument("--repeats", type=int, default=10, help="samples of each figure (default 10)")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     rows: list[Row] = []

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -46,16 +47,19 @@ class Refused(Exception):
 class Engine:
     """A daemon that answers. `name` carries its version; `swarm_failure` says why it is no manager, if it is none.
 
-    A request that is not answered within `request_s` has failed.
+    A request that is not answered within `request_s` has failed. `pid_namespace` is that of all its processes, and none
+    of its containers', as /proc/PID/ns/pid links to it.
     """
 
     socket: Path
     name: str = ""
     swarm_failure: str = ""
     request_s: float = REQUEST_S
+    pid_namespace: str = ""
 
     def __post_init__(self) -> None:
         self._connection = UnixConnection(self.socket, self.request_s)
+        self._asked = ""
 
     @property
     def docker_host(self) -> str:
@@ -68,18 +72,32 @@ class Engine:
 
         Raises Refused, and OSError when nobody answers.
         """
+        return self.read(self.ask(method, path, body, query=query))
+
+    def ask(
+        self, method: str, path: str, body: object = None, *, query: Mapping[str, object] | None = None
+    ) -> HTTPResponse:
+        """The head of an answer, whose end may take its time; `read` it before this engine is asked again."""
         target = path + ("?" + urlencode(query, doseq=True) if query else "")
         kind = "application/x-tar" if isinstance(body, bytes) else "application/json"
         payload = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        self._asked = f"{method} {path}"
         try:
             self._connection.request(method, target, payload, {"Content-Type": kind})
-            response = self._connection.getresponse()
+            return self._connection.getresponse()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def read(self, response: HTTPResponse) -> Any:
+        """The rest of an answer, decoded. Raises as `call` does."""
+        try:
             content = response.read()
         except BaseException:
             self._connection.close()
             raise
         if response.status >= 400 or b'"errorDetail"' in content:
-            raise Refused(f"{method} {path}: {content.decode(errors='replace').strip()[:300]}")
+            raise Refused(f"{self._asked}: {content.decode(errors='replace').strip()[:300]}")
         try:
             return json.loads(content) if content else None
         except ValueError:
@@ -95,13 +113,17 @@ class Engine:
 
 
 @contextmanager
-def swarmpyd() -> Iterator[Engine]:
-    """One swarmpyd, the only manager of a swarm."""
-    lab = Lab.up(f"bench{os.getpid()}", 1, 0)
+def swarmpyd(nodes: int = 1) -> Iterator[Engine]:
+    """One swarmpyd, the only manager of a swarm of `nodes`."""
+    lab = Lab.up(f"bench{os.getpid()}", 1, nodes - 1)
     try:
         engine = Engine(lab.api_socket(lab.plan.hosts[0].name))
         engine.name = f"swarmpyd {engine.call('GET', '/version')['Version']}"
         engine.import_image()
+        for host in lab.plan.hosts[1:]:
+            other = Engine(lab.api_socket(host.name))
+            other.import_image()
+            other.close()
         yield engine
         engine.close()
     finally:

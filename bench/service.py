@@ -23,6 +23,10 @@ __all__ = ["measure"]
 REPLICAS = 50
 CONTAINERS = 10     # in each sample
 COMMANDS = 5        # in each sample
+NODES = 3
+LIFE_GOAL = 1 / 0.12
+SERVICE_GOAL = 10.0
+SPREAD_GOAL_S = 0.4
 CLI_GOAL_MS = 150.0
 
 
@@ -35,6 +39,7 @@ def measure(repeats: int) -> list[Row]:
         swarm_name = peer.swarm_failure or peer.name if peer else absent
 
         ours_ms, peer_ms = _in_turn(repeats, _container_ms, ours, peer)
+        ours_run, peer_run = _in_turn(repeats, _run_ms, ours, peer)
         (ours_up, peer_up), (ours_down, peer_down) = _services(repeats, ours, swarm_peer)
         docker = shutil.which("docker")
         cli_peer = swarm_peer if docker else None
@@ -43,15 +48,23 @@ def measure(repeats: int) -> list[Row]:
             lambda: _command_ms(_swarmpy(), ours),
             (lambda: _command_ms([str(docker)], cli_peer)) if cli_peer else None,
         )
-        return [
+        rows = [
             compare("container's life through the API", "ms", "less", ours_ms, peer_ms, name),
-            compare(f"service of {REPLICAS}: create to running", "s", "less", ours_up, peer_up, swarm_name),
-            compare(f"service of {REPLICAS}: scale to 0", "s", "less", ours_down, peer_down, swarm_name),
+            compare("run --rm through the API", "ms", "less", ours_run, peer_run, name, LIFE_GOAL),
+            compare(
+                f"service of {REPLICAS}: create to running", "s", "less", ours_up, peer_up, swarm_name, SERVICE_GOAL
+            ),
+            compare(f"service of {REPLICAS}: scale to 0", "s", "less", ours_down, peer_down, swarm_name, SERVICE_GOAL),
             compare(
                 "command line: service ls", "ms", "less", ours_cli, peer_cli,
                 _docker_version(docker) if cli_peer else "no docker on this machine", CLI_GOAL_MS, goal_of="figure",
             ),
         ]  # fmt: skip
+    with swarmpyd(NODES) as ours:
+        spread = [_service_s(ours, NODES)[0] for _ in range(repeats + 1)][1:]
+    what = f"service of {NODES} on {NODES} nodes: create to running"
+    rows.append(compare(what, "s", "less", spread, [], "no peer", SPREAD_GOAL_S, goal_of="figure"))
+    return rows
 
 
 def _in_turn(
@@ -80,6 +93,22 @@ def _container_ms(engine: Engine) -> float:
     return (time.perf_counter() - begun_s) / CONTAINERS * 1000
 
 
+def _run_ms(engine: Engine) -> float:
+    """Milliseconds of what `docker run --rm` asks for: create, wait for its removal, start; one after the other."""
+    waiting = Engine(engine.socket)
+    begun_s = time.perf_counter()
+    for _ in range(CONTAINERS):
+        body = {"Image": IMAGE, "Cmd": ["/bin/true"], "HostConfig": {"AutoRemove": True}}
+        path = "/containers/" + engine.call("POST", "/containers/create", body)["Id"]
+        removed = waiting.ask("POST", f"{path}/wait", query={"condition": "removed"})
+        engine.call("POST", f"{path}/start")
+        code = waiting.read(removed)["StatusCode"]
+        if code != 0:
+            raise RuntimeError(f"{engine.name}: /bin/true ended with {code}")
+    waiting.close()
+    return (time.perf_counter() - begun_s) / CONTAINERS * 1000
+
+
 # ---------------------------------------------------------------------------------------------- services
 
 
@@ -98,18 +127,18 @@ def _services(
     return ups, (down[ours.name], down[peer.name] if peer else [])
 
 
-def _service_s(engine: Engine) -> tuple[float, float]:
+def _service_s(engine: Engine, replicas: int = REPLICAS) -> tuple[float, float]:
     """Seconds until all replicas of a new service run, and from scaling it to none until no container is left."""
     # Process 1 has no handler of SIGTERM and would not hear it: both sides would measure their grace period.
     container = {"Image": IMAGE, "Command": ["/bin/sleep", "100000"], "StopSignal": "SIGKILL"}
     spec = {
         "Name": "bench",
         "TaskTemplate": {"ContainerSpec": container},
-        "Mode": {"Replicated": {"Replicas": REPLICAS}},
+        "Mode": {"Replicated": {"Replicas": replicas}},
     }
     begun_s = time.perf_counter()
     path = "/services/" + engine.call("POST", "/services/create", spec)["ID"]
-    until(lambda: _states(engine).count("running") == REPLICAS, f"{REPLICAS} tasks of {engine.name} to run")
+    until(lambda: _states(engine).count("running") == replicas, f"{replicas} tasks of {engine.name} to run")
     up_s = time.perf_counter() - begun_s
 
     version = engine.call("GET", path)["Version"]["Index"]

@@ -11,8 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
-import struct
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 
+from bench.processes import listener, pss_bytes
 from swarmpy.lab import Lab
 
 __all__ = ["Api", "Cost", "Manager", "NodeProcess", "Swarm", "nodes", "swarm_of"]
@@ -79,11 +78,7 @@ class Manager:
         return Cost((int(fields[11]) + int(fields[12])) / TICKS, resident)
 
     def pss_bytes(self) -> int:
-        """Its share of the memory it has resident. Holds the process up for as long as the kernel counts."""
-        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-        raise RuntimeError(f"the kernel does not tell the proportional share of process {self.pid}")
+        return pss_bytes(self.pid)
 
 
 @dataclass
@@ -150,7 +145,7 @@ async def swarm_of(managers: int, heartbeat_s: float) -> AsyncIterator[Swarm]:
             await api.call("POST", "/swarm/join", {**address, **join})
         yield Swarm(
             apis[0],
-            [Manager(_pid_of(lab.api_socket(host.name))) for host in lab.plan.hosts],
+            [Manager(listener(lab.api_socket(host.name))) for host in lab.plan.hosts],
             [host.swarm_address for host in lab.plan.hosts],
             tokens["Worker"],
         )
@@ -194,12 +189,3 @@ async def nodes(
 def _pass_on(task: asyncio.Task[None], failed: asyncio.Future[None]) -> None:
     if not task.cancelled() and (failure := task.exception()) is not None and not failed.done():
         failed.set_exception(failure)
-
-
-def _pid_of(path: Path) -> int:
-    """The process that listens on the socket at `path`. unix(7), SO_PEERCRED."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(path))
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid: int = struct.unpack("3i", credentials)[0]
-    return pid
