@@ -18,7 +18,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -118,11 +118,7 @@ class HostNetwork:
 
     async def loopback(self, container_id: str, netns: int | Path) -> None:
         """A container without networks (`--network none`) has its loopback up."""
-        descriptor = await asyncio.to_thread(open_namespace, netns, container_id)
-        try:
-            await asyncio.to_thread(in_namespace, descriptor, links.ensure_loopback)
-        finally:
-            os.close(descriptor)
+        await asyncio.to_thread(_inside, netns, container_id, links.ensure_loopback)
 
     async def connect(
         self,
@@ -141,12 +137,8 @@ class HostNetwork:
         Raises Conflict (already connected, address in use, the container has ended), NotFound (no such network),
         Unavailable (ingress is not up on this node).
         """
-        descriptor = await asyncio.to_thread(open_namespace, netns, container_id)
-        try:
-            async with self._turn:
-                return await self._connect(container_id, descriptor, network, ip, mac)
-        finally:
-            os.close(descriptor)
+        async with self._turn:
+            return await self._connect(container_id, netns, network, ip, mac)
 
     async def disconnect(self, container_id: str, network: str | None = None) -> None:
         """The container is off `network`, or off every one; its address and host ports are free. Idempotent."""
@@ -178,8 +170,8 @@ class HostNetwork:
                 await self._remember(record)
                 raise
             self._release(container_id, dropped)
-            await self._kernel.run(_forget_flows, published, endpoint.ip)
-            await self._kernel.run(_forget_flows, dropped, None)
+            await self._forget_flows(published, endpoint.ip)
+            await self._forget_flows(dropped, None)
             return published
 
     async def repair(self, live: Collection[str]) -> None:
@@ -264,48 +256,43 @@ class HostNetwork:
         await self._apply_rules()
 
     async def _connect(
-        self, container_id: str, descriptor: int, network: str, ip: str | None, mac: str | None
+        self, container_id: str, netns: int | Path, network: str, ip: str | None, mac: str | None
     ) -> EndpointInfo:
         record = self._containers.get(container_id, EndpointRecord(container_id))
         if record.on(network) is not None:
             raise Conflict(f"container {container_id[:12]} is already connected to network {network}")
-        end = self._end_for(network, record.next_interface(), ip)
-        bridge = self._bridge_of(network)
+        end = self._end_for(network, record.next_interface(), ip, mac)
         endpoint = EndpointInfo(
             network=network,
             interface=end.interface,
             ip=str(end.address.ip),
             prefix_len=end.address.network.prefixlen,
-            mac=mac if mac and network == BRIDGE else mac_for(end.address.ip),
+            mac=end.mac,
             mtu=end.mtu,
             host_interface=self._veth_name(container_id, network),
             gateway=str(end.gateway) if end.gateway else None,
         )
         try:
-            await self._remember(record.with_endpoint(endpoint))
-            mtu = await self._kernel.run(
-                partial(links.make_veth, fixed=network == INGRESS),
-                endpoint.host_interface, bridge, end, endpoint.mac, descriptor,
-            )  # fmt: skip
-            await asyncio.to_thread(in_namespace, descriptor, partial(links.configure_inside, end))
+            connected = await self._kernel.run(self._join, netns, record, endpoint, end)
         except BaseException:
             await self._unlink(record.with_endpoint(endpoint), [endpoint])
             raise
-        connected = replace(endpoint, mtu=mtu)
-        await self._remember(record.with_endpoint(connected))
+        self._containers[container_id] = record.with_endpoint(connected)
         return connected
 
-    def _end_for(self, network: str, interface: str, ip: str | None) -> links.VethEnd:
-        """The container's end: its address is taken. `mtu` 0 is the bridge's."""
+    def _end_for(self, network: str, interface: str, ip: str | None, mac: str | None) -> links.VethEnd:
+        """The container's end: its address is taken. Its MTU will be the bridge's."""
         try:
             if network == BRIDGE:
                 pool = self._pool()
                 address = pool.take(IPv4Address(ip.partition("/")[0]) if ip else None)
-                return links.VethEnd(interface, IPv4Interface(f"{address}/{pool.subnet.prefixlen}"), pool.gateway, 0)
+                whole = IPv4Interface(f"{address}/{pool.subnet.prefixlen}")
+                return links.VethEnd(interface, whole, pool.gateway, mac or mac_for(address), 0)
             if network == INGRESS:
                 if ip is None or "/" not in ip:
                     raise InvalidArgument(f"network ingress needs an address with prefix length, not {ip!r}")
-                return links.VethEnd(interface, IPv4Interface(ip), None, 0)
+                whole = IPv4Interface(ip)
+                return links.VethEnd(interface, whole, None, mac_for(whole.ip), 0)
         except ValueError as error:
             raise InvalidArgument(f"address {ip!r} for network {network} is no IPv4 address") from error
         raise NotFound(f"network {network} not found")
@@ -313,23 +300,25 @@ class HostNetwork:
     async def _unlink(self, record: EndpointRecord, endpoints: Sequence[EndpointInfo]) -> None:
         """The record without `endpoints`, in the kernel first."""
         for endpoint in endpoints:
-            await self._kernel.run(links.delete_link, endpoint.host_interface)
             ports = record.ports if endpoint.network == BRIDGE else ()
-            self._release(record.container_id, ports)
             record = record.without(endpoint.network)
-            await self._remember(record)
+            await self._kernel.run(self._leave, endpoint.host_interface, record)
+            self._release(record.container_id, ports)
+            self._note(record)
             if endpoint.network == BRIDGE:
                 await self._apply_rules()
-                await self._kernel.run(_forget_flows, ports, None)
+                await self._forget_flows(ports, None)
                 self._pool().give_back(IPv4Address(endpoint.ip))
 
     async def _remember(self, record: EndpointRecord) -> None:
+        self._note(record)
+        await asyncio.to_thread(self._records.save, record)
+
+    def _note(self, record: EndpointRecord) -> None:
         if record.endpoints:
             self._containers[record.container_id] = record
-            await asyncio.to_thread(self._records.write, record)
         else:
             self._containers.pop(record.container_id, None)
-            await asyncio.to_thread(self._records.remove, record.container_id)
 
     async def _apply_rules(self) -> None:
         wanted = host_rules.render(self._table, self._bridge, self.subnet, self._containers.values())
@@ -337,6 +326,17 @@ class HostNetwork:
             had, self._rules = self._rules, None  # while the kernel changes, nobody knows
             await self._kernel.run(self._change_rules, had, wanted)
             self._rules = wanted
+
+    async def _forget_flows(self, ports: Sequence[HostPort], to: str | None) -> None:
+        """UDP flows to `ports` that go anywhere but there at `to` are decided anew."""
+        live: dict[tuple[str, int], set[tuple[IPv4Address, int]]] = {}
+        for port in ports:
+            if port.protocol == "udp":
+                backends = live.setdefault((port.protocol, port.host_port), set())
+                if to is not None:
+                    backends.add((IPv4Address(to), port.container_port))
+        if live:
+            await self._kernel.run(conntrack.forget_flows, live)
 
     def _claim_all(self, container_id: str, ports: Sequence[HostPort]) -> list[HostPort]:
         filled: list[HostPort] = []
@@ -373,6 +373,28 @@ class HostNetwork:
         return f"{self._prefix}v{digest[: 14 - len(self._prefix)]}"
 
     # ----------------------------------------------------------------------------------- on the kernel thread
+
+    def _join(
+        self, handles: Handles, netns: int | Path, record: EndpointRecord, endpoint: EndpointInfo, end: links.VethEnd
+    ) -> EndpointInfo:
+        """The endpoint, recorded and then made."""
+        descriptor = open_namespace(netns, record.container_id)
+        try:
+            bridge = self._bridge_of(endpoint.network)
+            end = replace(end, mtu=links.bridge_mtu(handles, bridge))
+            endpoint = replace(endpoint, mtu=end.mtu)
+            self._records.save(record.with_endpoint(endpoint))
+            fixed = endpoint.network == INGRESS
+            links.make_veth(handles, endpoint.host_interface, bridge, end, descriptor, fixed=fixed)
+            in_namespace(descriptor, partial(links.configure_inside, end))
+        finally:
+            os.close(descriptor)
+        return endpoint
+
+    def _leave(self, handles: Handles, host_interface: str, left: EndpointRecord) -> None:
+        """The link is gone, and then the record is `left`."""
+        links.delete_link(handles, host_interface)
+        self._records.save(left)
 
     def _bring_up(self, handles: Handles, remembered: IPv4Network | None) -> IPv4Network:
         subnet = remembered
@@ -469,13 +491,10 @@ def _attach_ports(handles: Handles, ends: Sequence[tuple[str, str, str, bool]]) 
         links.attach_port(handles, name, bridge, mac, fixed=fixed)
 
 
-def _forget_flows(handles: Handles, ports: Sequence[HostPort], to: str | None) -> None:
-    """UDP flows to `ports` that go anywhere but there at `to` are decided anew."""
-    live: dict[tuple[str, int], set[tuple[IPv4Address, int]]] = {}
-    for port in ports:
-        if port.protocol == "udp":
-            backends = live.setdefault((port.protocol, port.host_port), set())
-            if to is not None:
-                backends.add((IPv4Address(to), port.container_port))
-    if live:
-        conntrack.forget_flows(handles, live)
+def _inside(netns: int | Path, container_id: str, work: Callable[[], None]) -> None:
+    """Do `work` in the container's namespace. Conflict when it has ended."""
+    descriptor = open_namespace(netns, container_id)
+    try:
+        in_namespace(descriptor, work)
+    finally:
+        os.close(descriptor)

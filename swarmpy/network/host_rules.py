@@ -6,7 +6,8 @@ ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from ipaddress import IPv4Network
 
 from swarmpy.network import expressions as ex
@@ -45,7 +46,9 @@ def render(table: str, bridge: str, subnet: IPv4Network, records: Iterable[Endpo
     return Ruleset(table, _chains(bridge, subnet), sets)
 
 
-def _chains(bridge: str, subnet: IPv4Network) -> dict[str, Chain]:
+@cache
+def _chains(bridge: str, subnet: IPv4Network) -> Mapping[str, Chain]:
+    """Whatever containers there are; asked for whenever one comes or goes."""
     network, length = str(subnet.network_address), subnet.prefixlen
     to_container = (
         rule(ex.dnat(ex.ADDRESS_PROTOCOL_AND_PORT, "container-on", "port-on")),

@@ -24,6 +24,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from swarmpy.errors import Conflict, Internal
 from swarmpy.network.nft_netlink import NftNetlink
 from swarmpy.network.nftables import Nftables
+from swarmpy.network.rtnetlink import RtNetlink
 
 __all__ = [
     "IP_FORWARD",
@@ -38,15 +39,18 @@ __all__ = [
 
 T = TypeVar("T")
 
+LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 IP_FORWARD = "net/ipv4/ip_forward"
 
 
 class Handles:
-    """What work on the thread is given. `links` is a pyroute2 `IPRoute`; `rules` answers quick questions."""
+    """What work on the thread is given. `links` is a pyroute2 `IPRoute`; `quick` does what is done for every container;
+    `rules` answers quick questions."""
 
     def __init__(self) -> None:
         self.links: Any = IPRoute()
+        self.quick = RtNetlink()
         self.nftables = Nftables()
         self.rules = NftNetlink()
 
@@ -71,6 +75,7 @@ class Handles:
 
     def close(self) -> None:
         self.links.close()
+        self.quick.close()
         self.nftables.close()
         self.rules.close()
 
@@ -129,8 +134,7 @@ def in_namespace(netns_fd: int, work: Callable[[], T]) -> T:
     result: Future[T] = Future()
 
     def enter() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(netns_fd, CLONE_NEWNET) != 0:
+        if LIBC.setns(netns_fd, CLONE_NEWNET) != 0:
             code = ctypes.get_errno()
             result.set_exception(OSError(code, f"setns(CLONE_NEWNET): {os.strerror(code)}"))
             return

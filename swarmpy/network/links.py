@@ -8,22 +8,23 @@ Source  rtnetlink(7); ip-link(8); Documentation/networking/bridge.rst.
 from __future__ import annotations
 
 import errno
+import fcntl
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Any
-
-from pyroute2 import IPRoute
 
 from swarmpy.errors import Unavailable
+from swarmpy.network import rtnetlink
 from swarmpy.network.addresses import mac_for
 from swarmpy.network.kernel import Handles, NetlinkError, write_sysctl
 
 __all__ = [
     "VethEnd",
     "attach_port",
+    "bridge_mtu",
     "configure_inside",
     "delete_link",
     "ensure_bridge",
@@ -36,8 +37,8 @@ __all__ = [
     "without_ipv6",
 ]
 
-NTF_SELF, NTF_MASTER = 0x02, 0x04  # include/uapi/linux/neighbour.h
-NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
+SIOCGIFMTU = 0x8921  # include/uapi/linux/sockios.h
+LOOPBACK = 1  # the index of `lo` in every network namespace: include/net/net_namespace.h, LOOPBACK_IFINDEX
 
 
 @contextmanager
@@ -77,7 +78,7 @@ def delete_link(handles: Handles, name: str) -> bool:
     if index is None:
         return False
     with ignoring(errno.ENODEV):
-        handles.links.link("del", index=index)
+        handles.quick.change(rtnetlink.delete_link(index))
     return True
 
 
@@ -125,28 +126,41 @@ class VethEnd:
     interface: str
     address: IPv4Interface
     gateway: IPv4Address | None
+    mac: str
     mtu: int
 
 
-def make_veth(
-    handles: Handles, host_name: str, bridge: str, end: VethEnd, mac: str, netns_fd: int, *, fixed: bool
-) -> int:
-    """A veth pair from `bridge` right into the namespace; returns the MTU it got.
+def bridge_mtu(handles: Handles, bridge: str) -> int:
+    """Unavailable when the bridge is not there. netdevice(7), SIOCGIFMTU."""
+    name = bridge.encode()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            answer = fcntl.ioctl(any_socket, SIOCGIFMTU, struct.pack("16s24x", name))
+        except OSError as error:
+            raise _no_bridge(bridge) from error
+    mtu: int = struct.unpack_from("=i", answer, 16)[0]
+    return mtu
+
+
+def _no_bridge(bridge: str) -> Unavailable:
+    return Unavailable(f"network bridge {bridge} is not up yet on this host; is the node part of the swarm's mesh?")
+
+
+def make_veth(handles: Handles, host_name: str, bridge: str, end: VethEnd, netns_fd: int, *, fixed: bool) -> None:
+    """A veth pair from `bridge` right into the namespace.
 
     With `fixed`, the bridge neither learns from the port nor floods to it: it knows whom it holds, and a container that
     forges its MAC address draws no traffic. Unavailable when the bridge is not there.
     """
-    links = handles.links
-    bridge_index = handles.index_of(bridge)
-    if bridge_index is None:
-        raise Unavailable(f"network bridge {bridge} is not up yet on this host; is the node part of the swarm's mesh?")
-    mtu = end.mtu or int(links.get_links(bridge_index)[0].get_attr("IFLA_MTU"))
     delete_link(handles, host_name)
-    inside = {"ifname": end.interface, "net_ns_fd": netns_fd, "address": mac, "mtu": mtu}
-    links.link("add", ifname=host_name, kind="veth", master=bridge_index, mtu=mtu, state="up", peer=inside)
+    master = handles.index_of(bridge)
+    if master is None:
+        raise _no_bridge(bridge)
+    handles.quick.change(
+        rtnetlink.add_veth(host_name, master, end.mtu, peer=end.interface, peer_mac=end.mac, peer_netns=netns_fd)
+    )
     without_ipv6(host_name)
-    _set_port(links, handles.index_of(host_name), mac, fixed=fixed)
-    return mtu
+    _set_port(handles, handles.index_of(host_name), end.mac, fixed=fixed)
 
 
 def attach_port(handles: Handles, host_name: str, bridge: str, mac: str, *, fixed: bool) -> None:
@@ -154,40 +168,37 @@ def attach_port(handles: Handles, host_name: str, bridge: str, mac: str, *, fixe
     index, master = handles.index_of(host_name), handles.index_of(bridge)
     if index is not None and master is not None:
         handles.links.link("set", index=index, master=master, state="up")
-        _set_port(handles.links, index, mac, fixed=fixed)
+        _set_port(handles, index, mac, fixed=fixed)
 
 
-def _set_port(links: Any, index: int | None, mac: str, *, fixed: bool) -> None:
+def _set_port(handles: Handles, index: int | None, mac: str, *, fixed: bool) -> None:
     # With br_netfilter loaded the bridge itself carries out the translation, and a container that calls its own
     # published port is answered through the very port the packet came from.
-    links.brport("set", index=index, mode=1)
-    if fixed:
-        links.brport("set", index=index, learning=0, unicast_flood=0)
-        links.fdb("replace", ifindex=index, lladdr=mac, flags=NTF_MASTER, state=NUD_NOARP)
+    port = index or 0
+    shape = rtnetlink.shape_port(port, hairpin=True, learning=not fixed, unicast_flood=not fixed)
+    handles.quick.change(shape, *([rtnetlink.pin(port, mac)] if fixed else []))
 
 
 def configure_inside(end: VethEnd) -> None:
     """Loopback and the container's end are up with address and route. Runs inside the container's namespace."""
-    links: Any = IPRoute()
-    try:
-        links.link("set", index=1, state="up")
-        index = links.link_lookup(ifname=end.interface)[0]
-        links.addr("add", index=index, address=str(end.address.ip), prefixlen=end.address.network.prefixlen)
-        without_ipv6(end.interface)
-        links.link("set", index=index, state="up")
-        if end.gateway is not None:
-            links.route("replace", dst="default", gateway=str(end.gateway), oif=index)
-    finally:
-        links.close()
+    index = socket.if_nametoindex(end.interface)
+    without_ipv6(end.interface)
+    route = [] if end.gateway is None else [rtnetlink.add_default_route(index, end.gateway)]
+    _change(rtnetlink.set_up(LOOPBACK), rtnetlink.add_address(index, end.address), rtnetlink.set_up(index), *route)
 
 
 def ensure_loopback() -> None:
     """`lo` is up. Runs inside the container's namespace."""
-    links: Any = IPRoute()
+    _change(rtnetlink.set_up(LOOPBACK))
+
+
+def _change(*requests: rtnetlink.Request) -> None:
+    """In the namespace of this thread."""
+    here = rtnetlink.RtNetlink()
     try:
-        links.link("set", index=1, state="up")
+        here.change(*requests)
     finally:
-        links.close()
+        here.close()
 
 
 def without_ipv6(interface: str) -> None:

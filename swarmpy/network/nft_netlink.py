@@ -13,6 +13,16 @@ import struct
 from collections.abc import Iterator
 
 from swarmpy.errors import Internal
+from swarmpy.network.netlink import (
+    ATTRIBUTE,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    attribute,
+    headers,
+)
 
 __all__ = ["NftNetlink"]
 
@@ -24,12 +34,9 @@ NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 3, 4, 5
 NFTA_RULE_USERDATA = 7
 NF_INET_FORWARD, NF_DROP = 2, 0  # include/uapi/linux/netfilter.h
 UDATA_RULE_COMMENT = 0
-NLM_F_REQUEST, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x10, 0x300
-NLMSG_ERROR, NLMSG_DONE = 2, 3
 NFPROTO_INET, NFPROTO_IPV4 = 1, 2
 
 MESSAGE = struct.Struct("=IHHIIBBH")  # struct nlmsghdr, 16 bytes, and struct nfgenmsg, 4 bytes
-ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length with this header, type
 BUFFER_BYTES = 1 << 16
 
 Attributes = dict[int, bytes]
@@ -58,7 +65,7 @@ class NftNetlink:
     def comments(self, table: str) -> dict[str, tuple[str, ...]]:
         """The comments of all rules in a table of family ip, in order, by chain. Empty when there is no such table."""
         found: dict[str, tuple[str, ...]] = {}
-        for rule in self._dump(NFT_MSG_GETRULE, _attribute(NFTA_RULE_TABLE, table.encode() + b"\0")):
+        for rule in self._dump(NFT_MSG_GETRULE, attribute(NFTA_RULE_TABLE, table.encode() + b"\0")):
             chain = _text(rule[NFTA_RULE_CHAIN])
             found[chain] = (*found.get(chain, ()), _comment(rule.get(NFTA_RULE_USERDATA, b"")))
         return found
@@ -96,23 +103,14 @@ class NftNetlink:
         self._socket.close()
 
 
-def _headers(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Offset, length, type and flags of each message."""
-    offset = 0
-    while offset + 16 <= len(data):
-        length, kind, flags = struct.unpack_from("=IHH", data, offset)
-        yield offset, length, kind, flags
-        offset += (length + 3) & ~3
-
-
 def _messages(data: bytes) -> Iterator[tuple[int, Attributes]]:
-    for offset, length, kind, flags in _headers(data):
+    for offset, length, kind, flags in headers(data):
         if kind not in (NLMSG_ERROR, NLMSG_DONE):
             yield flags, _attributes(data[offset + MESSAGE.size : offset + length])
 
 
 def _last(data: bytes) -> bool:
-    return any(kind in (NLMSG_ERROR, NLMSG_DONE) for _, _, kind, _ in _headers(data))
+    return any(kind in (NLMSG_ERROR, NLMSG_DONE) for _, _, kind, _ in headers(data))
 
 
 def _attributes(data: bytes) -> Attributes:
@@ -123,11 +121,6 @@ def _attributes(data: bytes) -> Attributes:
         found[kind & 0x3FFF] = data[offset + ATTRIBUTE.size : offset + length]  # without NLA_F_NESTED and byte order
         offset += (length + 3) & ~3
     return found
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    length = ATTRIBUTE.size + len(value)
-    return ATTRIBUTE.pack(length, kind) + value + b"\0" * (-length % 4)
 
 
 def _number(value: bytes | None) -> int | None:

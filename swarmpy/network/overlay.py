@@ -18,10 +18,6 @@ from typing import Any
 from swarmpy.errors import Conflict, Unavailable
 from swarmpy.network.kernel import Handles, NetlinkError
 from swarmpy.network.links import (
-    NTF_MASTER,
-    NTF_SELF,
-    NUD_NOARP,
-    NUD_PERMANENT,
     delete_link,
     ensure_bridge,
     ignoring,
@@ -29,6 +25,7 @@ from swarmpy.network.links import (
     without_ipv6,
 )
 from swarmpy.network.mesh_links import EntryChange, LinkState
+from swarmpy.network.rtnetlink import NTF_MASTER, NTF_SELF, NUD_NOARP, NUD_PERMANENT
 from swarmpy.network.view import IngressNetwork
 
 __all__ = [

@@ -33,11 +33,13 @@ class Records:
             records[record.container_id] = record
         return records
 
-    def write(self, record: EndpointRecord) -> None:
-        _replace(self._endpoints / f"{record.container_id}.json", record.to_json())
-
-    def remove(self, container_id: str) -> None:
-        (self._endpoints / f"{container_id}.json").unlink(missing_ok=True)
+    def save(self, record: EndpointRecord) -> None:
+        """What the container has; no file when that is nothing."""
+        path = self._endpoints / f"{record.container_id}.json"
+        if record.endpoints:
+            _replace(path, record.to_json())
+        else:
+            path.unlink(missing_ok=True)
 
     def subnet(self) -> IPv4Network | None:
         """The bridge's subnet as last chosen."""
@@ -54,7 +56,10 @@ class Records:
 
 
 def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
-    fresh.write_text(text)
+    try:
+        fresh.write_text(text)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh.write_text(text)
     fresh.replace(path)

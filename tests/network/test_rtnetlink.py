@@ -1,0 +1,108 @@
+"""Messages of our own writing, as the kernel understood them and as pyroute2 reads it back."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Any
+
+import pytest
+
+from swarmpy.network import rtnetlink as rt
+from swarmpy.network.kernel import NetlinkError
+from tests.network.topology import Namespace
+
+pytestmark = pytest.mark.root
+
+MAC = "02:42:0a:09:00:05"
+
+
+@pytest.fixture
+def host() -> Iterator[Namespace]:
+    made = Namespace()
+    made.links(lambda links: links.link("add", ifname="bridge", kind="bridge"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def inside() -> Iterator[Namespace]:
+    made = Namespace()
+    yield made
+    made.close()
+
+
+def change(namespace: Namespace, *requests: rt.Request) -> None:
+    def send() -> None:
+        here = rt.RtNetlink()
+        try:
+            here.change(*requests)
+        finally:
+            here.close()
+
+    namespace.run(send)
+
+
+def index_of(namespace: Namespace, name: str) -> int:
+    return namespace.run(lambda: socket.if_nametoindex(name))
+
+
+def pair(host: Namespace, inside: Namespace) -> int:
+    change(
+        host,
+        rt.add_veth("v0", index_of(host, "bridge"), 1400, peer="eth0", peer_mac=MAC, peer_netns=inside.fd),
+    )
+    return index_of(host, "v0")
+
+
+def test_a_pair_is_a_port_outside_and_a_link_with_address_and_route_inside(host: Namespace, inside: Namespace) -> None:
+    port = pair(host, inside)
+    eth0 = index_of(inside, "eth0")
+    change(
+        inside,
+        rt.set_up(1),
+        rt.add_address(eth0, IPv4Interface("10.9.0.5/16")),
+        rt.set_up(eth0),
+        rt.add_default_route(eth0, IPv4Address("10.9.0.1")),
+    )
+
+    def look(links: Any) -> tuple[Any, Any, Any]:
+        return links.get_links(), links.get_addr(family=socket.AF_INET, index=eth0), links.get_default_routes()
+
+    loopback, link = inside.links(look)[0]
+    assert loopback["flags"] & 1 and link["flags"] & 1
+    assert (link.get_attr("IFLA_ADDRESS"), link.get_attr("IFLA_MTU")) == (MAC, 1400)
+    (address,) = inside.links(look)[1]
+    assert (address.get_attr("IFA_ADDRESS"), address["prefixlen"]) == ("10.9.0.5", 16)
+    assert address.get_attr("IFA_BROADCAST") == "10.9.255.255"
+    (route,) = inside.links(look)[2]
+    assert (route.get_attr("RTA_GATEWAY"), route.get_attr("RTA_OIF")) == ("10.9.0.1", eth0)
+
+    (outer,) = host.links(lambda links: links.get_links(port))
+    assert (outer.get_attr("IFLA_MASTER"), outer.get_attr("IFLA_MTU")) == (index_of(host, "bridge"), 1400)
+    assert outer["flags"] & 1
+    change(host, rt.delete_link(port))
+    assert inside.links(lambda links: len(links.get_links())) == 1
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_a_port_learns_and_is_flooded_or_knows_whom_it_holds(
+    host: Namespace, inside: Namespace, *, learning: bool
+) -> None:
+    port = pair(host, inside)
+    change(host, rt.shape_port(port, hairpin=True, learning=learning, unicast_flood=learning), rt.pin(port, MAC))
+    (shown,) = host.links(lambda links: links.get_links(port))
+    data = shown.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
+    found = {name: data.get_attr(f"IFLA_BRPORT_{name}") for name in ("MODE", "LEARNING", "UNICAST_FLOOD")}
+    assert found == {"MODE": 1, "LEARNING": learning, "UNICAST_FLOOD": learning}
+    entries = host.links(lambda links: list(links.fdb("dump", ifindex=port)))
+    assert rt.NUD_NOARP in [entry["state"] for entry in entries if entry.get_attr("NDA_LLADDR") == MAC]
+
+
+def test_the_first_refusal_of_several_is_told_and_the_next_change_is_not_taken_for_it(host: Namespace) -> None:
+    with pytest.raises(NetlinkError) as refusal:
+        change(host, rt.set_up(4711), rt.add_address(4712, IPv4Interface("10.9.0.5/16")))
+    assert refusal.value.code == errno.ENODEV
+    change(host, rt.set_up(1))
