@@ -63,6 +63,9 @@ class Containers:
         loaded = await asyncio.to_thread(self._parts.records.load)
         for container_id, reason in loaded.unreadable.items():
             log.error("container %s cannot be read and is left alone: %s", container_id, reason)
+        known = {*loaded.unreadable, *(record.id for record in loaded.records)}
+        for stray in self._parts.images.prepared() - known:  # of a creation or removal that was cut short
+            await self._parts.images.release(stray)
         handles = {handle.id: handle for handle in running if handle.id not in loaded.unreadable}
         for record in loaded.records:
             self._names[record.name] = record.id
@@ -205,6 +208,8 @@ class Containers:
 
     async def _remove_anonymous(self, record: ContainerRecord) -> None:
         volumes = self._parts.volumes
+        if not any(mount.anonymous for mount in record.mounts):
+            return
         async with volumes.turn:
             used = self.volumes_in_use()
             for mount in record.mounts:

@@ -67,11 +67,12 @@ async def take_down(parts: Parts, record: ContainerRecord, handle: Container) ->
 async def clean_up(parts: Parts, record: ContainerRecord, handle: Container) -> None:
     """After an end: networks, ports, cgroup and shim are given back.
 
-    What cannot be is logged, and the end is recorded all the same; the next daemon repairs it.
+    All at the same time. What cannot be is logged, and the end is recorded all the same; the next daemon repairs it.
     """
     detach = endpoints.detach(parts.network, record)
-    for what, act in (("its networks", detach), ("its cgroup or shim", handle.delete())):
-        try:
-            await act
-        except (SwarmpyError, RuntimeFailure, OSError) as error:
-            log.error("container %s ended, but %s could not be removed: %s", record.id, what, error)
+    what = "its networks", "its cgroup or shim"
+    for name, outcome in zip(what, await asyncio.gather(detach, handle.delete(), return_exceptions=True), strict=True):
+        if isinstance(outcome, (SwarmpyError, RuntimeFailure, OSError)):
+            log.error("container %s ended, but %s could not be removed: %s", record.id, name, outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome

@@ -98,7 +98,7 @@ class LiveContainer:
         """Change the record and persist what was observed. `Internal` when the disk does not take it."""
         self.record = replace(self.record, **changes)
         if not self.removed:
-            await self._write(lambda: self._save_state(self.record))
+            await self._write_state(lambda: self.record)
 
     async def save_asked(self, *, name: str | None = None, host: HostConfig | None = None) -> None:
         """Change what was asked (rename, update) and persist it."""
@@ -109,24 +109,29 @@ class LiveContainer:
         await self._write(lambda: self._parts.records.save_config(changed()))
         self.record = changed()
 
-    def _save_state(self, record: ContainerRecord) -> None:
-        """Nothing is written that is on disk already. In a thread, within `_write`."""
-        observed = (record.state, record.endpoints, record.ports)
-        if observed != self._on_disk:
-            self._parts.records.save_state(record)
-            self._on_disk = observed
+    async def _write_state(self, current: Callable[[], ContainerRecord]) -> None:
+        """Persist what was observed by then, unless it is on disk already."""
+        async with self._saving:
+            record = current()
+            observed = (record.state, record.endpoints, record.ports)
+            if observed != self._on_disk:
+                await self._in_turn(lambda: self._parts.records.save_state(record))
+                self._on_disk = observed
 
     async def _write(self, write: Callable[[], None]) -> None:
-        """One write after the other, so that the last is the newest; one that has begun is finished."""
         async with self._saving:
-            writing = asyncio.ensure_future(asyncio.to_thread(write))
-            try:
-                await asyncio.shield(writing)
-            except asyncio.CancelledError:
-                await asyncio.wait([writing])
-                raise
-            except OSError as error:
-                raise Internal(f"container {self.display} cannot be written to disk: {error}") from error
+            await self._in_turn(write)
+
+    async def _in_turn(self, write: Callable[[], None]) -> None:
+        """One write after the other, so that the last is the newest; one that has begun is finished."""
+        writing = asyncio.ensure_future(asyncio.to_thread(write))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
+        except OSError as error:
+            raise Internal(f"container {self.display} cannot be written to disk: {error}") from error
 
     # -- start --------------------------------------------------------------------------------------------------------
 
@@ -260,7 +265,7 @@ class LiveContainer:
     async def _write_or_log(self, record: ContainerRecord) -> None:
         """An end is an end, also when the disk is full: then the next daemon learns of it from the runtime."""
         try:
-            await self._write(lambda: self._save_state(record))
+            await self._write_state(lambda: record)
         except Internal as error:
             log.error("%s", error)
 
@@ -471,10 +476,14 @@ class LiveContainer:
                 return
             if self.state.running:
                 raise Conflict(f"container {self.display} was started again while it was being removed")
-            await self.save(state=move(self.state, Status.REMOVING))
+            self.record = replace(self.record, state=move(self.state, Status.REMOVING))
+            records, container_id = self._parts.records, self.record.id
             try:
-                await self._parts.images.release(self.record.id)
-                await asyncio.to_thread(self._parts.records.remove, self.record.id)
+                # Who asked for --rm asks it of the next daemon too, should power be lost before the disk knows.
+                durably = not self.record.host.auto_remove
+                await asyncio.to_thread(records.forget, container_id, durably=durably)
+                await self._parts.images.release(container_id)
+                await asyncio.to_thread(records.remove, container_id)
             except OSError as error:
                 await self.save(state=move(self.state, Status.DEAD, error=str(error)))
                 raise Internal(f"container {self.display} could not be removed: {error}") from error

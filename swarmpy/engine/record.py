@@ -4,8 +4,10 @@ Owns    `<data>/containers/<id>/`: `config.json` (identity and what the user ask
         observed: a line each time, of which the last whole one counts). The first is replaced whole (write, fsync,
         rename, fsync of the directory), so a crash leaves the old or the new one. The second changes several times in a
         short life, and to make a file anew each time costs a file system far more than a line and its fdatasync.
-        A directory without `config.json` is a creation that never finished, and removed at load; one without
-        `state.jsonl` is of a container that has only been created.
+Law     Each of creation, start, end and removal waits for the disk once. So the first of each file is written in its
+        place and not beside it: one that a loss of power has cut off is of something that nobody was told of.
+        A directory without a whole `config.json` is a creation that never finished, or a removal; it is removed at
+        load. One without a whole line in `state.jsonl` is of a container that has only been created.
 """
 
 from __future__ import annotations
@@ -112,17 +114,13 @@ class RecordStore:
         """Make the directory of a container that has only been created; afterwards it survives a crash."""
         directory = self.directory(record.id)
         directory.mkdir(mode=0o710, parents=True)
-        self.save_config(record)
+        _write_synced(directory / "config.json", _asked(record), os.O_CREAT | os.O_EXCL)
+        _sync_directory(directory)
         _sync_directory(self.root)
 
     def save_config(self, record: ContainerRecord) -> None:
-        """Persist what was asked."""
-        asked = {
-            "id": record.id, "name": record.name, "created_ns": record.created_ns, "image_id": record.image_id,
-            "image_name": record.image_name, "config": write(record.config), "host": write(record.host),
-            "networking": write(record.networking), "mounts": [dataclasses.asdict(mount) for mount in record.mounts],
-        }
-        replace_file(self.directory(record.id) / "config.json", json.dumps(asked).encode())
+        """Persist what was asked, when that has changed."""
+        replace_file(self.directory(record.id) / "config.json", _asked(record))
 
     def save_state(self, record: ContainerRecord) -> None:
         """Persist what was observed."""
@@ -137,23 +135,33 @@ class RecordStore:
             grown = path.stat().st_size + len(line)
         except FileNotFoundError:
             grown = 0
-        if 0 < grown <= _STATES_LIMIT:
+        if not grown:
+            _write_synced(path, line, os.O_CREAT | os.O_APPEND)
+            _sync_directory(path.parent)
+        elif grown <= _STATES_LIMIT:
             _write_synced(path, line, os.O_APPEND)
         else:
             replace_file(path, line)
 
-    def remove(self, container_id: str) -> None:
-        """Nothing of the container is left in the store. `config.json` goes first, so a crash cannot bring it back."""
+    def forget(self, container_id: str, *, durably: bool = True) -> None:
+        """A crash does not bring the container back, nor does a loss of power if `durably`. `remove` is owed."""
         directory = self.directory(container_id)
         (directory / "config.json").unlink(missing_ok=True)
-        shutil.rmtree(directory, ignore_errors=False) if directory.exists() else None
+        if durably and directory.exists():
+            _sync_directory(directory)
+
+    def remove(self, container_id: str) -> None:
+        """Nothing of a container that is forgotten is left in the store."""
+        directory = self.directory(container_id)
+        if directory.exists():
+            shutil.rmtree(directory)
 
     def load(self) -> Loaded:
         """Every container that was completely created; what is left of others is removed."""
         self.root.mkdir(mode=0o710, parents=True, exist_ok=True)
         records, unreadable = [], {}
         for directory in sorted(self.root.iterdir()):
-            if not (directory / "config.json").exists():
+            if not _is_whole(directory):
                 shutil.rmtree(directory)
                 continue
             try:
@@ -198,19 +206,50 @@ def _load(directory: Path) -> ContainerRecord:
         host=read(HostConfig, asked["host"]), networking=read(NetworkingConfig, asked["networking"]),
         mounts=tuple(VolumeMount(**mount) for mount in asked["mounts"]),
     )
-    states = directory / _STATES
-    return _with_observed(record, _last(states.read_bytes())) if states.exists() else record
+    observed = _last(_states(directory))
+    return record if observed is None else _with_observed(record, observed)
 
 
-def _last(lines: bytes) -> dict[str, Any]:
-    """The last line that got on disk whole. Raises ValueError when there is none."""
+def _asked(record: ContainerRecord) -> bytes:
+    asked = {
+        "id": record.id, "name": record.name, "created_ns": record.created_ns, "image_id": record.image_id,
+        "image_name": record.image_name, "config": write(record.config), "host": write(record.host),
+        "networking": write(record.networking), "mounts": [dataclasses.asdict(mount) for mount in record.mounts],
+    }
+    return json.dumps(asked).encode()
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether the creation came to its end, as far as can be told: a damaged container that ran once is not removed."""
+    try:
+        json.loads((directory / "config.json").read_bytes())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return bool(_states(directory))
+    return True
+
+
+def _states(directory: Path) -> bytes:
+    """Empty when no line got on disk whole: of the first, its end is missing, or has its place but not its bytes."""
+    try:
+        lines = (directory / _STATES).read_bytes()
+    except FileNotFoundError:
+        return b""
+    return lines if lines.rstrip(b"\0").count(b"\n") >= 2 else b""
+
+
+def _last(lines: bytes) -> dict[str, Any] | None:
+    """The last line that got on disk whole; None when there are no lines. Raises ValueError when none can be read."""
     for line in reversed(lines.splitlines()):
         try:
             observed: dict[str, Any] = json.loads(line)
         except ValueError:
             continue        # empty, or cut off when the power or the space ended: nobody was told of that state
         return observed
-    raise ValueError(f"{_STATES} has no whole line")
+    if lines:
+        raise ValueError(f"{_STATES} has no whole line")
+    return None
 
 
 def _with_observed(record: ContainerRecord, observed: dict[str, Any]) -> ContainerRecord:

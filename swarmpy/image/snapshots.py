@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from swarmpy.errors import Conflict, Internal, InvalidArgument
 from swarmpy.image.digest import Digest, parse_digest
-from swarmpy.image.durable import Trash, sync_directory
+from swarmpy.image.durable import Trash
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,13 @@ class Snapshotter(Protocol):
     """How images become root file systems. All of it blocks; call it in a thread."""
 
     def prepare(self, key: str, top: Digest | None, lower: list[Path]) -> RootFS:
-        """A writable snapshot on `lower`, whose topmost chain id is `top` (None: no layers). Once for each key."""
+        """A writable snapshot on `lower`, whose topmost chain id is `top` (None: no layers). Once for each key.
+
+        It is not synced: who keeps a record of the key does that. One that is lost with the power before was empty.
+        """
+
+    def find(self, key: str, top: Digest | None, lower: list[Path]) -> RootFS | None:
+        """What `prepare` made, or None. Answers from memory, and raises as `prepare` does."""
 
     def release(self, key: str) -> bool:
         """The snapshot and what was written into it are gone. False when there was none."""
@@ -69,19 +75,28 @@ class OverlaySnapshotter:
             raise InvalidArgument(f"snapshot key {key!r} may have letters, digits, _ . - and begins with no sign")
         if len(lower) > LOWER_LIMIT:
             raise InvalidArgument(f"the image has {len(lower)} layers; overlayfs stacks {LOWER_LIMIT} at most")
+        if (found := self.find(key, top, lower)) is not None:
+            return found
         place = self._root / key
-        rootfs = RootFS(tuple(lower), place / "upper", place / "work")
-        if key in self._tops:
-            if (known := self._tops[key]) != top:
-                raise Conflict(f"snapshot {key} exists already, on layer {known} and not {top}; release it first")
-            return rootfs
+        rootfs = self._rootfs(key, lower)
         place.mkdir(mode=0o700)
         rootfs.work.mkdir(mode=0o700)
         _like(rootfs.upper, lower[0])
         os.setxattr(place, _TOP, (top or "").encode())
-        sync_directory(place)
         self._tops[key] = top
         return rootfs
+
+    def find(self, key: str, top: Digest | None, lower: list[Path]) -> RootFS | None:
+        """See `Snapshotter`."""
+        if key not in self._tops:
+            return None
+        if (known := self._tops[key]) != top:
+            raise Conflict(f"snapshot {key} exists already, on layer {known} and not {top}; release it first")
+        return self._rootfs(key, lower)
+
+    def _rootfs(self, key: str, lower: list[Path]) -> RootFS:
+        place = self._root / key
+        return RootFS(tuple(lower), place / "upper", place / "work")
 
     def release(self, key: str) -> bool:
         """See `Snapshotter`. The space is given back when the trash is emptied."""

@@ -96,6 +96,7 @@ class ImageStore:
         self._unpacking: Flights[Digest, Layer] = Flights()
         self._incoming = 0
         self._sweep_due = False
+        self._sweeps_soon = False
         self._background: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -389,16 +390,27 @@ class ImageStore:
         Conflict when `key` has another image's snapshot, NotFound when the image is gone.
         """
         async with self._bringing_in():
-            manifest, config = await asyncio.to_thread(self._read_image, image.manifest)
-            await self._unpack_chain(manifest, config, quiet)
-            top = image.chains[-1] if image.layers else None
+            chains = image.chains
+            if not self._content.has(image.manifest) or not all(self._layers.has(chain) for chain in chains):
+                manifest, config = await asyncio.to_thread(self._read_image, image.manifest)
+                await self._unpack_chain(manifest, config, quiet)
+            top = chains[-1] if chains else None
             lower = self._layers.lower(top) or [self._layers.empty]
+            found = self._snapshots.find(key, top, lower)
+            if found is not None:
+                return found
             return await asyncio.to_thread(self._snapshots.prepare, key, top, lower)
 
+    def prepared(self) -> frozenset[str]:
+        """The keys of all root file systems there are."""
+        return frozenset(self._snapshots.tops())
+
     async def release(self, key: str) -> None:
-        """The root file system of `key`, with all that was written into it, is gone. No error when there is none."""
-        if await asyncio.to_thread(self._snapshots.release, key):
-            await self._sweep()
+        """The root file system of `key`, with all that was written into it, is gone; no error when there is none. The
+        space it took is given back a little later."""
+        if await asyncio.to_thread(self._snapshots.release, key) and not self._sweeps_soon:
+            self._sweeps_soon = True
+            self._spawn(self._sweep())
 
     # The catalog, and what it no longer holds
 
@@ -445,6 +457,7 @@ class ImageStore:
         return sorted(self._content.digests() - self._catalog.live_blobs()), sorted(self._layers.chains() - chains)
 
     async def _sweep(self) -> None:
+        self._sweeps_soon = False
         self._sweep_due = bool(self._incoming)
         if self._sweep_due:
             return

@@ -28,6 +28,7 @@ from swarmpy.errors import Conflict, Internal, InvalidArgument, NotFound, Swarmp
 from swarmpy.network import conntrack, host_rules, links
 from swarmpy.network.addresses import DEFAULT_POOLS, AddressPool, choose_subnet, mac_for
 from swarmpy.network.claims import NameClaim, PortClaim
+from swarmpy.network.departures import Departures
 from swarmpy.network.endpoint import EndpointInfo, EndpointRecord, HostPort
 from swarmpy.network.kernel import IP_FORWARD, Handles, KernelThread, in_namespace, open_namespace, write_sysctl
 from swarmpy.network.mesh import checked_prefix, ingress_bridge
@@ -57,6 +58,7 @@ class HostNetwork:
         self._records = Records(state_dir)
         self._pools = pools
         self._kernel = KernelThread("network")
+        self._departures = Departures()
         self._turn = asyncio.Lock()
         self._name_claim: NameClaim | None = None
         self._addresses: AddressPool | None = None
@@ -105,6 +107,7 @@ class HostNetwork:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait({self._watch})
+        await self._departures.over()
         async with self._turn:
             if not self._containers and self._addresses is not None:
                 await self._kernel.run(self._remove_all)
@@ -132,16 +135,22 @@ class HostNetwork:
         """The container has one more interface, up, with an address, on `network`: "bridge" or "ingress".
 
         `netns` is the pid of the container's init, or a path of its network namespace. On the bridge `ip` may be left
-        out; on ingress it is the address, with prefix length, that the allocator chose. On failure nothing is left.
+        out; on ingress it is the address, with prefix length, that the allocator chose. On failure nothing stays.
 
         Raises Conflict (already connected, address in use, the container has ended), NotFound (no such network),
         Unavailable (ingress is not up on this node).
         """
+        await self._departures.over(container_id)  # its link of before has the same name
+        if ip is not None and network == BRIDGE:
+            await self._departures.over()  # one of them may have the address
         async with self._turn:
             return await self._connect(container_id, netns, network, ip, mac)
 
     async def disconnect(self, container_id: str, network: str | None = None) -> None:
-        """The container is off `network`, or off every one; its address and host ports are free. Idempotent."""
+        """The container is off `network`, or off every one: nothing leads to it, its host ports are free. Idempotent.
+
+        Its link and its address go a little later; nobody can tell, but by looking at the host's links.
+        """
         async with self._turn:
             record = self._containers.get(container_id)
             if record is None:
@@ -298,17 +307,26 @@ class HostNetwork:
         raise NotFound(f"network {network} not found")
 
     async def _unlink(self, record: EndpointRecord, endpoints: Sequence[EndpointInfo]) -> None:
-        """The record without `endpoints`, in the kernel first."""
+        """The record without `endpoints`, at once; on disk once their links are gone."""
         for endpoint in endpoints:
             ports = record.ports if endpoint.network == BRIDGE else ()
             record = record.without(endpoint.network)
-            await self._kernel.run(self._leave, endpoint.host_interface, record)
             self._release(record.container_id, ports)
             self._note(record)
             if endpoint.network == BRIDGE:
                 await self._apply_rules()
                 await self._forget_flows(ports, None)
-                self._pool().give_back(IPv4Address(endpoint.ip))
+        names = [endpoint.host_interface for endpoint in endpoints]
+        self._departures.begin(record.container_id, names, partial(self._gone, record.container_id, endpoints))
+
+    async def _gone(self, container_id: str, endpoints: Sequence[EndpointInfo]) -> None:
+        """The links of `endpoints` are gone, and nobody needs to know of them any more."""
+        async with self._turn:
+            record = self._containers.get(container_id, EndpointRecord(container_id))
+            await asyncio.to_thread(self._records.save, record)
+            for endpoint in endpoints:
+                if endpoint.network == BRIDGE:
+                    self._pool().give_back(IPv4Address(endpoint.ip))
 
     async def _remember(self, record: EndpointRecord) -> None:
         self._note(record)
@@ -390,11 +408,6 @@ class HostNetwork:
         finally:
             os.close(descriptor)
         return endpoint
-
-    def _leave(self, handles: Handles, host_interface: str, left: EndpointRecord) -> None:
-        """The link is gone, and then the record is `left`."""
-        links.delete_link(handles, host_interface)
-        self._records.save(left)
 
     def _bring_up(self, handles: Handles, remembered: IPv4Network | None) -> IPv4Network:
         subnet = remembered

@@ -37,7 +37,9 @@ __all__ = [
     "add_address",
     "add_default_route",
     "add_veth",
+    "delete_group",
     "delete_link",
+    "join_group",
     "pin",
     "set_up",
     "shape_port",
@@ -46,7 +48,7 @@ __all__ = [
 NETLINK_ROUTE, SOL_NETLINK, NETLINK_CAP_ACK = 0, 270, 10
 RTM_NEWLINK, RTM_DELLINK, RTM_SETLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH = 16, 17, 19, 20, 24, 28
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 10, 12, 18, 28
-IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
+IFLA_GROUP, IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 27, 1, 2, 1
 IFLA_BRPORT_MODE, IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD = 4, 8, 9
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 RTA_OIF, RTA_GATEWAY, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST = 4, 5, 254, 4, 0, 1
@@ -119,6 +121,16 @@ def add_veth(name: str, master: int, mtu: int, *, peer: str, peer_mac: str, peer
 def delete_link(index: int) -> Request:
     """No link has this index."""
     return Request(RTM_DELLINK, 0, _link(index))
+
+
+def join_group(index: int, group: int) -> Request:
+    """The link is of the group."""
+    return Request(RTM_NEWLINK, 0, _link(index) + _number(IFLA_GROUP, group))
+
+
+def delete_group(group: int) -> Request:
+    """No link is of the group. Refused with ENODEV when none was."""
+    return Request(RTM_DELLINK, 0, _link(0) + _number(IFLA_GROUP, group))
 
 
 def set_up(index: int) -> Request:

@@ -67,15 +67,48 @@ def test_a_long_life_does_not_fill_the_disk(store: RecordStore) -> None:
     assert store.load().records == (EXITED,)
 
 
+def test_of_a_start_that_did_not_get_on_disk_whole_nobody_was_told(store: RecordStore) -> None:
+    store.save_state(RUNNING)
+    whole = states(store).read_bytes()
+    for length in range(len(whole) - 1):
+        for tail in (b"", bytes(len(whole) - length)):
+            states(store).write_bytes(whole[:length] + tail)
+            assert store.load().records == (CREATED,)
+    store.save_state(RUNNING)
+    assert store.load().records == (RUNNING,)
+
+
 def test_files_that_say_nothing_are_reported_and_left(store: RecordStore) -> None:
-    states(store).write_bytes(b"\0\0\0")
+    states(store).write_bytes(b"\nnothing\n")
     loaded = store.load()
     assert loaded.records == ()
     assert "state.jsonl has no whole line" in loaded.unreadable["c1"]
-    assert states(store).read_bytes() == b"\0\0\0"
+    assert states(store).read_bytes() == b"\nnothing\n"
 
 
-def test_a_creation_that_never_finished_is_taken_away(store: RecordStore) -> None:
-    (store.directory("c1") / "config.json").unlink()
+@pytest.mark.parametrize("left", [None, b"", b'{"id": "c1", "na', bytes(300)])
+def test_a_creation_that_never_finished_is_taken_away(store: RecordStore, left: bytes | None) -> None:
+    config = store.directory("c1") / "config.json"
+    config.unlink()
+    if left is not None:
+        config.write_bytes(left)
     assert store.load().records == ()
     assert not store.directory("c1").exists()
+
+
+def test_a_damaged_container_that_ran_once_is_reported_and_left(store: RecordStore) -> None:
+    store.save_state(EXITED)
+    (store.directory("c1") / "config.json").write_bytes(b"")
+    assert store.load().records == ()
+    assert list(store.load().unreadable) == ["c1"]
+
+
+@pytest.mark.parametrize("durably", [True, False])
+def test_what_is_forgotten_does_not_come_back(store: RecordStore, *, durably: bool) -> None:
+    store.save_state(EXITED)
+    store.forget("c1", durably=durably)
+    assert store.directory("c1").exists()
+    assert store.load().records == ()
+    assert not store.directory("c1").exists()
+    store.forget("c1", durably=durably)
+    store.remove("c1")

@@ -266,6 +266,7 @@ def test_forced_removal_keeps_the_layers_of_running_containers(tmp_path: Path) -
         with pytest.raises(NotFound):
             await store.prepare(image, "c2")
         await store.release("c1")
+        await store.close()
         assert layers(tmp_path) == 0
 
     with_store(tmp_path, scenario)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from pathlib import Path
@@ -115,6 +116,47 @@ def test_refusals_name_the_cause_and_leave_nothing(hosts: list[Host]) -> None:
     assert [end.network for end in host.network.endpoints(container.id)] == ["bridge"]
     assert host.network.endpoints("e" * 64) == ()
     container.close()
+
+
+def test_containers_that_go_together_leave_nothing_and_their_names_and_addresses_are_free_at_once(
+    hosts: list[Host],
+) -> None:
+    host = hosts[0]
+    containers = [host.container(f"c{number}", None) for number in range(5)]
+    first, second = containers[:2]
+
+    async def replace_all() -> None:
+        network = host.network
+        await asyncio.gather(*(network.disconnect(container.id) for container in containers))
+        back = await network.connect(first.id, first.namespace.path, "bridge", ip=second.endpoint.ip)
+        assert back.ip == second.endpoint.ip
+        other = await network.connect(second.id, second.namespace.path, "bridge")
+        assert other.ip not in (back.ip, first.endpoint.ip)  # the next one that was never taken
+
+    host.call(replace_all())
+    assert first.record.exists() and second.record.exists()
+    assert not any(container.record.exists() for container in containers[2:])
+    assert len([name for name in host.link_names() if name.startswith("swv")]) == 2
+    for container in containers:
+        container.close()
+    assert not {name for name in host.link_names() if name.startswith("swv")}
+
+
+def test_a_daemon_that_ends_waits_for_links_on_their_way_out(hosts: list[Host]) -> None:
+    host = hosts[0]
+    containers = [host.container(name, None) for name in ("one", "two")]
+
+    async def leave_and_close() -> None:
+        for container in containers:
+            await host.network.disconnect(container.id)
+        await host.network.close()
+
+    host.call(leave_and_close())
+    assert not any(container.record.exists() for container in containers)
+    assert not {name for name in host.link_names() if name.startswith("sw")}
+    for container in containers:
+        container.namespace.close()
+    host.restart()
 
 
 def test_a_restarted_daemon_keeps_the_living_and_drops_the_dead(hosts: list[Host], outside: Namespace) -> None:

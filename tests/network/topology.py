@@ -13,6 +13,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -201,6 +202,15 @@ class Container:
             server.close()
         self.host.call(self.host.network.disconnect(self.id))
         self.namespace.close()
+        deadline_s = time.monotonic() + DEADLINE_S
+        while self.record.exists():
+            assert time.monotonic() < deadline_s, f"the links of {self.name} do not go"
+            time.sleep(0.005)  # the pace of polling
+
+    @property
+    def record(self) -> Path:
+        """What the host has on disk of it, as long as anything of it is in the kernel."""
+        return self.host.state_dir / "endpoints" / f"{self.id}.json"
 
 
 class TCPServer:
