@@ -1,7 +1,7 @@
-"""A container's bundle on disk, made anew at each start.
+"""A container's bundle, made anew at each start.
 
-Owns    `<data>/containers/<id>/bundle/` (config.json) and the files /etc/hostname, /etc/hosts and /etc/resolv.conf
-        beside it, which the container sees by bind mounts and may change.
+Owns    the configuration of OCI, which is never a file, and /etc/hostname, /etc/hosts and /etc/resolv.conf in
+        `<data>/containers/<id>/`, which the container sees by bind mounts and may change.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class PreparedBundle:
     """What `Runtime.create` needs."""
 
     directory: Path
+    config: str
     io: ContainerIO
     hosts: Path
     hostname: str
@@ -67,8 +68,6 @@ async def prepare_bundle(parts: Parts, record: ContainerRecord, joined: Mapping[
 def _write(parts: Parts, record: ContainerRecord, root: RootFS, joined: Mapping[str, str]) -> PreparedBundle:
     host = record.host
     directory = parts.records.directory(record.id)
-    bundle = directory / "bundle"
-    (bundle / "rootfs").mkdir(parents=True, exist_ok=True)
     layers = tuple(Path(path) for path in root.lower)
     identity = identity_in_layers((Path(root.upper), *layers), record.config.user, host.group_add)
     hostname = shown_hostname(record)
@@ -94,7 +93,6 @@ def _write(parts: Parts, record: ContainerRecord, root: RootFS, joined: Mapping[
     config = bundle_config(record, facts, host_device_number)
     if host.cgroup_parent:
         config["linux"]["cgroupsPath"] = f"/{host.cgroup_parent.strip('/')}/{record.id}"
-    (bundle / "config.json").write_text(json.dumps(config))
     size, number = log_limits(host.log_config)
     io = ContainerIO(
         terminal=record.config.tty,
@@ -106,7 +104,7 @@ def _write(parts: Parts, record: ContainerRecord, root: RootFS, joined: Mapping[
         log_attributes=log_attributes(record),
         console_size=_console_size(host.console_size),
     )
-    return PreparedBundle(bundle, io, directory / "hosts", hostname)
+    return PreparedBundle(directory, json.dumps(config), io, directory / "hosts", hostname)
 
 
 def write_hosts(prepared: PreparedBundle, record: ContainerRecord, attachment: Attachment) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from swarmpy.engine import view
 from swarmpy.engine.bundles import log_path
 from swarmpy.engine.checks import check_resources, check_restart_policy
+from swarmpy.engine.clearing import Clearing
 from swarmpy.engine.config import ContainerConfig, HostConfig, NetworkingConfig
 from swarmpy.engine.creation import Creator
 from swarmpy.engine.filters import Filters
@@ -51,6 +52,7 @@ class Containers:
         self._names: dict[str, str] = {}
         self._closing = False
         self._creator = Creator(parts, self.get)
+        self._clearing = Clearing(parts.records)
 
     # -- adoption -----------------------------------------------------------------------------------------------------
 
@@ -117,6 +119,7 @@ class Containers:
         """The daemon ends; containers go on running."""
         self._closing = True
         await asyncio.gather(*(container.close() for container in self._live.values()))
+        await self._clearing.over()
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
@@ -200,7 +203,8 @@ class Containers:
         container = self.live(reference)
         await container.remove(force=force)
         record = container.record
-        self._live.pop(record.id, None)
+        if self._live.pop(record.id, None) is not None:
+            self._clearing.begin(record.id)
         if self._names.get(record.name) == record.id:
             del self._names[record.name]
         if volumes:

@@ -32,7 +32,7 @@ async def launch(
     try:
         prepared = await prepare_bundle(parts, record, joined)
         try:
-            handle = await parts.runtime.create(record.id, prepared.directory, prepared.io)
+            handle = await parts.runtime.create(record.id, prepared.directory, prepared.io, prepared.config)
         except RuntimeFailure as error:
             raise translated(error) from error
         try:

@@ -462,7 +462,10 @@ class LiveContainer:
     # -- removal ------------------------------------------------------------------------------------------------------
 
     async def remove(self, *, force: bool) -> None:
-        """Nothing of the container is left on disk; `Conflict` when it runs, unless `force` kills it first."""
+        """No daemon will know the container any more; `Conflict` when it runs, unless `force` kills it first.
+
+        Its files are out of use; `RecordStore.remove` is owed.
+        """
         if self.state.running and not force:
             hint = "unpause and then stop the container" if self.state.status is Status.PAUSED else "stop the container"
             raise Conflict(
@@ -483,7 +486,6 @@ class LiveContainer:
                 durably = not self.record.host.auto_remove
                 await asyncio.to_thread(records.forget, container_id, durably=durably)
                 await self._parts.images.release(container_id)
-                await asyncio.to_thread(records.remove, container_id)
             except OSError as error:
                 await self.save(state=move(self.state, Status.DEAD, error=str(error)))
                 raise Internal(f"container {self.display} could not be removed: {error}") from error

@@ -142,12 +142,16 @@ HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", 
 PROPAGATIONS = ("", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable")
 
 
-def load_bundle(path: str) -> tuple[Bundle, bytes]:
-    """Read and check `path`/config.json; its text too. Raises RuntimeFailure naming the file or the field."""
+def load_bundle(path: str, text: bytes | None = None) -> tuple[Bundle, bytes]:
+    """Read and check `path`/config.json, or `text` in its place; the text too.
+
+    Raises RuntimeFailure naming the file or the field.
+    """
     file = f"{path}/config.json"
     try:
-        with open(file, "rb") as stream:
-            text = stream.read()
+        if text is None:
+            with open(file, "rb") as stream:
+                text = stream.read()
         value = json.loads(text)
     except OSError as error:
         raise RuntimeFailure(describe(error), FailureKind.INVALID) from None

@@ -132,10 +132,13 @@ class Runtime:
         container._ended(status)
         return container
 
-    async def create(self, container_id: str, bundle: Path, io: ContainerIO) -> Container:
-        """OCI "created" afterwards: namespaces exist, the user's process does not yet run."""
+    async def create(self, container_id: str, bundle: Path, io: ContainerIO, config: str | None = None) -> Container:
+        """OCI "created" afterwards: namespaces exist, the user's process does not yet run.
+
+        `config` is the text of config.json, for who does not want to write it into the bundle.
+        """
         _check_id(container_id)
-        request = {**asdict(io), "container_id": container_id, "bundle": _absolute(bundle)}
+        request = {**asdict(io), "container_id": container_id, "bundle": _absolute(bundle), "config": config}
         request["log_path"] = None if io.log_path is None else _absolute(io.log_path)
         shim = await self._shims.take()
         container = Container(container_id, 0, self._leftovers)

@@ -40,6 +40,7 @@ class Request:
 
     container_id: str
     bundle: str
+    config: str | None  # what stands for the bundle's config.json
     terminal: bool
     stdin: bool
     stdin_once: bool
@@ -80,7 +81,7 @@ def create_container(kernel: LinuxKernel, host: Host, request: Request, spare: N
         raise RuntimeFailure("already exists", FailureKind.CONFLICT) from None
     with ExitStack() as undo:
         undo.callback(state.remove)
-        bundle, config = load_bundle(request.bundle)
+        bundle, config = load_bundle(request.bundle, None if request.config is None else request.config.encode())
         if bundle.process.terminal != request.terminal:
             raise RuntimeFailure(
                 f"config.json: process.terminal is {bundle.process.terminal}, and the request says {request.terminal}",
