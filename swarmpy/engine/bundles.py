@@ -69,7 +69,7 @@ def _write(parts: Parts, record: ContainerRecord, root: RootFS, joined: Mapping[
     host = record.host
     directory = parts.records.directory(record.id)
     layers = tuple(Path(path) for path in root.lower)
-    identity = identity_in_layers((Path(root.upper), *layers), record.config.user, host.group_add)
+    identity = identity_in_layers(Path(root.upper), layers, record.config.user, host.group_add)
     hostname = shown_hostname(record)
     files = _identity_files(directory, record, hostname)
     held = process_capabilities(record, parts.capabilities, identity)["bounding"]

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,21 @@ def _device(source: str, target: str, access: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def identity_in_layers(layers: Sequence[Path], user: str, groups: Sequence[str]) -> Identity:
-    """Who `user` is in a root file system that is not in use; `layers` has the writable one first."""
+def identity_in_layers(upper: Path, image: Sequence[Path], user: str, groups: Sequence[str]) -> Identity:
+    """Who `user` is in the root file system of a container that does not run: `upper` over the layers of its image."""
+    with os.scandir(upper) as written:
+        if next(written, None) is None:
+            return _identity_in_image(tuple(image), user, tuple(groups))
+    return _identity_in((upper, *image), user, groups)
+
+
+@lru_cache(maxsize=256)
+def _identity_in_image(layers: tuple[Path, ...], user: str, groups: tuple[str, ...]) -> Identity:
+    """Layers of images never change: what a container sees that has written nothing yet is looked up once."""
+    return _identity_in(layers, user, groups)
+
+
+def _identity_in(layers: Sequence[Path], user: str, groups: Sequence[str]) -> Identity:
     with mounted_overlay(layers) as root:
         return resolve_user(user, read_text(root, "/etc/passwd"), read_text(root, "/etc/group"), groups)
 

@@ -16,7 +16,6 @@ from swarmpy.runtime import uapi
 from swarmpy.runtime.cgroups import Layout
 from swarmpy.runtime.kernel import LinuxKernel
 from swarmpy.runtime.spawn import spawn
-from swarmpy.runtime.warm_pages import PageRange
 
 __all__ = ["USUAL_NAMESPACES", "Host", "Newborn", "bear"]
 
@@ -36,8 +35,8 @@ class Host:
     last_capability: int
     blank: int  # the mount namespace that containers start from (blank_namespace.py)
     own_mounts: int  # our own mount namespace, to come back to
-    shim_pages: Sequence[PageRange]  # what a shim and an init write of the memory they share (warm_pages.py)
-    init_pages: Sequence[PageRange]
+    shim_pages: Sequence[bytes]  # what a shim and an init write of the memory they share (warm_pages.py)
+    init_pages: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)

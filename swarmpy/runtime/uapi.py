@@ -98,6 +98,7 @@ SYS_pidfd_open = 434
 SYS_clone3 = 435
 SYS_close_range = 436
 SYS_openat2 = 437
+SYS_process_madvise = 440
 SYS_mount_setattr = 442
 
 MACHINE = platform.machine()

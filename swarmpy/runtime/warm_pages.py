@@ -13,18 +13,21 @@ from collections.abc import Callable, Sequence
 
 from swarmpy.runtime.kernel import LinuxKernel
 
-__all__ = ["PageRange", "find_written", "warm"]
+__all__ = ["find_written", "warm"]
 
 PageRange = tuple[int, int]
-"""Address and length in bytes."""
+"""Address and length in bytes: struct iovec."""
 
 PAGE = os.sysconf("SC_PAGESIZE")
-GAP = 2  # unwritten pages that are copied along, to save a call
+CALL_RANGES = 1024  # limits.h, IOV_MAX
 PRESENT, FILE_OR_SHARED, EXCLUSIVE = 1 << 63, 1 << 61, 1 << 56  # admin-guide/mm/pagemap.rst
 
 
-def find_written(kernel: LinuxKernel, rehearse: Callable[[], None]) -> list[PageRange]:
-    """The memory that `rehearse` writes, found in a child that does nothing else. It holds for all our children."""
+def find_written(kernel: LinuxKernel, rehearse: Callable[[], None]) -> tuple[bytes, ...]:
+    """The memory that `rehearse` writes, found in a child that does nothing else. It holds for all our children.
+
+    Arrays of struct iovec, each for one call.
+    """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = kernel.clone(0)
     if pid == 0:
@@ -38,12 +41,14 @@ def find_written(kernel: LinuxKernel, rehearse: Callable[[], None]) -> list[Page
     with open(reader, "rb") as answer:
         data = answer.read()
     os.waitpid(pid, 0)
-    return [(start, length) for start, length in struct.iter_unpack("=QQ", data)]
+    size = CALL_RANGES * 16
+    return tuple(data[start : start + size] for start in range(0, len(data), size))
 
 
-def warm(kernel: LinuxKernel, ranges: Sequence[PageRange]) -> None:
-    for start, length in ranges:
-        kernel.populate(start, length)
+def warm(kernel: LinuxKernel, written: Sequence[bytes]) -> None:
+    """Copy what `find_written` found."""
+    for ranges in written:
+        kernel.populate(ranges)
 
 
 def _exclusive_ranges() -> list[PageRange]:
@@ -60,14 +65,14 @@ def _exclusive_ranges() -> list[PageRange]:
 
 
 def _runs(start: int, entries: Sequence[int]) -> list[PageRange]:
-    """Runs of written pages, with gaps of at most GAP."""
+    """Runs of written pages."""
     runs: list[PageRange] = []
     for index, entry in enumerate(entries):
         if not (entry & PRESENT and entry & EXCLUSIVE) or entry & FILE_OR_SHARED:
             continue
         address = start + index * PAGE
-        if runs and address - sum(runs[-1]) <= GAP * PAGE:
-            runs[-1] = (runs[-1][0], address + PAGE - runs[-1][0])
+        if runs and address == sum(runs[-1]):
+            runs[-1] = (runs[-1][0], runs[-1][1] + PAGE)
         else:
             runs.append((address, PAGE))
     return runs

@@ -226,6 +226,19 @@ def test_who_runs_and_where(host: Host) -> None:
     assert "unable to find user nobody-here" in refused.stderr
 
 
+def test_at_each_start_a_user_is_who_the_container_itself_says(host: Host, tmp_path: Path) -> None:
+    for name in ("who", "other"):
+        host.docker("create", "--name", name, "-u", "web", "busybox", "id", "-u")
+    assert host.out("start", "-a", "who") == "33"
+    passwd = tmp_path / "passwd"
+    passwd.write_text("root:x:0:0:root:/root:/bin/sh\nweb:x:44:34:web:/var/www:/bin/sh\n")
+    host.docker("cp", str(passwd), "who:/etc/passwd")
+    assert host.out("start", "-a", "who").split()[-1] == "44"
+    assert host.out("start", "-a", "other") == "33"
+    host.docker("rm", "who", "other")
+
+
+
 def test_privileges(host: Host) -> None:
     def effective(*options: str) -> int:
         line = host.out("run", "--rm", *options, "busybox", "grep", "CapEff", "/proc/self/status")

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import mmap
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,7 @@ def test_written_pages_are_joined_to_runs() -> None:
     written, shared, absent = 1 << 63 | 1 << 56, 1 << 63, 0
     entries = [written, written, absent, shared, written, shared, absent, shared, written]
     page = warm_pages.PAGE
-    assert warm_pages._runs(page, entries) == [(page, 5 * page), (9 * page, page)]
+    assert warm_pages._runs(page, entries) == [(page, 2 * page), (5 * page, page), (9 * page, page)]
 
 
 @pytest.mark.root
@@ -246,8 +247,30 @@ def test_written_pages_are_found() -> None:
     def fill() -> None:
         buffer[half:] = b"y" * half
 
-    found = warm_pages.find_written(kernel.LinuxKernel(), fill)
+    written = warm_pages.find_written(kernel.LinuxKernel(), fill)
+    found = [part for ranges in written for part in struct.iter_unpack("=QQ", ranges)]
     inside = [(start, length) for start, length in found if start <= address + half < start + length]
     assert inside and all(start + length >= address + size for start, length in inside)
     assert not [1 for start, length in found if start <= address < start + length]
     assert buffer[half:] == b"x" * half
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("together", [True, False])
+def test_pages_are_there_before_they_are_written(monkeypatch: pytest.MonkeyPatch, *, together: bool) -> None:
+    """Whether or not the kernel takes all ranges in one call."""
+    made = kernel.LinuxKernel()
+    if not together:
+        system_call = made._syscall
+
+        def without(number: int, *rest: object) -> int:
+            return -1 if number == uapi.SYS_process_madvise else int(system_call(number, *rest))
+
+        monkeypatch.setattr(made, "_syscall", without)
+    page = warm_pages.PAGE
+    buffer = mmap.mmap(-1, 6 * page, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    warm_pages.warm(made, [struct.pack("=4Q", address, 2 * page, address + 4 * page, page)])
+    with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+        entries = struct.unpack("=6Q", os.pread(pagemap.fileno(), 48, address // page * 8))
+    assert [entry >> 63 for entry in entries] == [1, 1, 0, 0, 1, 0]
