@@ -107,8 +107,8 @@ def test_a_person_at_a_terminal(host: Host) -> None:
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
     person = subprocess.Popen(
-        [host.docker_binary, "-H", host.address, "run", "-it", "--rm", "busybox", "sh"], stdin=there, stdout=there,
-        stderr=there, start_new_session=True,
+        [host.docker_binary, "-H", host.address, "run", "-it", "--rm", "--name", "person", "busybox", "sh"],
+        stdin=there, stdout=there, stderr=there, start_new_session=True,
     )  # fmt: skip
     os.close(there)
     seen = b""
@@ -123,7 +123,8 @@ def test_a_person_at_a_terminal(host: Host) -> None:
         until("a prompt", lambda: shows(b"# "))
         until("the size of the window arrives", lambda: os.write(here, b"stty size\n") and shows(b"33 77"))
         os.write(here, b"sleep 50\n")
-        until("it is typed", lambda: shows(b"sleep 50"))
+        # Before that the shell, which takes the interrupt for a key, has the terminal.
+        until("it runs", lambda: "sleep 50" in host.docker("top", "person", check=False).stdout)
         os.write(here, b"\x03")
         os.write(here, b"echo $((6*7)); exit 5\n")
         until("the interrupt reached the program", lambda: shows(b"42"))
@@ -132,6 +133,7 @@ def test_a_person_at_a_terminal(host: Host) -> None:
         person.kill()
         person.wait()
         os.close(here)
+        host.docker("rm", "-f", "person", check=False)
 
 
 def test_logs(host: Host) -> None:
