@@ -213,15 +213,16 @@ def test_passwords(tmp_path: Path, start_registry: RegistryStarter) -> None:
     asyncio.run(scenario())
 
 
-def self_signed(path: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+def self_signed(path: Path, host: str = "here") -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     """A key and a certificate that nobody vouches for; also in `key.pem` and `cert.pem` under `path`."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "here")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(1).not_valid_before(now - datetime.timedelta(days=1))
     builder = builder.not_valid_after(now + datetime.timedelta(days=1))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
     certificate = builder.sign(key, hashes.SHA256())
     pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
     (path / "cert.pem").write_bytes(certificate.public_bytes(pem))
@@ -611,13 +612,7 @@ def test_tls(tmp_path: Path, start_registry: RegistryStarter, monkeypatch: pytes
     self_signed(tmp_path)
     registry = start_registry(http=f"tls: {{certificate: {tmp_path}/cert.pem, key: {tmp_path}/key.pem}}")
     push(tmp_path, registry, "app:v1", [b"1"])
-    named = f"registry.test:{registry.rpartition(':')[2]}"
-    resolve = socket.getaddrinfo
-
-    def resolve_here(host: Any, *rest: Any, **more: Any) -> Any:
-        return resolve("127.0.0.1" if host == "registry.test" else host, *rest, **more)
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve_here)
+    named = on_this_host(monkeypatch, registry)
 
     async def scenario() -> None:
         async with opened(tmp_path / "store") as store:
@@ -628,6 +623,34 @@ def test_tls(tmp_path: Path, start_registry: RegistryStarter, monkeypatch: pytes
             assert (await pulled(store, f"{named}/app:v1"))[0].references
 
     asyncio.run(scenario())
+
+
+def test_the_host_may_trust_an_authority_of_its_own(
+    tmp_path: Path, start_registry: RegistryStarter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made in the simplest way: without key identifiers, which Go does not ask for and Python does since 3.13."""
+    self_signed(tmp_path, "registry.test")
+    monkeypatch.setenv("SSL_CERT_FILE", f"{tmp_path}/cert.pem")
+    registry = start_registry(http=f"tls: {{certificate: {tmp_path}/cert.pem, key: {tmp_path}/key.pem}}")
+    push(tmp_path, registry, "app:v1", [b"1"])
+    named = on_this_host(monkeypatch, registry)
+
+    async def scenario() -> None:
+        async with opened(tmp_path / "store") as store:
+            assert (await pulled(store, f"{named}/app:v1"))[0].references
+
+    asyncio.run(scenario())
+
+
+def on_this_host(monkeypatch: pytest.MonkeyPatch, registry: str) -> str:
+    """The registry by the name of registry.test, which is not known to be on loopback."""
+    resolve = socket.getaddrinfo
+
+    def resolve_here(host: Any, *rest: Any, **more: Any) -> Any:
+        return resolve("127.0.0.1" if host == "registry.test" else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_here)
+    return f"registry.test:{registry.rpartition(':')[2]}"
 
 
 def test_insecure_registries() -> None:
