@@ -43,7 +43,7 @@ QUIET_TURNS = 8                             # of the event loop without a log en
 FIXED = [8000, 8001, DYNAMIC_PORTS[1]]
 OPEN, HOST = -1, -2
 ACTS = st.one_of(
-    st.tuples(st.just("service"), st.integers(0, 3), st.lists(st.sampled_from([OPEN, HOST, *FIXED]), max_size=3)),
+    st.tuples(st.just("service"), st.integers(0, 3), st.lists(st.sampled_from([OPEN, OPEN, HOST, *FIXED]), max_size=3)),
     st.tuples(st.just("unserve"), st.integers(0, 3), st.just(0)),
     st.tuples(st.just("tasks"), st.integers(0, 3), st.integers(1, 5)),
     st.tuples(st.sampled_from(["task_on", "task_ends", "task_unwanted", "task_gone"]), st.integers(0, 30), st.just(0)),
@@ -147,9 +147,16 @@ class Swarm:
                 raise result
 
     async def begin(self) -> None:
+        """More is asked for than there is, from the beginning."""
         transaction = Transaction()
         transaction.put(Cluster(id="cluster", subnet_size=SUBNET_SIZE), self.template)
         await self.store.commit(transaction)
+        self.service("s0", [OPEN, OPEN])
+        self.service("s1", [OPEN])
+        await self.rest()
+        self.service("s2", [OPEN])
+        self.tasks("s0", 3)
+        self.tasks("s1", 3)
         await self.rest()
 
     # ------------------------------------------------------------------------------------------ time
