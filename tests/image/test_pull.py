@@ -336,6 +336,7 @@ class Line:
             while data := await reader.read(65536):
                 self.requests += [data.decode("latin1")] if data.startswith(b"GET") else []
                 up_writer.write(data)
+            up_writer.write_eof()           # which the registry answers in kind: `open` waits for all connections
 
         asking = asyncio.create_task(ask())
         carried = 0
