@@ -35,7 +35,8 @@ class Scheduler:
         self._clock = clock
         self._view = NodeView(self._spec_of)
         self._pending: dict[_Group, dict[str, Task]] = {}
-        self._stuck: set[_Group] = set()      # for which no node had room; looked at again when that may have changed
+        self._stuck: dict[_Group, str] = {}   # for which no node had room, and why; looked at again if that may change
+        self._late: list[Task] = []           # which joined such a group, and are yet to be told why they wait
 
     async def run(self) -> None:
         """Schedule for as long as this manager leads; returns when it no longer does."""
@@ -72,7 +73,7 @@ class Scheduler:
         if isinstance(row, Node):
             if event.kind is EventKind.REMOVE:
                 for task in self._store.tasks.by_node(row.id):
-                    self._view.remove_task(task.id)
+                    self._view.remove_task(task.id)       # to be counted again, should the node come back
                 self._view.remove_node(row.id)
             else:
                 self._view.put_node(row)
@@ -100,7 +101,11 @@ class Scheduler:
         if self._view.put_task(task):
             self._stuck.clear()
         if task.status.state == PENDING and task.desired_state <= RUNNING:
-            self._pending.setdefault(_group(task), {})[task.id] = task
+            group = _group(task)
+            waiting = self._pending.setdefault(group, {})
+            if group in self._stuck and task.id not in waiting:
+                self._late.append(task)
+            waiting[task.id] = task
         elif task.status.state >= PENDING:
             self._drop(task)
 
@@ -109,7 +114,7 @@ class Scheduler:
         waiting = self._pending.get(group)
         if waiting is not None and waiting.pop(task.id, None) is not None and not waiting:
             del self._pending[group]
-            self._stuck.discard(group)
+            self._stuck.pop(group, None)
 
     def _reconsider(self, unit: Transaction) -> None:
         """An assignment was refused, because the task or its node changed: take it back."""
@@ -127,6 +132,10 @@ class Scheduler:
 
         Each assignment is counted in the view at once, so that the next decision knows of it.
         """
+        late, self._late = self._late, []
+        for task in late:
+            if error := self._stuck.get(_group(task), ""):
+                yield from _told([task], error, now)
         left = at_once
         for group in [group for group in self._pending if group not in self._stuck]:
             if left is not None and left <= 0:
@@ -134,7 +143,7 @@ class Scheduler:
             waiting = list(islice(self._pending[group].values(), left))
             spec = self._spec_of(group[1])
             if spec is None:                  # the service went, and its template with it
-                self._stuck.add(group)
+                self._stuck[group] = ""
                 continue
             try:
                 needs = needs_of(waiting[0], spec)
@@ -165,13 +174,8 @@ class Scheduler:
         return assigned
 
     def _refuse(self, group: _Group, waiting: Iterable[Task], error: str, now: int) -> Iterator[Task]:
-        self._stuck.add(group)
-        for task in waiting:
-            if task.status.error != error:
-                changed = Task()
-                changed.CopyFrom(task)
-                changed.status.error, changed.status.timestamp_ns = error, now
-                yield changed
+        self._stuck[group] = error
+        yield from _told(waiting, error, now)
 
     def _forget(self, group: _Group, assigned: Iterable[Task]) -> None:
         waiting = self._pending[group]
@@ -184,6 +188,16 @@ class Scheduler:
 def _goes_on(old: Task, new: Task) -> bool:
     """Whether a task holds what it held, or what its place was chosen for."""
     return new.status.state <= RUNNING and old.desired_state == new.desired_state
+
+
+def _told(waiting: Iterable[Task], error: str, now: int) -> Iterator[Task]:
+    """Those of the tasks that do not say so yet, as they are to be written."""
+    for task in waiting:
+        if task.status.error != error:
+            changed = Task()
+            changed.CopyFrom(task)
+            changed.status.error, changed.status.timestamp_ns = error, now
+            yield changed
 
 
 def _group(task: Task) -> _Group:
