@@ -51,6 +51,11 @@ def until(condition: Callable[[], T | None], what: str, timeout_s: float = PATIE
         time.sleep(POLL_S)
 
 
+def requests_in(log: str) -> int:
+    """How many requests the web server tells of: as `url:/` in a busybox before 1.37, as `GET /` since."""
+    return log.count("url:/") + log.count("GET /")
+
+
 def docker_clients() -> list[Path]:
     """Every docker command of this machine, the one the shell would take first."""
     found: list[Path] = []

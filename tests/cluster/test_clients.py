@@ -9,7 +9,7 @@ import pytest
 from docker.errors import APIError, NotFound
 from docker.types import EndpointSpec, ServiceMode
 
-from tests.cluster.swarm import Outcome, Swarm, docker_clients, until
+from tests.cluster.swarm import Outcome, Swarm, docker_clients, requests_in, until
 
 pytestmark = [pytest.mark.root, pytest.mark.cluster]
 
@@ -48,7 +48,7 @@ def main_path(swarm: Swarm, speak: Speak) -> None:
     prober.assert_unbroken(at_least=10)
     assert "A=1" in speak("service", "inspect", "web").ok()
     speak("service", "rollback", "web").ok()
-    until(lambda: "url:/" in speak("service", "logs", "web").err, "log lines")
+    until(lambda: requests_in(speak("service", "logs", "web").err), "log lines")
     assert "worker1" in speak("node", "ls").ok()
     speak("node", "update", "--availability", "drain", "worker1").ok()
     until(lambda: "worker1" not in swarm.running("web").values(), "the node to be drained")
@@ -100,7 +100,7 @@ def test_the_main_path_with_docker_py(swarm: Swarm) -> None:
     assert service.update(env=["A=2"])
     until(lambda: envs(swarm) == {"A=2"}, "all replicas to be updated", 60)
     assert len(client.nodes.list()) == 3
-    assert b"url:/" in b"".join(service.logs(stdout=True, stderr=True))
+    assert requests_in(b"".join(service.logs(stdout=True, stderr=True)).decode())
     with pytest.raises(APIError) as failure:
         client.services.create("web:1", mode=ServiceMode("global"))
     assert failure.value.status_code == 501 and "Global" in str(failure.value)

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from tests.cluster.swarm import Swarm, column, docker_clients, get, rows, until
+from tests.cluster.swarm import Swarm, column, docker_clients, get, requests_in, rows, until
 
 pytestmark = [pytest.mark.root, pytest.mark.cluster]
 
@@ -46,7 +46,7 @@ def test_a_service_answers_on_every_node_from_all_replicas(swarm: Swarm) -> None
     assert inspected["Spec"]["Mode"] == {"Replicated": {"Replicas": 3}}
     assert inspected["Endpoint"]["Ports"][0]["PublishedPort"] == 8080
     assert "Replicated" in swarm.docker("service", "inspect", "--pretty", "web").ok()
-    until(lambda: swarm.docker("service", "logs", "web").err.count("url:/") >= 6, "the replicas' log lines")
+    until(lambda: requests_in(swarm.docker("service", "logs", "web").err) >= 6, "the replicas' log lines")
     shown = swarm.docker("service", "logs", "--timestamps", "--tail", "1", "web").err.splitlines()
     assert len(shown) == 3 and all(" | " in line and "@" in line for line in shown), shown
 
@@ -170,7 +170,7 @@ def test_logs_are_followed(swarm: Swarm) -> None:
                 while seen < 5:
                     line = follower.stderr.readline()
                     assert line, "the stream ended"
-                    seen += b"url:/" in line
+                    seen += requests_in(line.decode())
         finally:
             follower.kill()
 

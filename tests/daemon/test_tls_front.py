@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 import ssl
 import struct
@@ -114,7 +115,7 @@ def run(keys: Path, server: Serve | Callable[[], asyncio.Protocol], talk: Callab
     """What `talk`, on a thread, makes of the port of a front before `server`."""
 
     async def both() -> T:
-        make_protocol = streams(server) if asyncio.iscoroutinefunction(server) else server
+        make_protocol = streams(server) if inspect.iscoroutinefunction(server) else server
         async with standing(keys, make_protocol) as (_, port), asyncio.timeout(PATIENCE_S):  # type: ignore[arg-type]
             return await asyncio.to_thread(talk, port)
 
