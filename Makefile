@@ -3,17 +3,24 @@ VENV   ?= .venv
 PYTHON ?= python3
 PY     := $(VENV)/bin/python
 
-.PHONY: help install test vm-test lint demo bench scale wheelhouse proto simulate mutations chaos clean
+# Who names a PYTHON gets it: an environment of another one is made anew. VENV=.venv-other keeps both.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(PYTHON) -VV),$(shell test -x $(PY) && $(PY) -VV))
+ANEW := anew
+endif
+endif
+
+.PHONY: anew help install test vm-test lint demo bench scale wheelhouse proto simulate mutations chaos clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # editable_mode=compat: a path, and not a finder that every start of the interpreter has to set up
 install: $(VENV)/installed  ## everything a fresh Debian or Ubuntu machine lacks
-$(VENV)/installed: pyproject.toml deploy/packages.txt deploy/packages-test.txt deploy/install-packages.sh
+$(VENV)/installed: $(ANEW) pyproject.toml deploy/packages.txt deploy/packages-test.txt deploy/install-packages.sh
 	sh deploy/install-packages.sh deploy/packages.txt deploy/packages-test.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=…")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(if $(ANEW),--clear) $(VENV)
 	PYTHONWARNINGS=ignore $(PY) -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat \
 		--editable '.[dev]'
 	$(PY) -m compileall -q swarmpy        # pip does it for the others; the first command is as fast as the next
