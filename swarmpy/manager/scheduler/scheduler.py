@@ -148,7 +148,7 @@ class Scheduler:
             try:
                 needs = needs_of(waiting[0], spec)
             except InvalidArgument as error:
-                yield from self._refuse(group, waiting, str(error), now)
+                yield from self._refuse(group, list(self._pending[group].values()), str(error), now)
                 continue
             assigned = self._assign(needs, waiting, now)
             self._forget(group, waiting[: len(assigned)])
