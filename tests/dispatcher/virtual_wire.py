@@ -103,6 +103,9 @@ class Call:
 
     # ------------------------------------------------------------------------------------------ the client's end
 
+    async def wait_for_connection(self) -> None:
+        await asyncio.sleep(self._pace())
+
     async def write(self, message: FromAgent) -> None:
         await asyncio.sleep(self._pace())
         if self._status is not None:
