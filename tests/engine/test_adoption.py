@@ -109,6 +109,34 @@ def test_an_orderly_end_leaves_containers_alone(own_host: Host) -> None:
     assert host.inspect("stays")["State"]["Pid"] == pid
 
 
+def test_killed_at_any_moment_of_a_creation_or_removal_nothing_is_left_behind(own_host: Host) -> None:
+    """Whatever the daemon was doing, a container is afterwards either known and can be removed, or wholly gone."""
+
+    host = own_host
+    containers, snapshots = host.root / "data/containers", host.root / "data/images/snapshots"
+    for delay in range(8):
+        name = f"c{delay}"
+        host.docker("run", "--name", f"old-{name}", "busybox", "touch", "/written")
+        steps = f"{host.docker_binary} -H {host.address} rm old-{name}; "
+        steps += f"{host.docker_binary} -H {host.address} create --name {name} busybox touch /written"
+        clients = subprocess.Popen(["sh", "-c", steps], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            clients.wait(0.02 * delay + 0.02)
+        except subprocess.TimeoutExpired:
+            pass  # it is killed in the middle
+        host.kill()
+        clients.wait(10)
+        host.start()
+        known = host.out("ps", "-a", "--no-trunc", "--format", "{{.ID}}").split()
+        assert {path.name for path in containers.iterdir()} == set(known)
+        assert {path.name for path in snapshots.iterdir()} <= set(known)
+        for container in known:
+            host.docker("start", container)
+            host.docker("wait", container)
+            host.docker("rm", container)
+    until("all files are cleared away", lambda: not [*containers.iterdir(), *snapshots.iterdir()])
+
+
 def test_killed_at_any_moment_of_a_start_nothing_is_left_behind(own_host: Host) -> None:
     """Whatever the daemon was doing, a container is afterwards either running and known, or not running."""
 
