@@ -25,7 +25,7 @@ from google.protobuf.message import DecodeError, Message
 from swarmpy.errors import Conflict, Forbidden, InvalidArgument, NotFound, SwarmpyError, Unavailable
 from swarmpy.manager.dispatcher.bounds import check
 from swarmpy.manager.dispatcher.hosts import host_answers
-from swarmpy.manager.dispatcher.reports import Batch
+from swarmpy.manager.dispatcher.reports import Batch, Key
 from swarmpy.manager.dispatcher.session import End, Session
 from swarmpy.manager.dispatcher.term import Suspect, Term
 from swarmpy.manager.dispatcher.turns import TURN_S
@@ -209,11 +209,11 @@ class Dispatcher:
             await asyncio.gather(*(self._write_in_turn(batch, part, gate) for part in parts))
             term.answer(batch.answers)
 
-    async def _write_in_turn(self, batch: Batch, keys: list[tuple[str, str]], gate: asyncio.Semaphore) -> None:
+    async def _write_in_turn(self, batch: Batch, keys: list[Key], gate: asyncio.Semaphore) -> None:
         async with gate:
             await self._write(batch, keys)
 
-    async def _write(self, batch: Batch, keys: list[tuple[str, str]]) -> None:
+    async def _write(self, batch: Batch, keys: list[Key]) -> None:
         """Commit these objects' news. While others write the same objects, what conflicts is built and tried anew."""
         while True:
             transaction = Transaction()

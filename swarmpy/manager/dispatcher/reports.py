@@ -13,12 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from swarmpy.manager.store import may_report
 from swarmpy.rpc.dispatcher_pb2 import TaskStatusUpdate
 from swarmpy.rpc.types_pb2 import ASSIGNED, RUNNING, Node, NodeDescription, NodeStatus, Task, TaskStatus
 
-__all__ = ["NodeChange", "ReportQueue", "advance", "changed_node"]
+__all__ = ["Key", "NodeChange", "ReportQueue", "advance", "changed_node"]
+
+TaskKey: TypeAlias = tuple[str, str]     # the task, and the node that says so: no lie of another hides the truth
+Key: TypeAlias = str | TaskKey           # a node's id, or a task's key
 
 
 def advance(task: Task | None, node_id: str, status: TaskStatus) -> Task | None:
@@ -74,16 +78,17 @@ class ReportQueue:
     """Reports coalesced by task and nodes' news by node, until the shell takes them as one batch."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, tuple[str, TaskStatus]] = {}      # task -> reporting node, status
+        self._tasks: dict[TaskKey, TaskStatus] = {}
         self._nodes: dict[str, NodeChange] = {}
         self._answers: dict[str, int] = {}                       # session -> sequence
 
     def report(self, node_id: str, updates: Iterable[TaskStatusUpdate]) -> None:
         """Of two reports of one node on one task the further state wins, and the later one between equals."""
         for update in updates:
-            waiting = self._tasks.get(update.task_id)
-            if waiting is None or waiting[0] != node_id or update.status.state >= waiting[1].state:
-                self._tasks[update.task_id] = (node_id, update.status)
+            key = (update.task_id, node_id)
+            waiting = self._tasks.get(key)
+            if waiting is None or update.status.state >= waiting.state:
+                self._tasks[key] = update.status
 
     def answer(self, session_id: str, sequence: int) -> None:
         """The session wants to hear when everything it reported so far is stored."""
@@ -111,27 +116,27 @@ class ReportQueue:
 class Batch:
     """One batch. Its keys can be split, and its objects built again after a conflict."""
 
-    tasks: dict[str, tuple[str, TaskStatus]]
+    tasks: dict[TaskKey, TaskStatus]
     nodes: dict[str, NodeChange]
     answers: dict[str, int]
 
-    def keys(self) -> list[tuple[str, str]]:
-        """("node" or "task", id), nodes first: a node is READY before its tasks run."""
-        return [("node", key) for key in self.nodes] + [("task", key) for key in self.tasks]
+    def keys(self) -> list[Key]:
+        """Nodes first: a node is READY before its tasks run."""
+        return [*self.nodes, *self.tasks]
 
     def objects(
         self,
-        keys: Iterable[tuple[str, str]],
+        keys: Iterable[Key],
         task: Callable[[str], Task | None],
         node: Callable[[str], Node | None],
     ) -> Iterator[Task | Node]:
         """The changed copies of what the store now holds."""
-        for kind, key in keys:
+        for key in keys:
             changed: Task | Node | None
-            if kind == "node":
+            if isinstance(key, str):
                 changed = changed_node(node(key), self.nodes[key])
             else:
-                reporter, status = self.tasks[key]
-                changed = advance(task(key), reporter, status)
+                task_id, reporter = key
+                changed = advance(task(task_id), reporter, self.tasks[key])
             if changed is not None:
                 yield changed
