@@ -22,9 +22,10 @@ def run_seed(seed: int, trace: Callable[[str], None] | None = None) -> tuple[int
     world = World(seed, trace)
     try:
         world.run()
-    except AssertionError as broken:
+    except Exception as broken:  # noqa: BLE001  a core that fails is as wrong as one that breaks a law
         place = traceback.format_exc() if trace else ""
-        return 0, 0, f"seed {seed} at {world.now} ms: {broken}\nreplay: {REPLAY.format(seed=seed)}\n{place}"
+        what = str(broken) if isinstance(broken, AssertionError) else repr(broken)
+        return 0, 0, f"seed {seed} at {world.now} ms: {what}\nreplay: {REPLAY.format(seed=seed)}\n{place}"
     return world.laws.writes, world.laws.reads, None
 
 
