@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from swarmpy.errors import InvalidArgument
-from swarmpy.manager.scheduler.filters import Needs, explain, needs_of
+from swarmpy.manager.scheduler.filters import explain, needs_of
 from swarmpy.manager.scheduler.node_info import HostPort, host_ports
 from swarmpy.manager.scheduler.nodes import NodeView
 from swarmpy.manager.scheduler.spread import place
@@ -150,28 +150,17 @@ class Scheduler:
             except InvalidArgument as error:
                 yield from self._refuse(group, list(self._pending[group].values()), str(error), now)
                 continue
-            assigned = self._assign(needs, waiting, now)
-            self._forget(group, waiting[: len(assigned)])
+            chosen = place(needs, len(waiting), self._view, now)
+            placed = waiting[: len(chosen)]
+            self._view.take(needs.claim, [task.id for task in placed], chosen)
+            self._forget(group, placed)
             if left is not None:
                 left -= len(waiting)
-            yield from assigned
-            if len(assigned) < len(waiting):
+            for task, info in zip(placed, chosen, strict=True):     # copied as they are asked for: others have turns
+                yield _assigned(task, info.id, now)
+            if len(placed) < len(waiting):
                 rest = list(self._pending[group].values())
                 yield from self._refuse(group, rest, explain(needs, self._view.all()), now)
-
-    def _assign(self, needs: Needs, waiting: list[Task], now: int) -> list[Task]:
-        chosen = place(needs, len(waiting), self._view, now)
-        assigned: list[Task] = []
-        for task, info in zip(waiting, chosen, strict=False):
-            changed = Task()
-            changed.CopyFrom(task)
-            changed.node_id = info.id
-            status = changed.status
-            status.state, status.timestamp_ns = ASSIGNED, now
-            status.message, status.error = "scheduler assigned task to node", ""
-            assigned.append(changed)
-        self._view.take(needs.claim, [task.id for task in assigned], chosen)
-        return assigned
 
     def _refuse(self, group: _Group, waiting: Iterable[Task], error: str, now: int) -> Iterator[Task]:
         self._stuck[group] = error
@@ -188,6 +177,16 @@ class Scheduler:
 def _goes_on(old: Task, new: Task) -> bool:
     """Whether a task holds what it held, or what its place was chosen for."""
     return new.status.state <= RUNNING and old.desired_state == new.desired_state
+
+
+def _assigned(task: Task, node_id: str, now: int) -> Task:
+    changed = Task()
+    changed.CopyFrom(task)
+    changed.node_id = node_id
+    status = changed.status
+    status.state, status.timestamp_ns = ASSIGNED, now
+    status.message, status.error = "scheduler assigned task to node", ""
+    return changed
 
 
 def _told(waiting: Iterable[Task], error: str, now: int) -> Iterator[Task]:
