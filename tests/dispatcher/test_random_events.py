@@ -1,8 +1,8 @@
 """A dispatcher and its nodes under random events: leaders that change, nodes that are slow, silent or replaced, lies.
 
-The real dispatcher over the real store, and of the worker the real session, reporter, holdings and fold of the mesh; in
-between streams without a network, in virtual time. What must always hold is checked after every log entry and every
-message; once everything is mended and nothing changes any more, all must agree: incrementally, and anew.
+The real dispatcher over the real store, and of the worker the real session, reporter and holdings; in between streams
+without a network, in virtual time. What must always hold is checked after every log entry and every message; once
+everything is mended and nothing changes any more, all must agree: incrementally, and anew.
 """
 
 from __future__ import annotations
