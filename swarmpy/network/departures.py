@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 from swarmpy.network import rtnetlink
-from swarmpy.network.kernel import NetlinkError
+from swarmpy.network.kernel import Handles
+from swarmpy.network.links import ignoring
 
 __all__ = ["Departures"]
 
@@ -63,29 +63,14 @@ class Departures:
 
 def _delete(names: Sequence[str]) -> None:
     """None of the links is there. One that has just gone by itself, with its container's namespace, is none."""
-    here = rtnetlink.RtNetlink()
-    try:
-        present = [index for index in map(_index_of, names) if index is not None]
+    present = [index for index in map(Handles.index_of, names) if index is not None]
+    with rtnetlink.RtNetlink() as here:
         if len(present) == 1:
-            _tried(here, rtnetlink.delete_link(present[0]))
+            changes = [rtnetlink.delete_link(present[0])]
         elif present:
-            for index in present:
-                _tried(here, rtnetlink.join_group(index, GROUP))
-            _tried(here, rtnetlink.delete_group(GROUP))
-    finally:
-        here.close()
-
-
-def _index_of(name: str) -> int | None:
-    try:
-        return socket.if_nametoindex(name)
-    except OSError:
-        return None
-
-
-def _tried(here: rtnetlink.RtNetlink, request: rtnetlink.Request) -> None:
-    try:
-        here.change(request)
-    except NetlinkError as error:
-        if error.code != errno.ENODEV:
-            raise
+            changes = [*(rtnetlink.join_group(index, GROUP) for index in present), rtnetlink.delete_group(GROUP)]
+        else:
+            changes = []
+        for change in changes:
+            with ignoring(errno.ENODEV):
+                here.change(change)

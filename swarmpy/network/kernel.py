@@ -54,7 +54,8 @@ class Handles:
         self.nftables = Nftables()
         self.rules = NftNetlink()
 
-    def index_of(self, name: str) -> int | None:
+    @staticmethod
+    def index_of(name: str) -> int | None:
         """The index of the link `name`, or None. Waits for no lock of the kernel, as a question by netlink would."""
         try:
             return socket.if_nametoindex(name)

@@ -194,11 +194,8 @@ def ensure_loopback() -> None:
 
 def _change(*requests: rtnetlink.Request) -> None:
     """In the namespace of this thread."""
-    here = rtnetlink.RtNetlink()
-    try:
+    with rtnetlink.RtNetlink() as here:
         here.change(*requests)
-    finally:
-        here.close()
 
 
 def without_ipv6(interface: str) -> None:

@@ -102,6 +102,12 @@ class RtNetlink:
     def close(self) -> None:
         self._socket.close()
 
+    def __enter__(self) -> RtNetlink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 def add_veth(name: str, master: int, mtu: int, *, peer: str, peer_mac: str, peer_netns: int) -> Request:
     """A veth pair: `name`, a port of the bridge `master` and up, and `peer` in the namespace of the descriptor."""
