@@ -41,9 +41,6 @@ class NodeView:
         self._order = LoadOrder()
         self._admitted: dict[Demand, Admitted] = {}     # the one asked for last comes last
 
-    def __len__(self) -> int:
-        return len(self._nodes)
-
     def __contains__(self, node_id: str) -> bool:
         return node_id in self._nodes
 
@@ -79,7 +76,6 @@ class NodeView:
         info = self._nodes.get(node.id)
         if info is None:
             info = self._nodes[node.id] = NodeInfo(node)
-            info.nano_cpus = info.memory_bytes = 0
             before_cpus = before_memory = 0
         else:
             before_cpus = info.node.description.resources.nano_cpus
