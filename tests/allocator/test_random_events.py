@@ -6,20 +6,17 @@ whenever the stage has nothing left to do.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from ipaddress import ip_interface, ip_network
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmpy.errors import Conflict
 from swarmpy.manager.allocator import Allocator, endpoints
-from swarmpy.manager.replicated_log import NotLeader
-from swarmpy.manager.store import MemoryLog, Store, StoreObject, Transaction, is_ingress, template_of
+from swarmpy.manager.store import Event, Store, StoreObject, Transaction, is_ingress, template_of
 from swarmpy.rpc.types_pb2 import (
     ASSIGNED,
     FAILED,
@@ -34,11 +31,11 @@ from swarmpy.rpc.types_pb2 import (
     Task,
     TaskSpec,
 )
+from tests.store.lone_stage import Laws, LoneStage, run
 
 SUBNET_SIZE = 29                            # 8 addresses; of these are the network, the gateway and broadcast not given
 SIZE = 5
 DYNAMIC_PORTS = range(30000, 30003)         # so few that they run out
-QUIET_TURNS = 8                             # of the event loop without a log entry: then the stage waits
 
 FIXED = [8000, 8001, DYNAMIC_PORTS[1]]
 OPEN, HOST = -1, -2
@@ -62,29 +59,17 @@ def few_dynamic_ports() -> Iterator[None]:
         yield
 
 
-class Laws:
-    """The state machine that the log drives: the store, looked at after each entry."""
+class AllocatorLaws(Laws):
+    """What was given stays, and nothing is given twice."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._watch = store.watch("nodes", "tasks")
-
-    def apply(self, index: int, data: bytes) -> object:
-        result = self.store.apply(index, data)
-        for event in self._watch.take():
+    def look(self, events: Iterable[Event]) -> None:
+        for event in events:
             row, old = event.object, event.old
             if isinstance(row, Node) and isinstance(old, Node) and old.HasField("ingress"):
                 assert row.ingress == old.ingress, f"node {row.id} lost its address"
             if isinstance(row, Task) and isinstance(old, Task) and row.status.state >= PENDING:
                 self._check_given(old, row)
         self._check()
-        return result
-
-    def snapshot(self) -> Callable[[], bytes]:
-        return self.store.snapshot()
-
-    def load(self, index: int, data: bytes) -> Callable[[], None]:
-        return self.store.load(index, data)
 
     def _check_given(self, old: Task, task: Task) -> None:
         if old.status.state >= PENDING:
@@ -122,29 +107,15 @@ def published(service: Service) -> set[int]:
     return {port.published_port for port in ports if is_ingress(port) and port.published_port}
 
 
-class Swarm:
-    """The store, the stage, and somebody who does one thing after the other to them."""
+class Swarm(LoneStage):
+    """Services, tasks and nodes that want addresses and ports."""
 
     def __init__(self) -> None:
-        self.ticks = itertools.count(1)
-        self.store = Store(lambda: next(self.ticks))
-        self.log = MemoryLog(Laws(self.store))
-        self.store.bind(self.log)
-        self.ids = (f"id{number:04}" for number in itertools.count())
+        super().__init__(AllocatorLaws)
         self.template = template_of(TaskSpec())
-        self._writes: set[asyncio.Task[None]] = set()
-        self._start()
 
-    def _start(self) -> None:
-        allocator = Allocator(self.store, lambda: next(self.ticks), lambda: next(self.ids))
-        self._stage = asyncio.create_task(allocator.run())
-
-    async def stop(self) -> None:
-        self._stage.cancel()
-        results = await asyncio.gather(self._stage, *self._writes, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+    def stage(self) -> Coroutine[object, object, None]:
+        return Allocator(self.store, lambda: next(self.ticks), lambda: next(self.ids)).run()
 
     async def begin(self) -> None:
         """More is asked for than there is, from the beginning."""
@@ -159,25 +130,7 @@ class Swarm:
         self.tasks("s1", 3)
         await self.rest()
 
-    # ------------------------------------------------------------------------------------------ time
-
-    async def turn(self, turns: int) -> None:
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        if self._stage.done():
-            self._stage.result()
-            raise AssertionError("the stage ended")
-
-    async def rest(self) -> None:
-        """Until the stage has nothing to do; what waits then has a reason."""
-        while True:
-            before = len(self.log.entries)
-            await self.turn(QUIET_TURNS)
-            if len(self.log.entries) == before and not self._writes:
-                break
-        self._check_rest()
-
-    def _check_rest(self) -> None:
+    def at_rest(self) -> None:
         free_addresses = SIZE - len(given_addresses(self.store))
         free_ports = len(set(DYNAMIC_PORTS).difference(*map(published, self.store.services.values())))
         waiting = set()
@@ -196,45 +149,6 @@ class Swarm:
             else:
                 assert not free_addresses, f"{task.id} waits, and {free_addresses} addresses are free"
                 assert "no free address" in task.status.error, f"{task.id} waits and does not say for what"
-
-    async def crash(self) -> None:
-        """The stage ends wherever it is, and a new one knows the store alone."""
-        self._stage.cancel()
-        await asyncio.gather(self._stage, return_exceptions=True)
-        self._start()
-
-    async def another_leads(self) -> None:
-        """The lead goes away under whatever is on its way to the log."""
-        self.log.lead(False)
-        await asyncio.sleep(0)
-        self.log.lead(True)
-        await self.crash()
-
-    # ------------------------------------------------------------------------------------------ events
-
-    def write(self, transaction: Transaction) -> None:
-        """Others write too, and do not wait for the stage; it or they are refused when both touch an object."""
-
-        async def commit() -> None:
-            try:
-                await self.store.commit(transaction)
-            except (Conflict, NotLeader):
-                pass                                          # somebody else was faster, or nobody leads
-
-        task = asyncio.create_task(commit())
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-
-    def put(self, *rows: StoreObject) -> None:
-        transaction = Transaction()
-        transaction.put(*rows)
-        self.write(transaction)
-
-    def remove(self, row: StoreObject | None) -> None:
-        if row is not None:
-            transaction = Transaction()
-            transaction.remove(row)
-            self.write(transaction)
 
     async def act(self, act: str, number: int, value: int | list[int]) -> None:
         if act == "crash":
@@ -338,17 +252,6 @@ class Swarm:
         assert states == {PENDING: SIZE, NEW: 1}
 
 
-def run(story: Callable[[Swarm], Coroutine[object, object, None]]) -> None:
-    async def whole() -> None:
-        swarm = Swarm()
-        try:
-            await story(swarm)
-        finally:
-            await swarm.stop()
-
-    asyncio.run(whole())
-
-
 Act = tuple[str, int, int | list[int]]
 
 
@@ -362,7 +265,7 @@ def test_nothing_is_given_twice_and_what_is_freed_can_be_had_again(script: list[
         await swarm.settle()
         await swarm.all_can_be_had_again()
 
-    run(story)
+    run(Swarm, story)
 
 
 @settings(deadline=None, max_examples=40)
@@ -386,7 +289,7 @@ def test_a_stage_that_starts_again_gives_as_the_first_would_have(script: list[Ac
             found.append([(service.id, str(service.endpoint)) for service in services])
             found.append([(node.id, node.HasField("ingress")) for node in swarm.store.nodes.values()])
 
-        run(story)
+        run(Swarm, story)
         return found
 
     assert end(crashes=True) == end(crashes=False)

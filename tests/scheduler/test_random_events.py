@@ -6,18 +6,15 @@ takes what a node does not have or stands where it may not; at rest, nothing wai
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine, Iterable
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swarmpy.errors import Conflict
-from swarmpy.manager.replicated_log import NotLeader
 from swarmpy.manager.scheduler import Scheduler
-from swarmpy.manager.store import MemoryLog, Store, StoreObject, Transaction, template_of
+from swarmpy.manager.store import Event, Store, template_of
 from swarmpy.rpc.types_pb2 import (
     ASSIGNED,
     FAILED,
@@ -32,8 +29,8 @@ from swarmpy.rpc.types_pb2 import (
     Task,
     TaskSpec,
 )
+from tests.store.lone_stage import Laws, LoneStage, run
 
-QUIET_TURNS = 8                   # of the event loop without a log entry: then the stage waits
 NODES, SERVICES = 4, 4
 STATES = [NodeStatus.READY, NodeStatus.READY, NodeStatus.DOWN, NodeStatus.UNKNOWN, NodeStatus.DISCONNECTED]
 AVAILABLE = [NodeSpec.ACTIVE, NodeSpec.ACTIVE, NodeSpec.PAUSE, NodeSpec.DRAIN]
@@ -80,33 +77,24 @@ def may_stand_on(node: Node, spec: TaskSpec) -> bool:
     )
 
 
-class Laws:
-    """The state machine that the log drives: the store, looked at after each entry."""
+class SchedulerLaws(Laws):
+    """No assignment takes what a node does not have, or stands where it may not."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
-        self._watch = store.watch("nodes", "tasks")
+        super().__init__(store)
         self._lately: dict[str, list[Node]] = {}             # the versions of each node that the stage may go by
 
     def at_rest(self) -> None:
         """The stage has seen everything."""
         self._lately = {node.id: [node] for node in self.store.nodes.values()}
 
-    def apply(self, index: int, data: bytes) -> object:
-        result = self.store.apply(index, data)
-        for event in self._watch.take():
+    def look(self, events: Iterable[Event]) -> None:
+        for event in events:
             row, old = event.object, event.old
             if isinstance(row, Node):
                 self._lately.setdefault(row.id, []).append(row)
             elif isinstance(row, Task) and isinstance(old, Task) and row.node_id != old.node_id:
                 self._check_assignment(row)
-        return result
-
-    def snapshot(self) -> Callable[[], bytes]:
-        return self.store.snapshot()
-
-    def load(self, index: int, data: bytes) -> Callable[[], None]:
-        return self.store.load(index, data)
 
     def _check_assignment(self, task: Task) -> None:
         spec = self.store.templates[task.template_id].spec
@@ -141,21 +129,16 @@ def wanted(store: Store, task: Task) -> int:
     )
 
 
-class Swarm:
-    """The store, the stage, and somebody who does one thing after the other to them."""
+class Swarm(LoneStage):
+    """Tasks of all kinds, and nodes that change under them."""
+
+    laws: SchedulerLaws
 
     def __init__(self) -> None:
-        self.ticks = itertools.count(1)
-        self.store = Store(lambda: next(self.ticks))
-        self.laws = Laws(self.store)
-        self.log = MemoryLog(self.laws)
-        self.store.bind(self.log)
-        self.ids = (f"t{number:04}" for number in itertools.count())
-        self._writes: set[asyncio.Task[None]] = set()
-        self._start()
+        super().__init__(SchedulerLaws)
 
-    def _start(self) -> None:
-        self._stage = asyncio.create_task(Scheduler(self.store, lambda: next(self.ticks)).run())
+    def stage(self) -> Coroutine[object, object, None]:
+        return Scheduler(self.store, lambda: next(self.ticks)).run()
 
     async def begin(self) -> None:
         for number, spec in enumerate(specs()):
@@ -166,33 +149,8 @@ class Swarm:
             await self.act("node", number, 2)
         await self.rest()
 
-    async def crash(self) -> None:
-        """The stage ends wherever it is, and a new one knows the store alone."""
-        self._stage.cancel()
-        await asyncio.gather(self._stage, return_exceptions=True)
-        self._start()
-
-    async def stop(self) -> None:
-        self._stage.cancel()
-        results = await asyncio.gather(self._stage, *self._writes, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
-
-    async def turn(self, turns: int) -> None:
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        if self._stage.done():
-            self._stage.result()
-            raise AssertionError("the stage ended")
-
-    async def rest(self) -> None:
-        """Until the stage has nothing to do; then whatever waits fits nowhere, and says why."""
-        while True:
-            before = len(self.log.entries)
-            await self.turn(QUIET_TURNS)
-            if len(self.log.entries) == before and not self._writes:
-                break
+    def at_rest(self) -> None:
+        """Whatever waits fits nowhere, and says why."""
         self.laws.at_rest()
         for task in self.store.tasks.values():
             if task.status.state == PENDING and task.desired_state <= RUNNING:
@@ -215,32 +173,11 @@ class Swarm:
 
     # ------------------------------------------------------------------------------------------ events
 
-    def put(self, *rows: StoreObject) -> None:
-        transaction = Transaction()
-        transaction.put(*rows)
-        self._write(transaction)
-
-    def _write(self, transaction: Transaction) -> None:
-        """Others write too, and do not wait for the stage; it or they are refused when both touch an object."""
-
-        async def commit() -> None:
-            try:
-                await self.store.commit(transaction)
-            except (Conflict, NotLeader):
-                pass                                          # somebody else was faster, or nobody leads
-
-        task = asyncio.create_task(commit())
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-
     async def act(self, act: str, number: int, value: int) -> None:
         if act == "crash":
             await self.crash()
         elif act == "another_leads":
-            self.log.lead(False)
-            await asyncio.sleep(0)
-            self.log.lead(True)
-            await self.crash()
+            await self.another_leads()
         elif act == "rest":
             await self.rest()
         elif act == "turn":
@@ -266,9 +203,7 @@ class Swarm:
             return
         present = tasks[number % len(tasks)]
         if act == "gone":
-            transaction = Transaction()
-            transaction.remove(present)
-            self._write(transaction)
+            self.remove(present)
             return
         task = Task()
         task.CopyFrom(present)
@@ -293,9 +228,7 @@ class Swarm:
         elif present is None:
             return
         elif act == "node_gone":
-            transaction = Transaction()
-            transaction.remove(present)
-            self._write(transaction)
+            self.remove(present)
             return
         elif act == "state":
             node.status.state = STATES[value]
@@ -306,17 +239,6 @@ class Swarm:
         else:
             node.spec.annotations.labels["disk"] = DISKS[value]
         self.put(node)
-
-
-def run(story: Callable[[Swarm], Coroutine[object, object, None]]) -> None:
-    async def whole() -> None:
-        swarm = Swarm()
-        try:
-            await story(swarm)
-        finally:
-            await swarm.stop()
-
-    asyncio.run(whole())
 
 
 @settings(deadline=None, max_examples=100)
@@ -336,4 +258,4 @@ def test_no_assignment_breaks_a_promise_and_nothing_waits_that_fits(script: list
         after = {task.id: (task.node_id, task.status.state) for task in swarm.store.tasks.values()}
         assert before == after, "a new leader assigned what had waited at rest"
 
-    run(story)
+    run(Swarm, story)
