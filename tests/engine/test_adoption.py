@@ -109,9 +109,20 @@ def test_an_orderly_end_leaves_containers_alone(own_host: Host) -> None:
     assert host.inspect("stays")["State"]["Pid"] == pid
 
 
+def killed_during(host: Host, client: list[str], delay_s: float) -> None:
+    """The daemon is killed that long after a client began, most often in the middle of what it asked for; it is up."""
+    process = subprocess.Popen(client, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(delay_s)
+    except subprocess.TimeoutExpired:
+        pass  # it is in the middle
+    host.kill()
+    process.wait(10)
+    host.start()
+
+
 def test_killed_at_any_moment_of_a_creation_or_removal_nothing_is_left_behind(own_host: Host) -> None:
     """Whatever the daemon was doing, a container is afterwards either known and can be removed, or wholly gone."""
-
     host = own_host
     containers, snapshots = host.root / "data/containers", host.root / "data/images/snapshots"
     for delay in range(8):
@@ -119,14 +130,7 @@ def test_killed_at_any_moment_of_a_creation_or_removal_nothing_is_left_behind(ow
         host.docker("run", "--name", f"old-{name}", "busybox", "touch", "/written")
         steps = f"{host.docker_binary} -H {host.address} rm old-{name}; "
         steps += f"{host.docker_binary} -H {host.address} create --name {name} busybox touch /written"
-        clients = subprocess.Popen(["sh", "-c", steps], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            clients.wait(0.02 * delay + 0.02)
-        except subprocess.TimeoutExpired:
-            pass  # it is killed in the middle
-        host.kill()
-        clients.wait(10)
-        host.start()
+        killed_during(host, ["sh", "-c", steps], 0.02 * delay + 0.02)
         known = host.out("ps", "-a", "--no-trunc", "--format", "{{.ID}}").split()
         assert {path.name for path in containers.iterdir()} == set(known)
         assert {path.name for path in snapshots.iterdir()} <= set(known)
@@ -139,19 +143,11 @@ def test_killed_at_any_moment_of_a_creation_or_removal_nothing_is_left_behind(ow
 
 def test_killed_at_any_moment_of_a_start_nothing_is_left_behind(own_host: Host) -> None:
     """Whatever the daemon was doing, a container is afterwards either running and known, or not running."""
-
     host = own_host
     for delay in range(6):
         name = f"c{delay}"
         host.docker("create", "--name", name, "busybox", "sleep", "99")
-        client = subprocess.Popen([host.docker_binary, "-H", host.address, "start", name], stderr=subprocess.DEVNULL)
-        try:
-            client.wait(0.015 * delay + 0.001)
-        except subprocess.TimeoutExpired:
-            pass  # it is killed in the middle
-        host.kill()
-        client.wait(10)
-        host.start()
+        killed_during(host, [host.docker_binary, "-H", host.address, "start", name], 0.015 * delay + 0.001)
         state = host.inspect(name)["State"]
         assert state["Running"] == bool(state["Pid"])
         if not state["Running"]:
