@@ -1,16 +1,14 @@
 """The daemon's life: parts start from the bottom up and end from the top down, whatever happens in between.
 
 Signals (signal(7)): SIGTERM and SIGINT end it: the lead is handed over, the API stops, containers go on. SIGHUP takes
-up a certificate that was replaced on the disk.
+up a certificate that was replaced on the disk. SIGUSR1 tells what the daemon does at the moment (daemon/stacks.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -21,6 +19,8 @@ from swarmpy.daemon.config import Config
 from swarmpy.daemon.descriptors import allow_all_descriptors
 from swarmpy.daemon.garbage import collect_seldom
 from swarmpy.daemon.host import Host
+from swarmpy.daemon.service_manager import notify, stay_alive
+from swarmpy.daemon.stacks import tell_stacks_on_signal
 from swarmpy.daemon.wiring import make_app, make_node
 from swarmpy.errors import SwarmpyError
 from swarmpy.runtime import uapi
@@ -50,6 +50,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        tell_stacks_on_signal()
         async with AsyncExitStack() as parts:
             host = Host(self._config)
             parts.push_async_callback(host.close)
@@ -65,10 +66,12 @@ class Daemon:
             parts.callback(reloading.cancel)
             collecting = asyncio.create_task(collect_seldom())
             parts.callback(collecting.cancel)
+            living = asyncio.create_task(stay_alive())
+            parts.callback(living.cancel)
             log.info("swarmpyd is ready", extra={"hosts": " ".join(self._config.hosts)})
-            _notify("READY=1")
+            notify("READY=1")
             await self._stop.wait()
-            _notify("STOPPING=1")
+            notify("STOPPING=1")
             log.info("swarmpyd ends; containers go on")
 
     async def _reload_on_signal(self, reload: Callable[[], Awaitable[None]]) -> None:
@@ -81,11 +84,3 @@ class Daemon:
                 log.error("the certificate on the disk was not taken up: %s", failure)
             else:
                 log.info("took up the certificate on the disk")
-
-
-def _notify(state: str) -> None:
-    """Tell the service manager, if there is one (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

@@ -120,3 +120,33 @@ def test_a_wrong_command_line_ends_with_status_two(daemons: tuple[Daemon, Daemon
     daemon, _ = daemons
     assert daemon.start("--host", "tcp://0.0.0.0:2375").wait(PATIENCE_S) == 2
     assert "needs client certificates" in daemon.log.read_text()
+
+
+def test_a_service_manager_is_told_of_its_life(daemons: tuple[Daemon, Daemon], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ready, alive again and again, and stopping: sd_notify(3)."""
+    daemon, _ = daemons
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(daemon.root / "notify"))
+        manager.settimeout(PATIENCE_S)
+        monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
+        monkeypatch.setenv("WATCHDOG_USEC", "300000")
+        process = daemon.start()
+        told = [manager.recv(100).decode() for _ in range(4)]
+        process.terminate()
+        while told[-1] != "STOPPING=1":
+            told.append(manager.recv(100).decode())
+    assert sorted(set(told)) == ["READY=1", "STOPPING=1", "WATCHDOG=1"]
+    assert told.count("WATCHDOG=1") >= 3
+
+
+def test_sigusr1_tells_where_threads_and_tasks_are(daemons: tuple[Daemon, Daemon]) -> None:
+    daemon, _ = daemons
+    process = daemon.start()
+    daemon.wait_ready()
+    process.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + PATIENCE_S
+    while "Stack for <Task" not in (log := daemon.log.read_text()):
+        assert time.monotonic() < deadline, log
+        time.sleep(0.02)
+    assert "Current thread" in log and "daemon.py" in log
+    assert daemon.answers()

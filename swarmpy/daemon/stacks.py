@@ -1,0 +1,30 @@
+"""Where the daemon is: SIGUSR1 writes the stacks of all threads and of all tasks to standard error, its log.
+
+As dockerd does with goroutines. The threads' are written even while the event loop does not turn.
+
+Source  Python documentation, `faulthandler.register`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import io
+import signal
+import sys
+
+__all__ = ["tell_stacks_on_signal"]
+
+
+def tell_stacks_on_signal() -> None:
+    """From now on, for the running event loop."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell_tasks)
+    faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=True, chain=True)
+
+
+def _tell_tasks() -> None:
+    text = io.StringIO()
+    for task in sorted(asyncio.all_tasks(), key=lambda task: task.get_name()):
+        task.print_stack(file=text)
+    sys.stderr.write(text.getvalue())
+    sys.stderr.flush()
