@@ -76,6 +76,7 @@ class Member:
         self._stopping: asyncio.Task[None] | None = None    # of a manager part that was
         self._voted_out = False         # of the log that the manager part holds
         self._log_failed = asyncio.Event()    # that log ended by itself, and not because of that
+        self._agent_broke = asyncio.Event()
         self._closed = False
         self.error = ""                 # why this node cannot do its part at the moment
 
@@ -185,8 +186,9 @@ class Member:
     async def _follow_role(self) -> None:
         """Keep the manager part in step with the certificate, and the agent alive beside it.
 
-        A manager part whose log failed is started again: a disk that was full may have space. What fails soon after it
-        was taken up has not been taken up, so each pause is longer than the one before.
+        A manager part whose log failed is started again: a disk that was full may have space. So is an agent that
+        broke: it goes on from its disk, as after a restart of the daemon. What fails soon after it was taken up has not
+        been taken up, so each pause is longer than the one before.
         """
         pause_s, taken_up_s = RETRY_FIRST_S, -math.inf
         with self.identity.changes() as changed:
@@ -194,6 +196,7 @@ class Member:
                 changed.clear()
                 try:
                     await self._stop_failed_log()
+                    await self._stop_broken_agent()
                     await self._take_up_role()
                 except SwarmpyError as failure:
                     self.error = str(failure)
@@ -204,7 +207,7 @@ class Member:
                     pause_s = min(pause_s * 2, RETRY_LAST_S)
                     continue
                 self.error, taken_up_s = "", time.monotonic()
-                await _first_of(changed.wait(), self._log_failed.wait())
+                await _first_of(changed.wait(), self._log_failed.wait(), self._agent_broke.wait())
 
     async def _stop_failed_log(self) -> None:
         """Raises Unavailable when there was one: to be started again, but not at once."""
@@ -213,9 +216,19 @@ class Member:
             await self._stop_manager(hand_over=False)
             raise Unavailable(why)
 
+    async def _stop_broken_agent(self) -> None:
+        """Raises Unavailable when there was one: to be started again, but not at once."""
+        if self._agent_broke.is_set():
+            why = self.error
+            self._agent_broke.clear()
+            if self._agent is not None:
+                agent, self._agent = self._agent, None
+                await agent.close(remove_tasks=False)
+            raise Unavailable(why)
+
     async def _take_up_role(self) -> None:
         if self._agent is None:
-            told = AgentNews(self._on_node, self._on_roots, self._on_refused)
+            told = AgentNews(self._on_node, self._on_roots, self._on_refused, self._on_agent_broken)
             self._agent = await self._parts.start_agent(self.identity, self.state, told)
         if self.identity.role == NodeRole.MANAGER:
             await self._be_manager()
@@ -287,6 +300,11 @@ class Member:
         if self.error != why:
             log.error("the swarm refuses this node: %s", why)
         self.error = why
+
+    def _on_agent_broken(self, why: str) -> None:
+        self.error = why
+        log.critical("%s; tasks go on without it until it is started again", why)
+        self._agent_broke.set()
 
     def _other_managers(self) -> tuple[str, ...]:
         known = (*self.managers, *self.state.managers)

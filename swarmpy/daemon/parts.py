@@ -44,6 +44,7 @@ class AgentNews:
     on_node: Callable[[Node], None]             # as the store has it
     on_roots: Callable[[bytes, int], None]      # to trust (PEM, the issuing one first), as of a version of the cluster
     on_refused: Callable[[str], None]           # why the leader does not take the node
+    on_broken: Callable[[str], None]            # why the agent stopped by itself; it is to be closed, and made anew
 
 
 class SwarmAgent(Protocol):

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -37,8 +36,6 @@ from swarmpy.worker import Agent, describe_host
 from swarmpy.worker.containers import EngineExecutor
 
 __all__ = ["make_app", "make_node"]
-
-log = logging.getLogger(__name__)
 
 WORKER_DIR = "worker"                   # under <data>/swarm: tasks and managers the agent remembers
 
@@ -103,6 +100,7 @@ class EngineAgent:
         config = host.config
         self._host = host
         self._identity = identity
+        self._on_broken = news.on_broken
         self._agent = Agent(
             config.swarm_dir / WORKER_DIR,
             state.managers,
@@ -131,9 +129,10 @@ class EngineAgent:
         await self._agent.start()
         self._forget_identity = self._identity.on_change(self._agent.reconnect)
         self._running = asyncio.create_task(self._agent.run(), name="agent")
-        self._running.add_done_callback(_tell_if_broken)
+        self._running.add_done_callback(self._ended)
 
     async def close(self, *, remove_tasks: bool) -> None:
+        self._on_broken = _unheard
         self._forget_identity()
         if remove_tasks:
             await self._agent.depart()
@@ -141,6 +140,10 @@ class EngineAgent:
             self._running.cancel()
             await asyncio.wait({self._running})
         await (self._agent.leave() if remove_tasks else self._agent.close())
+
+    def _ended(self, running: asyncio.Task[None]) -> None:
+        failure = None if running.cancelled() else running.exception()
+        self._on_broken(f"the agent broke: {failure or 'it was cancelled'}")
 
     def _describe(self) -> NodeDescription:
         config = self._host.config
@@ -159,6 +162,6 @@ def _pass_on(told: NodeState, news: AgentNews) -> None:
         news.on_node(told.node)
 
 
-def _tell_if_broken(running: asyncio.Task[None]) -> None:
-    if not running.cancelled() and (failure := running.exception()) is not None:
-        log.critical("the agent broke; restart the daemon (tasks go on without it)", exc_info=failure)
+
+def _unheard(reason: str) -> None:
+    """An agent that is being closed has ended as it should."""

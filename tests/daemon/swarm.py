@@ -49,6 +49,7 @@ class BareAgent:
         self.managers = tuple(managers)
         self._news = news
         self.told: list[str] = []
+        self.closed = False
         self._connected = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
@@ -59,7 +60,13 @@ class BareAgent:
     def follow_leader(self, addr: str) -> None:
         self.told.append(addr)
 
+    def breaks(self, why: str) -> None:
+        """As an agent does whose own code fails."""
+        self._task.cancel()
+        self._news.on_broken(why)
+
     async def close(self, *, remove_tasks: bool) -> None:
+        self.closed = True
         self._task.cancel()
         await asyncio.wait({self._task})
 

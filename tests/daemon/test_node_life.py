@@ -17,7 +17,7 @@ from swarmpy.manager.store import Transaction
 from swarmpy.rpc.control_pb2 import RemoveNodeRequest, UpdateClusterRequest
 from swarmpy.rpc.control_pb2_grpc import ControlStub
 from swarmpy.rpc.types_pb2 import ClusterSpec, Node, NodeRole, NodeSpec, NodeStatus, RaftConfig
-from tests.daemon.swarm import PATIENCE_S, Host, hosts, until
+from tests.daemon.swarm import PATIENCE_S, BareAgent, Host, hosts, until
 
 WORKER, MANAGER = NodeRole.WORKER, NodeRole.MANAGER
 
@@ -107,6 +107,23 @@ def test_promote_and_demote(tmp_path: Path) -> None:
             assert (node.role, node.HasField("manager"), d.id in voters(a)) == (WORKER, False, False)
             await a.update(d, MANAGER)
             await until(lambda: votes(d, a), "promoted again")
+
+    asyncio.run(scenario())
+
+
+def test_an_agent_that_broke_is_made_anew(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 2, 59) as (a, b):
+            await a.init()
+            await b.join(a, WORKER)
+            await until(lambda: b.active, "the worker's session")
+            member = b.node._member
+            assert member is not None
+            broken = member._agent
+            assert isinstance(broken, BareAgent)
+            broken.breaks("the agent broke: no such luck")
+            await until(lambda: member._agent not in (None, broken) and b.active, "another agent's session")
+            assert broken.closed and not member.error
 
     asyncio.run(scenario())
 
