@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ import docker
 from docker.errors import APIError
 
 from swarmpy.lab import Lab
-from swarmpy.lab.cluster import labs
+from swarmpy.lab.cluster import SERVICE, labs
 from swarmpy.lab.web_image import CHANGES, web_root
 from tests.leftovers import left_of_lab
 
@@ -250,7 +251,20 @@ class Swarm:
             elif state != "running":
                 self.lab.start(host)
         manager = self.leader()
-        until(lambda: all(self.ready(host, manager) for host in self.hosts), "all nodes to be ready", 60)
+        try:
+            until(lambda: all(self.ready(host, manager) for host in self.hosts), "all nodes to be ready", 60)
+        except AssertionError as failure:
+            missing = [host for host in self.hosts if not self.ready(host, manager)]
+            said = {host: (self.node(host, manager)["Status"], self.stacks(host)[-1500:]) for host in missing}
+            raise AssertionError(f"{failure}, as {manager} sees it: {said}") from None
+
+    def stacks(self, host: str) -> str:
+        """What a host's daemon does at the moment and the end of its log before, for the report of a failed test."""
+        before = self.lab.log(host).read_text()
+        self.lab.host(host).signal(SERVICE, signal.SIGUSR1)
+        with contextlib.suppress(AssertionError):
+            until(lambda: "Stack for <Task" in self.lab.log(host).read_text()[len(before) :], "its tasks", 2)
+        return self.lab.log(host).read_text()[len(before) - 1000 :]
 
     def container_pids(self, service: str) -> dict[str, tuple[str, int]]:
         """Container id to its host and its pid there, of the running containers of a service on all hosts."""
