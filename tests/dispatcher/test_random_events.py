@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swarmpy.errors import Conflict, InvalidArgument
@@ -430,7 +430,15 @@ def report_of(message: str, task_ids: list[str], state: TaskState) -> FromAgent:
     return FromAgent(report=StatusReport(updates=updates))
 
 
+# The leader changes while a node's first words are on their way to the one before.
+HELLO_TOO_LATE = [
+    ("node_gone", 0), *[("task", 0)] * 2, ("wait", 16), *[("task", 0)] * 6, ("another_leads", 0), ("wait", 3),
+    ("task", 0), ("another_leads", 0),
+]  # fmt: skip
+
+
 @settings(deadline=None, max_examples=50)
+@example(0, HELLO_TOO_LATE)
 @given(st.integers(0, 10**6), st.lists(ACTS, min_size=20, max_size=60))
 def test_all_agree_in_the_end_and_nobody_acts_on_what_is_not_his(seed: int, script: list[tuple[str, int]]) -> None:
     async def story() -> None:
