@@ -25,6 +25,7 @@ from google.protobuf.message import DecodeError, Message
 from swarmpy.errors import Conflict, Forbidden, InvalidArgument, NotFound, SwarmpyError, Unavailable
 from swarmpy.manager.dispatcher.bounds import check
 from swarmpy.manager.dispatcher.hosts import host_answers
+from swarmpy.manager.dispatcher.pace import Pace
 from swarmpy.manager.dispatcher.reports import Batch, Key
 from swarmpy.manager.dispatcher.session import End, Session
 from swarmpy.manager.dispatcher.term import Suspect, Term
@@ -91,6 +92,7 @@ class Dispatcher:
         self._reports_wake = asyncio.Event()
         self._mesh_wake = asyncio.Event()
         self._turns_wake = asyncio.Event()
+        self._pace = Pace()
 
     def add_to_server(self, server: grpc.aio.Server) -> None:
         """Serve `swarmpy.v1.Dispatcher` and `swarmpy.v1.Logs`. A mesh update is serialized once, not once a stream."""
@@ -305,6 +307,7 @@ class Dispatcher:
             if session.end is not None:
                 return
             await session.wake.wait()
+            await self._pace.turn()
             session.wake.clear()
 
     async def _refuse(self, context: Context) -> NoReturn:
