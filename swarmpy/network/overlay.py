@@ -16,16 +16,16 @@ from ipaddress import IPv4Interface
 from typing import Any
 
 from swarmpy.errors import Conflict, Unavailable
+from swarmpy.network import rtnetlink
 from swarmpy.network.kernel import Handles, NetlinkError
 from swarmpy.network.links import (
     delete_link,
     ensure_bridge,
-    ignoring,
     mtu_towards,
     without_ipv6,
 )
 from swarmpy.network.mesh_links import EntryChange, LinkState
-from swarmpy.network.rtnetlink import NTF_MASTER, NTF_SELF, NUD_NOARP, NUD_PERMANENT
+from swarmpy.network.rtnetlink import NUD_NOARP, NUD_PERMANENT
 from swarmpy.network.view import IngressNetwork
 
 __all__ = [
@@ -168,21 +168,17 @@ def read_entries(handles: Handles, names: OverlayNames) -> LinkState:
 
 def change_entries(handles: Handles, names: OverlayNames, changes: EntryChange) -> None:
     """Write and remove what `changes` says. Unavailable when the VXLAN device has gone."""
-    links, index = handles.links, handles.index_of(names.vxlan)
+    index = handles.index_of(names.vxlan)
     if index is None:
         raise Unavailable(f"link {names.vxlan} of the routing mesh has gone from this host")
-    for mac, vtep in changes.set_forwarding:
-        links.fdb("replace", ifindex=index, lladdr=mac, dst=vtep, flags=NTF_SELF, state=NUD_PERMANENT | NUD_NOARP)
-    for address, mac in changes.set_neighbours:
-        links.neigh("replace", ifindex=index, dst=address, lladdr=mac, state=NUD_PERMANENT)
-    for mac in changes.set_bridged:
-        links.fdb("replace", ifindex=index, lladdr=mac, flags=NTF_MASTER, state=NUD_NOARP)
-    for mac in changes.drop_bridged:
-        with ignoring(errno.ENOENT):
-            links.fdb("del", ifindex=index, lladdr=mac, flags=NTF_MASTER)
-    for address, mac in changes.drop_neighbours:
-        with ignoring(errno.ENOENT):
-            links.neigh("del", ifindex=index, dst=address, lladdr=mac)
-    for mac, vtep in changes.drop_forwarding:
-        with ignoring(errno.ENOENT):
-            links.fdb("del", ifindex=index, lladdr=mac, dst=vtep, flags=NTF_SELF)
+    handles.quick.change(
+        *(rtnetlink.set_forwarding(index, mac, vtep) for mac, vtep in changes.set_forwarding),
+        *(rtnetlink.set_neighbour(index, address, mac) for address, mac in changes.set_neighbours),
+        *(rtnetlink.pin(index, mac) for mac in changes.set_bridged),
+    )
+    handles.quick.change(
+        *(rtnetlink.unpin(index, mac) for mac in changes.drop_bridged),
+        *(rtnetlink.drop_neighbour(index, address, mac) for address, mac in changes.drop_neighbours),
+        *(rtnetlink.drop_forwarding(index, mac, vtep) for mac, vtep in changes.drop_forwarding),
+        but=errno.ENOENT,
+    )

@@ -1,7 +1,8 @@
 """Links, addresses and routes changed by messages of our own writing, several in one call.
 
 pyroute2 takes a millisecond and more of processor time for a request, which is much when a container that comes and
-goes needs ten of them. So what is done for each container is written here; all else goes through pyroute2.
+goes needs ten of them, and a node of a large swarm thousands. So what is done for each container, and for each other
+node and its tasks, is written here; all else goes through pyroute2.
 
 Source  rtnetlink(7); include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, neighbour.h, veth.h.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 
@@ -39,20 +41,26 @@ __all__ = [
     "add_veth",
     "delete_group",
     "delete_link",
+    "drop_forwarding",
+    "drop_neighbour",
     "join_group",
     "pin",
+    "set_forwarding",
+    "set_neighbour",
     "set_up",
     "shape_port",
+    "unpin",
 ]
 
 NETLINK_ROUTE, SOL_NETLINK, NETLINK_CAP_ACK = 0, 270, 10
-RTM_NEWLINK, RTM_DELLINK, RTM_SETLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH = 16, 17, 19, 20, 24, 28
+RTM_NEWLINK, RTM_DELLINK, RTM_SETLINK, RTM_NEWADDR, RTM_NEWROUTE = 16, 17, 19, 20, 24
+RTM_NEWNEIGH, RTM_DELNEIGH = 28, 29
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 10, 12, 18, 28
 IFLA_GROUP, IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 27, 1, 2, 1
 IFLA_BRPORT_MODE, IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD = 4, 8, 9
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 RTA_OIF, RTA_GATEWAY, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST = 4, 5, 254, 4, 0, 1
-NDA_LLADDR, NTF_SELF, NTF_MASTER, NUD_NOARP, NUD_PERMANENT = 2, 0x02, 0x04, 0x40, 0x80
+NDA_DST, NDA_LLADDR, NTF_SELF, NTF_MASTER, NUD_NOARP, NUD_PERMANENT = 1, 2, 0x02, 0x04, 0x40, 0x80
 NLA_F_NESTED = 0x8000
 IFF_UP = 1
 
@@ -63,6 +71,7 @@ RTMSG = struct.Struct("=8BI")  # family, lengths of both addresses, tos, table, 
 NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 NUMBER = struct.Struct("=I")
 BUFFER_BYTES = 1 << 16
+AT_ONCE = 100  # requests in one call: the answers to all of them wait in the socket, which holds some 270
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +91,17 @@ class RtNetlink:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)  # an error does not repeat the request
         self._sequence = 0
 
-    def change(self, *requests: Request) -> None:
+    def change(self, *requests: Request, but: int = 0) -> None:
         """Carry out these, in order. NetlinkError of the first that was refused; those after it were tried all the
-        same, as the kernel does not stop at an error."""
+        same, as the kernel does not stop at an error. The error number `but` is none."""
+        refused = 0
+        for start in range(0, len(requests), AT_ONCE):
+            told = self._change(requests[start : start + AT_ONCE], but)
+            refused = refused or told
+        if refused:
+            raise NetlinkError(refused, os.strerror(refused))
+
+    def _change(self, requests: Sequence[Request], but: int) -> int:
         first = self._sequence + 1
         self._sequence += len(requests)
         self._socket.send(b"".join(_message(request, first + number) for number, request in enumerate(requests)))
@@ -95,9 +112,10 @@ class RtNetlink:
                 number, = struct.unpack_from("=I", data, offset + 8)
                 if kind == NLMSG_ERROR and number >= first:
                     code, = struct.unpack_from("=i", data, offset + HEADER.size)
-                    missing, refused = missing - 1, refused or -code
-        if refused:
-            raise NetlinkError(refused, os.strerror(refused))
+                    missing -= 1
+                    if -code != but:
+                        refused = refused or -code
+        return refused
 
     def close(self) -> None:
         self._socket.close()
@@ -155,8 +173,34 @@ def shape_port(index: int, *, hairpin: bool, learning: bool, unicast_flood: bool
 
 def pin(index: int, mac: str) -> Request:
     """The bridge knows for good that `mac` is behind this port."""
-    body = NDMSG.pack(socket.AF_BRIDGE, index, NUD_NOARP, NTF_MASTER, 0) + attribute(NDA_LLADDR, _mac(mac))
+    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, _entry(index, NUD_NOARP, NTF_MASTER, mac))
+
+
+def unpin(index: int, mac: str) -> Request:
+    """The bridge does not know `mac` to be behind this port. Refused with ENOENT when it did not."""
+    return Request(RTM_DELNEIGH, 0, _entry(index, 0, NTF_MASTER, mac))
+
+
+def set_forwarding(index: int, mac: str, vtep: str) -> Request:
+    """The VXLAN device sends what is for `mac` to the IPv4 address `vtep`."""
+    body = _entry(index, NUD_PERMANENT | NUD_NOARP, NTF_SELF, mac, vtep)
     return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body)
+
+
+def drop_forwarding(index: int, mac: str, vtep: str) -> Request:
+    """It does not. Refused with ENOENT when it did not."""
+    return Request(RTM_DELNEIGH, 0, _entry(index, 0, NTF_SELF, mac, vtep))
+
+
+def set_neighbour(index: int, address: str, mac: str) -> Request:
+    """The IPv4 address is known for good to be at `mac` on the link."""
+    body = _entry(index, NUD_PERMANENT, 0, mac, address, family=socket.AF_INET)
+    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body)
+
+
+def drop_neighbour(index: int, address: str, mac: str) -> Request:
+    """It is not. Refused with ENOENT when it was not."""
+    return Request(RTM_DELNEIGH, 0, _entry(index, 0, 0, mac, address, family=socket.AF_INET))
 
 
 def add_address(index: int, address: IPv4Interface) -> Request:
@@ -184,6 +228,13 @@ def _message(request: Request, number: int) -> bytes:
 
 def _link(index: int, family: int = socket.AF_UNSPEC, *, up: bool = False) -> bytes:
     return IFINFOMSG.pack(family, 0, index, IFF_UP if up else 0, IFF_UP if up else 0)
+
+
+def _entry(
+    index: int, state: int, flags: int, mac: str, address: str = "", *, family: int = socket.AF_BRIDGE
+) -> bytes:
+    destination = attribute(NDA_DST, socket.inet_aton(address)) if address else b""
+    return NDMSG.pack(family, index, state, flags, 0) + destination + attribute(NDA_LLADDR, _mac(mac))
 
 
 def _text(kind: int, text: str) -> bytes:

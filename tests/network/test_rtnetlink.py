@@ -34,13 +34,10 @@ def inside() -> Iterator[Namespace]:
     made.close()
 
 
-def change(namespace: Namespace, *requests: rt.Request) -> None:
+def change(namespace: Namespace, *requests: rt.Request, but: int = 0) -> None:
     def send() -> None:
-        here = rt.RtNetlink()
-        try:
-            here.change(*requests)
-        finally:
-            here.close()
+        with rt.RtNetlink() as here:
+            here.change(*requests, but=but)
 
     namespace.run(send)
 
@@ -99,6 +96,55 @@ def test_a_port_learns_and_is_flooded_or_knows_whom_it_holds(
     assert found == {"MODE": 1, "LEARNING": learning, "UNICAST_FLOOD": learning}
     entries = host.links(lambda links: list(links.fdb("dump", ifindex=port)))
     assert rt.NUD_NOARP in [entry["state"] for entry in entries if entry.get_attr("NDA_LLADDR") == MAC]
+
+
+def test_endpoints_of_other_nodes_are_set_moved_and_dropped(host: Namespace) -> None:
+    """More at once than a socket holds answers for."""
+    host.links(
+        lambda links: links.link(
+            "add", ifname="vx", kind="vxlan", vxlan_id=4711, vxlan_local="10.9.9.9", vxlan_port=4789, vxlan_learning=0
+        )
+    )
+    index, bridge = index_of(host, "vx"), index_of(host, "bridge")
+    host.links(lambda links: links.link("set", index=index, master=bridge, state="up"))
+    macs = [f"02:42:0a:0a:{number >> 8:02x}:{number & 255:02x}" for number in range(600)]
+    addresses = [f"10.10.{number >> 8}.{number & 255}" for number in range(600)]
+    change(
+        host,
+        *(rt.set_forwarding(index, mac, "10.9.9.1") for mac in macs),
+        *(rt.set_neighbour(index, address, mac) for address, mac in zip(addresses, macs, strict=True)),
+        *(rt.pin(index, mac) for mac in macs),
+    )
+    change(host, rt.set_forwarding(index, macs[0], "10.9.9.2"))
+
+    def look(links: Any) -> tuple[dict[str, str], dict[str, str], set[str]]:
+        entries = [entry for entry in links.fdb("dump", ifindex=index) if entry["ifindex"] == index]
+        found = [(entry.get_attr("NDA_LLADDR"), entry.get_attr("NDA_DST"), entry["state"]) for entry in entries]
+        vteps = {mac: vtep for mac, vtep, _ in found if vtep is not None}
+        known = {
+            entry.get_attr("NDA_DST"): entry.get_attr("NDA_LLADDR")
+            for entry in links.get_neighbours(ifindex=index)
+            if entry["ifindex"] == index and entry["state"] & rt.NUD_PERMANENT
+        }
+        return vteps, known, {mac for mac, vtep, state in found if vtep is None and state == rt.NUD_NOARP}
+
+    vteps, known, pinned = host.links(look)
+    assert vteps == {**dict.fromkeys(macs, "10.9.9.1"), macs[0]: "10.9.9.2"}
+    assert {address: known.get(address) for address in addresses} == dict(zip(addresses, macs, strict=True))
+    assert pinned >= set(macs)
+    drops = [
+        *(rt.unpin(index, mac) for mac in macs),
+        *(rt.drop_neighbour(index, address, mac) for address, mac in zip(addresses, macs, strict=True)),
+        *(rt.drop_forwarding(index, mac, "10.9.9.1") for mac in macs[1:]),
+    ]
+    change(host, *drops, but=errno.ENOENT)
+    change(host, *drops, but=errno.ENOENT)
+    vteps, known, pinned = host.links(look)
+    assert (vteps, pinned & set(macs), known.keys() & set(addresses)) == ({macs[0]: "10.9.9.2"}, set(), set())
+    with pytest.raises(NetlinkError) as refusal:
+        change(host, *drops, rt.drop_forwarding(index, macs[0], "10.9.9.2"))
+    assert refusal.value.code == errno.ENOENT
+    assert host.links(look)[0] == {}, "those after a refusal are carried out all the same"
 
 
 def test_the_first_refusal_of_several_is_told_and_the_next_change_is_not_taken_for_it(host: Namespace) -> None:
