@@ -2,12 +2,12 @@
 
 By itself it does so each time the objects have grown by a quarter, looks through all of them, and nothing else happens
 meanwhile: a second and more in a manager of 100,000 tasks, whose rows and indexes are never part of a cycle. Here young
-objects are looked at as ever, and nearly all that is garbage is found there. Older ones are looked through now and
-then while they are few. When many have come, they are rows: they are set aside (`gc.freeze`), which costs nothing, and
-go without a collector when they are removed. A cycle among what was set aside is never found (a session that has ended
-leaves some 60 objects of its gRPC streams in one), so only a daemon that grows by much sets anything aside.
+objects are looked at as ever, but fewer at a time, and nearly all that is garbage is found there. What has grown old is
+looked through soon afterwards, unless it is rows: many objects that came while hardly any of the young was garbage.
+Rows are set aside (`gc.freeze`), which costs nothing, and go without a collector when they are removed. A cycle among
+what was set aside is never found (a session that has ended leaves some 60 objects of its gRPC streams in one).
 
-Source  Python documentation, `gc`: generations, thresholds and `freeze`.
+Source  Python documentation, `gc`: generations, thresholds, `get_stats` and `freeze`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from __future__ import annotations
 import asyncio
 import gc
 
-__all__ = ["collect", "collect_seldom"]
+__all__ = ["Collector", "collect_seldom"]
 
-PAUSE_S = 5.0                   # what ends in a look waits for other threads now and then: few at a time
-MANY = 25_000                   # objects: some 10 ms to look through, several times that on a busy machine
-YOUNG, MIDDLE, NEVER = 5_000, 10, 1_000_000
+PAUSE_S = 0.25                  # between looks at whether any have grown old: the sooner, the fewer at a time
+AT_LEAST_S = 30.0               # all the same
+MANY = 25_000                   # objects: 10 ms to look through, and three times that where they are not in a cache
+FEW = 2_000                     # of which it is not worth to ask what they are
+RARE = 0.02                     # the share of garbage among the young that makes the old ones rows
+YOUNG, MIDDLE, NEVER = 2_000, 1, 1_000_000      # a look at the young takes milliseconds
 OLDEST = 2                      # the generation; what was set aside is in none
 
 
@@ -27,14 +30,35 @@ async def collect_seldom() -> None:
     """Until cancelled. What the daemon is made of, its modules and classes, is set aside at once."""
     gc.set_threshold(YOUNG, MIDDLE, NEVER)
     gc.freeze()
+    collector = Collector()
+    loop = asyncio.get_running_loop()
+    due_s = loop.time() + AT_LEAST_S
     while True:
         await asyncio.sleep(PAUSE_S)
-        collect()
+        if gc.get_count()[OLDEST] or loop.time() >= due_s:      # how often objects have grown old since the last look
+            collector.collect()
+            due_s = loop.time() + AT_LEAST_S
 
 
-def collect(many: int = MANY) -> None:
-    """Look through what has lived for a while, or set it aside if it is more than `many` objects."""
-    if len(gc.get_objects(generation=OLDEST)) > many:
-        gc.freeze()
-    else:
-        gc.collect()
+class Collector:
+    """Remembers how much garbage had been found among the young."""
+
+    def __init__(self) -> None:
+        self._looks, self._found = _young()
+
+    def collect(self, many: int = MANY, few: int = FEW) -> None:
+        """Look through what has grown old, or set it aside: if it is rows, or more than `many` objects."""
+        looks, found = _young()
+        rare = found - self._found < RARE * YOUNG * (looks - self._looks)
+        self._looks, self._found = looks, found
+        old = len(gc.get_objects(generation=OLDEST))
+        if old > many or (old > few and rare):
+            gc.freeze()
+        else:
+            gc.collect()
+
+
+def _young() -> tuple[int, int]:
+    """How often the young have been looked at, and how many of them were garbage."""
+    stats = gc.get_stats()[:OLDEST]
+    return sum(each["collections"] for each in stats), sum(each["collected"] for each in stats)
