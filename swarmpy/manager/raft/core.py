@@ -67,7 +67,7 @@ class Config:
     election_ticks: int = 10
     heartbeat_ticks: int = 1
     max_append_bytes: int = 1 << 20
-    max_apply_bytes: int = 64 << 10       # some 150 tasks: milliseconds, in which the event loop does nothing else
+    max_apply_bytes: int = 32 << 10       # some 75 tasks: milliseconds, in which the event loop does nothing else
     window: Window = field(default_factory=Window)
 
 

@@ -24,7 +24,7 @@ __all__ = ["Future", "Report", "Reports", "View"]
 Future = asyncio.Future[Any]
 
 _COMPANY_S = 0.005
-_A_TURN_BYTES = 64 << 10     # of entries; a turn ends with the report that goes beyond
+_A_TURN_BYTES = 32 << 10     # of entries; a turn ends with the report that goes beyond
 
 
 @dataclass(frozen=True, slots=True)
