@@ -30,7 +30,15 @@ from swarmpy.network.addresses import DEFAULT_POOLS, AddressPool, choose_subnet,
 from swarmpy.network.claims import NameClaim, PortClaim
 from swarmpy.network.departures import Departures
 from swarmpy.network.endpoint import EndpointInfo, EndpointRecord, HostPort
-from swarmpy.network.kernel import IP_FORWARD, Handles, KernelThread, in_namespace, open_namespace, write_sysctl
+from swarmpy.network.kernel import (
+    IP_FORWARD,
+    Handles,
+    KernelThread,
+    NetlinkError,
+    in_namespace,
+    open_namespace,
+    write_sysctl,
+)
 from swarmpy.network.mesh import checked_prefix, ingress_bridge
 from swarmpy.network.nftables import Command
 from swarmpy.network.records import Records
@@ -505,9 +513,11 @@ def _attach_ports(handles: Handles, ends: Sequence[tuple[str, str, str, bool]]) 
 
 
 def _inside(netns: int | Path, container_id: str, work: Callable[[], None]) -> None:
-    """Do `work` in the container's namespace. Conflict when it has ended."""
+    """Do `work` in the container's namespace. Conflict when it has ended, Internal when the kernel refuses."""
     descriptor = open_namespace(netns, container_id)
     try:
         in_namespace(descriptor, work)
+    except NetlinkError as error:
+        raise Internal(f"the kernel refused a change inside container {container_id[:12]}: {error}") from error
     finally:
         os.close(descriptor)

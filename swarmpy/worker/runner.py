@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
-from swarmpy.errors import SwarmpyError
+from swarmpy.errors import Internal, SwarmpyError
 from swarmpy.rpc.types_pb2 import (
     FAILED,
     REJECTED,
@@ -30,6 +30,7 @@ __all__ = ["TaskRunner"]
 RETRY_S = 1.0
 LONGEST_RETRY_S = 30.0
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -132,11 +133,25 @@ class TaskRunner:
     async def _work(self, step: Step, order: Order) -> TaskStatus:
         """Do the work; the status it leads to."""
         try:
-            return await self._perform(step, order)
+            return await self._guarded(step.work.value, self._perform(step, order))
         except (SwarmpyError, OSError) as error:
             if step.work in (Work.STOP, Work.DISCARD):
                 return await self._insist(step, order, error)
             return self._status(step.failure, self.status.message, str(error))
+
+    async def _guarded(self, what: str, work: Coroutine[Any, Any, T]) -> T:
+        """A mistake of ours in `work` becomes Internal, for it shall cost this task and no other; a cancellation that
+        nobody asked of this task is one."""
+        task = asyncio.current_task()
+        try:
+            return await work
+        except (SwarmpyError, OSError):
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if task is not None and task.cancelling():
+                raise
+            log.exception("task %s: %s broke", self.task_id, what)
+            raise Internal(f"{what} broke: {error!r}") from error
 
     async def _perform(self, step: Step, order: Order) -> TaskStatus:
         if step.work is Work.PREPARE:
@@ -177,7 +192,7 @@ class TaskRunner:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_RETRY_S)
             try:
-                return await self._perform(step, order)
+                return await self._guarded(step.work.value, self._perform(step, order))
             except (SwarmpyError, OSError) as failure:
                 error = failure
 
@@ -185,7 +200,7 @@ class TaskRunner:
         wait_s = RETRY_S
         while self.order is not None:
             try:
-                await self._executor.remove(self.order)
+                await self._guarded("removal", self._executor.remove(self.order))
                 return
             except (SwarmpyError, OSError) as error:
                 log.error("task %s: its container could not be removed, trying again: %s", self.task_id, error)

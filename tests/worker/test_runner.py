@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from swarmpy.rpc.types_pb2 import (
     ASSIGNED,
+    FAILED,
     READY,
     REJECTED,
     RUNNING,
     SHUTDOWN,
     STARTING,
+    ContainerStatus,
     NetworkAttachment,
     Task,
     TaskSpec,
     TaskState,
     TaskStatus,
 )
-from swarmpy.worker.executor import Order
+from swarmpy.worker.executor import Exit, Order, Started
 from swarmpy.worker.runner import TaskRunner
 
 from ..dispatcher.wire import drive, until
@@ -112,6 +116,55 @@ def test_a_container_that_will_not_stop_is_never_called_stopped() -> None:
         assert case.runner.status.state == RUNNING
         executor.unstoppable.clear()
         await case.at(SHUTDOWN)
+        await case.end()
+
+    drive(story)
+
+
+class BreakingExecutor(SimulatedExecutor):
+    """Its code is wrong in one place."""
+
+    def __init__(self, place: str, error: BaseException) -> None:
+        super().__init__()
+        self.place, self.error = place, error
+
+    def _break(self, place: str) -> None:
+        if place == self.place:
+            raise self.error
+
+    async def start(self, order: Order) -> Started:
+        self._break("start")
+        return await super().start(order)
+
+    async def wait(self, order: Order) -> Exit:
+        self._break("wait")
+        return await super().wait(order)
+
+    async def stop(self, order: Order) -> ContainerStatus:
+        self._break("stop")
+        return await super().stop(order)
+
+    async def remove(self, order: Order) -> None:
+        self._break("remove")
+        await super().remove(order)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no such luck"), asyncio.CancelledError()], ids=["raises", "cancelled"])
+@pytest.mark.parametrize("place", ["start", "wait", "stop", "remove"])
+def test_a_mistake_in_the_executor_costs_its_task_and_not_the_runner(place: str, error: BaseException) -> None:
+    async def story() -> None:
+        executor = BreakingExecutor(place, error)
+        case = Case(executor)
+        if place in ("start", "wait"):
+            await case.at(FAILED)
+            assert f"{place} broke" in case.runner.status.error
+        else:
+            await case.at(RUNNING)
+        case.runner.retire()
+        if place == "stop":
+            await until(lambda: "stop broke" in case.runner.status.error, "the failure is told")
+        executor.place = "nowhere"
+        await until(lambda: case.is_gone, "it goes")
         await case.end()
 
     drive(story)
