@@ -106,7 +106,7 @@ def _sample() -> str:
                 "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), names),
             },
             "root": {"path": "rootfs"},
-            "annotations": {"io.swarmpy.rootfs": '{"lower": ["/l1", "/l2"], "upper": "/u", "work": "/w"}'},
+            "annotations": {"io.swarmpy.rootfs": '{"lower": ["/", "/"], "upper": "/u", "work": "/w"}'},
             "hostname": "sample",
             "mounts": mounts,
             "linux": {

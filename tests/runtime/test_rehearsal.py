@@ -1,0 +1,16 @@
+"""The launcher's rehearsal, as kernels of every age have it carried out: it opens and mounts nothing that is not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarmpy.runtime import overlay
+from swarmpy.runtime.cgroups import Layout
+from swarmpy.runtime.rehearsal import rehearse_init, rehearse_shim
+
+
+@pytest.mark.parametrize("release", [(6, 1), (6, 18)])
+def test_nothing_of_a_rehearsal_needs_to_exist(release: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay, "kernel_release", lambda: release)
+    rehearse_shim(Layout(()))
+    rehearse_init()
