@@ -22,7 +22,7 @@ from random import Random
 from swarmpy.daemon.init_swarm import NewSwarm
 from swarmpy.daemon.parts import AgentNews, LogStart, OpenLog, Parts, SwarmAgent
 from swarmpy.daemon.swarm_state import SwarmState, save_state
-from swarmpy.errors import Conflict, SwarmpyError, Unavailable
+from swarmpy.errors import Conflict, Internal, SwarmpyError, Unavailable
 from swarmpy.identity import Lock, NodeIdentity, UnlockKey
 from swarmpy.identity.joining import renew_by
 from swarmpy.identity.renewal import Renewer
@@ -77,6 +77,8 @@ class Member:
         self._voted_out = False         # of the log that the manager part holds
         self._log_failed = asyncio.Event()    # that log ended by itself, and not because of that
         self._agent_broke = asyncio.Event()
+        self._why_broken = ""
+        self._ending: asyncio.Task[None] | None = None      # of an agent that broke
         self._closed = False
         self.error = ""                 # why this node cannot do its part at the moment
 
@@ -163,9 +165,12 @@ class Member:
         """End all parts. The containers of tasks go on, unless `remove_tasks`."""
         self._closed = True
         await self._end_tasks()
+        await self._agent_ended()
         if self._agent is not None:
             agent, self._agent = self._agent, None
             await agent.close(remove_tasks=remove_tasks)
+        elif remove_tasks:
+            await self._parts.end_tasks()           # of an agent that broke
         await self._stop_manager(hand_over=hand_over)
         await self.identity.settled()
 
@@ -219,17 +224,23 @@ class Member:
     async def _stop_broken_agent(self) -> None:
         """Raises Unavailable when there was one: to be started again, but not at once."""
         if self._agent_broke.is_set():
-            why = self.error
             self._agent_broke.clear()
             if self._agent is not None:
                 agent, self._agent = self._agent, None
-                await agent.close(remove_tasks=False)
-            raise Unavailable(why)
+                self._ending = asyncio.create_task(_end(agent), name="broken agent's end")
+            await self._agent_ended()
+            raise Unavailable(self._why_broken)
+
+    async def _agent_ended(self) -> None:
+        """An agent that broke has let go of disk, containers and mesh. It does so also when who waits is cancelled."""
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
+            self._ending = None
 
     async def _take_up_role(self) -> None:
+        await self._agent_ended()
         if self._agent is None:
-            told = AgentNews(self._on_node, self._on_roots, self._on_refused, self._on_agent_broken)
-            self._agent = await self._parts.start_agent(self.identity, self.state, told)
+            self._agent = await self._new_agent()
         if self.identity.role == NodeRole.MANAGER:
             await self._be_manager()
         elif self.manager is not None or self.state.raft_id or self.identity.locks:
@@ -302,9 +313,19 @@ class Member:
         self.error = why
 
     def _on_agent_broken(self, why: str) -> None:
-        self.error = why
-        log.critical("%s; tasks go on without it until it is started again", why)
+        self.error = self._why_broken = why
         self._agent_broke.set()
+
+    async def _new_agent(self) -> SwarmAgent:
+        """Raises Internal for a mistake of ours, which may have to do with the state of a moment."""
+        told = AgentNews(self._on_node, self._on_roots, self._on_refused, self._on_agent_broken)
+        try:
+            return await self._parts.start_agent(self.identity, self.state, told)
+        except SwarmpyError:
+            raise
+        except Exception as error:
+            log.exception("the agent could not be started")
+            raise Internal(f"the agent could not be started: {error!r}") from error
 
     def _other_managers(self) -> tuple[str, ...]:
         known = (*self.managers, *self.state.managers)
@@ -420,6 +441,13 @@ class Member:
                 return
             except Conflict:
                 continue                        # a stage wrote to one of them meanwhile: read again
+
+
+async def _end(agent: SwarmAgent) -> None:
+    try:
+        await agent.close(remove_tasks=False)
+    except Exception:
+        log.exception("an agent that broke could not be closed")
 
 
 async def _stop(manager: Manager, following: asyncio.Task[None] | None) -> None:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -36,6 +37,8 @@ from swarmpy.worker import Agent, describe_host
 from swarmpy.worker.containers import EngineExecutor
 
 __all__ = ["make_app", "make_node"]
+
+log = logging.getLogger(__name__)
 
 WORKER_DIR = "worker"                   # under <data>/swarm: tasks and managers the agent remembers
 
@@ -101,6 +104,7 @@ class EngineAgent:
         self._host = host
         self._identity = identity
         self._on_broken = news.on_broken
+        self._closing = False
         self._agent = Agent(
             config.swarm_dir / WORKER_DIR,
             state.managers,
@@ -132,7 +136,7 @@ class EngineAgent:
         self._running.add_done_callback(self._ended)
 
     async def close(self, *, remove_tasks: bool) -> None:
-        self._on_broken = _unheard
+        self._closing = True
         self._forget_identity()
         if remove_tasks:
             await self._agent.depart()
@@ -142,8 +146,11 @@ class EngineAgent:
         await (self._agent.leave() if remove_tasks else self._agent.close())
 
     def _ended(self, running: asyncio.Task[None]) -> None:
+        if self._closing:
+            return
         failure = None if running.cancelled() else running.exception()
-        self._on_broken(f"the agent broke: {failure or 'it was cancelled'}")
+        log.critical("the agent broke; tasks go on without it until it is made anew", exc_info=failure)
+        self._on_broken(f"the agent broke: {failure!r}" if failure is not None else "the agent was cancelled by nobody")
 
     def _describe(self) -> NodeDescription:
         config = self._host.config
@@ -160,8 +167,3 @@ def _pass_on(told: NodeState, news: AgentNews) -> None:
         news.on_roots(told.root_ca_pem.encode(), told.as_of)
     if told.HasField("node"):
         news.on_node(told.node)
-
-
-
-def _unheard(reason: str) -> None:
-    """An agent that is being closed has ended as it should."""

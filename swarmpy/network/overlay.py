@@ -180,5 +180,5 @@ def change_entries(handles: Handles, names: OverlayNames, changes: EntryChange) 
         *(rtnetlink.unpin(index, mac) for mac in changes.drop_bridged),
         *(rtnetlink.drop_neighbour(index, address, mac) for address, mac in changes.drop_neighbours),
         *(rtnetlink.drop_forwarding(index, mac, vtep) for mac, vtep in changes.drop_forwarding),
-        but=errno.ENOENT,
+        ignore=errno.ENOENT,
     )

@@ -91,17 +91,17 @@ class RtNetlink:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)  # an error does not repeat the request
         self._sequence = 0
 
-    def change(self, *requests: Request, but: int = 0) -> None:
+    def change(self, *requests: Request, ignore: int = 0) -> None:
         """Carry out these, in order. NetlinkError of the first that was refused; those after it were tried all the
-        same, as the kernel does not stop at an error. The error number `but` is none."""
+        same, as the kernel does not stop at an error. A refusal with the error number `ignore` does not count."""
         refused = 0
         for start in range(0, len(requests), AT_ONCE):
-            told = self._change(requests[start : start + AT_ONCE], but)
+            told = self._change(requests[start : start + AT_ONCE], ignore)
             refused = refused or told
         if refused:
             raise NetlinkError(refused, os.strerror(refused))
 
-    def _change(self, requests: Sequence[Request], but: int) -> int:
+    def _change(self, requests: Sequence[Request], ignore: int) -> int:
         first = self._sequence + 1
         self._sequence += len(requests)
         self._socket.send(b"".join(_message(request, first + number) for number, request in enumerate(requests)))
@@ -113,7 +113,7 @@ class RtNetlink:
                 if kind == NLMSG_ERROR and number >= first:
                     code, = struct.unpack_from("=i", data, offset + HEADER.size)
                     missing -= 1
-                    if -code != but:
+                    if -code != ignore:
                         refused = refused or -code
         return refused
 

@@ -34,6 +34,10 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+class _Broke(Internal):
+    """A mistake of ours, whatever it made of the container."""
+
+
 class TaskRunner:
     """`order` is None for a task whose template never came: it is rejected. `reached` is called with every new status.
 
@@ -137,10 +141,22 @@ class TaskRunner:
         except (SwarmpyError, OSError) as error:
             if step.work in (Work.STOP, Work.DISCARD):
                 return await self._insist(step, order, error)
+            if isinstance(error, _Broke) and step.work in (Work.START, Work.WAIT):
+                return await self._end(step, order, error)
             return self._status(step.failure, self.status.message, str(error))
 
+    async def _end(self, step: Step, order: Order, error: _Broke) -> TaskStatus:
+        """The container may run: it is stopped before anybody hears that the task failed."""
+        stop = Step(Work.STOP, step.failure, self.status.message)
+        try:
+            status = await self._guarded(stop.work.value, self._perform(stop, order))
+        except (SwarmpyError, OSError) as failure:
+            status = await self._insist(stop, order, failure)
+        status.error = str(error)
+        return status
+
     async def _guarded(self, what: str, work: Coroutine[Any, Any, T]) -> T:
-        """A mistake of ours in `work` becomes Internal, for it shall cost this task and no other; a cancellation that
+        """A mistake of ours in `work` becomes _Broke, for it shall cost this task and no other; a cancellation that
         nobody asked of this task is one."""
         task = asyncio.current_task()
         try:
@@ -151,7 +167,7 @@ class TaskRunner:
             if task is not None and task.cancelling():
                 raise
             log.exception("task %s: %s broke", self.task_id, what)
-            raise Internal(f"{what} broke: {error!r}") from error
+            raise _Broke(f"{what} broke: {error!r}") from error
 
     async def _perform(self, step: Step, order: Order) -> TaskStatus:
         if step.work is Work.PREPARE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 
-from swarmpy.daemon.garbage import Collector
+from swarmpy.daemon.garbage import RUSH, Collector
 
 
 class Knot:
@@ -18,7 +18,7 @@ class Knot:
 def test_a_cycle_goes_while_objects_are_few() -> None:
     gone = weakref.ref(Knot())
     before = gc.get_freeze_count()
-    Collector().collect(many=1 << 30, few=1 << 30)
+    Collector().collect(many=1 << 30)
     assert gone() is None
     assert gc.get_freeze_count() == before
 
@@ -37,29 +37,32 @@ def test_many_objects_are_set_aside_and_go_when_nobody_holds_them() -> None:
         gc.unfreeze()
 
 
-def test_rows_are_set_aside_and_what_comes_with_garbage_is_looked_through() -> None:
+def test_rows_are_set_aside_and_what_comes_slowly_or_with_garbage_is_looked_through() -> None:
     gc.freeze()                                             # what the tests are made of is out of the way
     gc.disable()                                            # it looks when we say so
+    now_s = 0.0
     try:
-        collector = Collector()
-        rows = [[number] for number in range(1000)]
+        collector = Collector(clock=lambda: now_s)
+        rows = [[number] for number in range(RUSH)]
         gc.collect(1)                                       # looked at, none of it garbage, and old now
         before = gc.get_freeze_count()
-        collector.collect(few=len(rows) // 2)
+        now_s += 0.5
+        collector.collect()
         assert gc.get_freeze_count() >= before + len(rows)
 
-        collector = Collector()
-        old = [Knot() for _ in range(1000)]
-        gc.collect(1)
-        knots = [weakref.ref(knot) for knot in old]
-        old.clear()                                         # garbage, but old
-        for _ in range(500):
-            Knot()
-        gc.collect(1)
-        before = gc.get_freeze_count()
-        collector.collect(few=len(knots) // 2)
-        assert gc.get_freeze_count() <= before
-        assert not any(knot() for knot in knots)
+        for seconds, young in ((9.0, 0), (0.5, 500)):       # slowly; beside others that are garbage
+            old = [Knot() for _ in range(RUSH)]
+            gc.collect(1)
+            knots = [weakref.ref(knot) for knot in old]
+            old.clear()                                     # garbage, but old
+            for _ in range(young):
+                Knot()
+            gc.collect(1)
+            before = gc.get_freeze_count()
+            now_s += seconds
+            collector.collect()
+            assert gc.get_freeze_count() <= before
+            assert not any(knot() for knot in knots)
     finally:
         gc.enable()
         gc.unfreeze()

@@ -128,6 +128,35 @@ def test_an_agent_that_broke_is_made_anew(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_node_that_leaves_waits_for_an_agent_that_broke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with hosts(tmp_path, 2, 60) as (a, b):
+            await a.init()
+            await b.join(a, WORKER)
+            await until(lambda: b.active, "the worker's session")
+            member = b.node._member
+            assert member is not None
+            broken = member._agent
+            assert isinstance(broken, BareAgent)
+            closing, may_close = asyncio.Event(), asyncio.Event()
+
+            async def close(*, remove_tasks: bool) -> None:
+                closing.set()
+                await may_close.wait()
+                raise KeyError("a mistake in its end, too")
+
+            monkeypatch.setattr(broken, "close", close)
+            broken.breaks("the agent broke: no such luck")
+            await closing.wait()
+            leaving = asyncio.create_task(member.close(remove_tasks=True))
+            done, _ = await asyncio.wait({leaving}, timeout=0.2)
+            assert not done, "two agents would act on the same tasks"
+            may_close.set()
+            await leaving
+
+    asyncio.run(scenario())
+
+
 def test_the_leader_itself_can_be_demoted(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with hosts(tmp_path, 3, 45) as (a, b, c):

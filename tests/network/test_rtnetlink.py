@@ -34,10 +34,10 @@ def inside() -> Iterator[Namespace]:
     made.close()
 
 
-def change(namespace: Namespace, *requests: rt.Request, but: int = 0) -> None:
+def change(namespace: Namespace, *requests: rt.Request, ignore: int = 0) -> None:
     def send() -> None:
         with rt.RtNetlink() as here:
-            here.change(*requests, but=but)
+            here.change(*requests, ignore=ignore)
 
     namespace.run(send)
 
@@ -137,8 +137,8 @@ def test_endpoints_of_other_nodes_are_set_moved_and_dropped(host: Namespace) -> 
         *(rt.drop_neighbour(index, address, mac) for address, mac in zip(addresses, macs, strict=True)),
         *(rt.drop_forwarding(index, mac, "10.9.9.1") for mac in macs[1:]),
     ]
-    change(host, *drops, but=errno.ENOENT)
-    change(host, *drops, but=errno.ENOENT)
+    change(host, *drops, ignore=errno.ENOENT)
+    change(host, *drops, ignore=errno.ENOENT)
     vteps, known, pinned = host.links(look)
     assert (vteps, pinned & set(macs), known.keys() & set(addresses)) == ({macs[0]: "10.9.9.2"}, set(), set())
     with pytest.raises(NetlinkError) as refusal:

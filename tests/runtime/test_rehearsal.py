@@ -1,4 +1,4 @@
-"""The launcher's rehearsal, as kernels of every age have it carried out: it opens and mounts nothing that is not there."""
+"""The launcher's rehearsal, on kernels of every age: nothing that it opens may be missing."""
 
 from __future__ import annotations
 

@@ -133,8 +133,9 @@ class BreakingExecutor(SimulatedExecutor):
             raise self.error
 
     async def start(self, order: Order) -> Started:
+        started = await super().start(order)
         self._break("start")
-        return await super().start(order)
+        return started
 
     async def wait(self, order: Order) -> Exit:
         self._break("wait")
@@ -158,6 +159,7 @@ def test_a_mistake_in_the_executor_costs_its_task_and_not_the_runner(place: str,
         if place in ("start", "wait"):
             await case.at(FAILED)
             assert f"{place} broke" in case.runner.status.error
+            assert executor.containers["t"] != "running", "a task that failed does not run on"
         else:
             await case.at(RUNNING)
         case.runner.retire()

@@ -258,7 +258,8 @@ class Dispatcher:
             hello = await self._hello(context, node_id)
         except SwarmpyError as error:
             await abort(context, error)
-        if self._term is not term:              # it ended while the node's first words were on their way
+        term = self._term                       # another, or none, if it ended while the first words were on their way
+        if term is None:
             await self._refuse(context)
         session = term.open(node_id, hello.hello, peer_address(context.peer()), self._now())
         self._notice(term)
