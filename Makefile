@@ -64,7 +64,7 @@ simulate: install  ## Raft clusters under faults, SEEDS of them (1000) in JOBS p
 	$(PY) -m tests.raft.simulation --seeds $(SEEDS) --jobs $(JOBS)
 
 mutations: install  ## plant bugs in the Raft core, one at a time: the simulation must find each
-	$(PY) -m tests.raft.simulation --mutations --seeds 500 --jobs $(JOBS)
+	$(PY) -m tests.raft.simulation --mutations --seeds 1000 --jobs $(JOBS)
 
 MINUTES ?= 10
 SEED    ?=
