@@ -46,6 +46,8 @@ __all__ = ["LEADER_METADATA", "join_swarm", "leader_of", "renew", "renew_by"]
 
 LEADER_METADATA = "leader-addr"
 CALL_TIMEOUT_S = 10.0
+# A session gives up a handshake after half a second and looks for another leader. Here the machine may be slow.
+PATIENT = (("grpc.min_reconnect_backoff_ms", int(CALL_TIMEOUT_S * 1000)),)
 PROBE_TIMEOUT_S = 5.0
 REDIRECTS = 3
 
@@ -191,7 +193,7 @@ def _issued(key: PrivateKey, answer: IssueResponse) -> Issued:
 
 
 async def _ask(addr: str, credential: KeyPair, root: bytes, request: IssueRequest) -> IssueResponse:
-    async with open_channel(addr, credential, root) as channel:
+    async with open_channel(addr, credential, root, PATIENT) as channel:
         answer: IssueResponse = await CAStub(channel).Issue(request, timeout=CALL_TIMEOUT_S)
         return answer
 

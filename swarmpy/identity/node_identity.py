@@ -355,9 +355,9 @@ class NodeIdentity:
         """The present certificate and its key, for TLS clients."""
         return KeyPair(self._issued.certificate, self._issued.key)
 
-    def channel(self, addr: str, options: tuple[tuple[str, int | str], ...] = ()) -> grpc.aio.Channel:
+    def channel(self, addr: str) -> grpc.aio.Channel:
         """A channel to the manager at `addr` (host:port) with the present certificate. Connects when it is used."""
-        return open_channel(addr, self.credential(), self._issued.root_ca, options)
+        return open_channel(addr, self.credential(), self._issued.root_ca)
 
 
 def server_options() -> tuple[tuple[str, int | str], ...]:
@@ -370,9 +370,10 @@ def server_options() -> tuple[tuple[str, int | str], ...]:
 def open_channel(
     addr: str, credential: KeyPair, root_ca: bytes, options: tuple[tuple[str, int | str], ...] = ()
 ) -> grpc.aio.Channel:
-    """A channel that speaks only to a manager of the swarm with this root."""
+    """A channel that speaks only to a manager of the swarm with this root. `options` go before CHANNEL_OPTIONS."""
     credentials = grpc.ssl_channel_credentials(root_ca, credential.key, credential.certificate)
-    return grpc.aio.secure_channel(addr, credentials, options=CHANNEL_OPTIONS + options)
+    merged = {**dict(CHANNEL_OPTIONS), **dict(options)}        # of two with a name gRPC takes the first
+    return grpc.aio.secure_channel(addr, credentials, options=tuple(merged.items()))
 
 
 def server_tls(issued: Issued) -> ssl.SSLContext:

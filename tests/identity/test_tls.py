@@ -7,7 +7,7 @@ import datetime
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,37 @@ async def ask(addr: str, credential: KeyPair, swarm: Swarm) -> grpc.StatusCode:
 
 def _csr() -> bytes:
     return signing_request(new_key())
+
+
+@asynccontextmanager
+async def slow_way(addr: str, pause_s: float) -> AsyncIterator[str]:
+    """An address that leads to `addr`, where each piece from either side takes a while."""
+
+    async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            await asyncio.sleep(pause_s)
+            target.write(data)
+        target.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = addr.rpartition(":")
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        with suppress(OSError):
+            await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def test_a_machine_whose_handshakes_take_seconds_joins_and_renews(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        swarm = Swarm()
+        async with manager(swarm, tmp_path) as (addr, _, _), slow_way(addr, 0.4) as slow:
+            issued = await join_swarm(swarm.worker_token, [slow], NodeSpec.ACTIVE)
+            identity = NodeIdentity.create(tmp_path / "joined", issued)
+            await renew(identity, [slow])
+
+    asyncio.run(scenario())
 
 
 def test_nodes_are_who_their_certificate_says(tmp_path: Path) -> None:

@@ -30,12 +30,6 @@ __all__ = ["Link", "LinkOwner"]
 
 _log = logging.getLogger(__name__)
 
-_CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.use_local_subchannel_pool", 1),      # a new channel begins without the pauses of the one before
-)
 _BATCH_BYTES = 2 << 20
 _QUEUE_BYTES = 32 << 20
 _QUEUE_MESSAGES = 4096
@@ -189,7 +183,7 @@ class Link:
 
     def _open_channel(self) -> None:
         self._present, self._trusted = self._identity.present, set(self._identity.roots)
-        self._channel = self._identity.channel(self.addr, _CHANNEL_OPTIONS)
+        self._channel = self._identity.channel(self.addr)
 
     def _look_at_roots(self) -> None:
         """Wake who writes to a stream, for it may have to end."""
