@@ -23,7 +23,7 @@ def test_a_small_swarm_lives_through_all_phases(tmp_path: Path, capsys: pytest.C
     told = json.loads(out.read_text())
     phases = {phase["name"]: phase for phase in told["phases"]}
     assert {name: phase["count"] for name, phase in phases.items()} == {
-        "join": 20, "start": 400, "update": 100, "death": phases["death"]["count"], "remove": 400,
+        "join": 20, "start": 400, "update": 100, "death": phases["death"]["count"], "remove": 100,
     }  # fmt: skip
     assert phases["death"]["count"] >= 20                    # two of twenty nodes, and what their history holds
     assert all(phase["cpu_s"] > 0 and phase["rss_bytes"] > phase["pss_bytes"] > 0 for phase in told["phases"])
