@@ -136,24 +136,17 @@ class TaskRunner:
 
     async def _work(self, step: Step, order: Order) -> TaskStatus:
         """Do the work; the status it leads to."""
+        if step.work in (Work.STOP, Work.DISCARD):
+            return await self._insist(step, order)
         try:
             return await self._guarded(step.work.value, self._perform(step, order))
         except (SwarmpyError, OSError) as error:
-            if step.work in (Work.STOP, Work.DISCARD):
-                return await self._insist(step, order, error)
             if isinstance(error, _Broke) and step.work in (Work.START, Work.WAIT):
-                return await self._end(step, order, error)
+                # The container may run: it is stopped before anybody hears that the task failed.
+                status = await self._insist(Step(Work.STOP, step.failure, self.status.message), order)
+                status.error = str(error)
+                return status
             return self._status(step.failure, self.status.message, str(error))
-
-    async def _end(self, step: Step, order: Order, error: _Broke) -> TaskStatus:
-        """The container may run: it is stopped before anybody hears that the task failed."""
-        stop = Step(Work.STOP, step.failure, self.status.message)
-        try:
-            status = await self._guarded(stop.work.value, self._perform(stop, order))
-        except (SwarmpyError, OSError) as failure:
-            status = await self._insist(stop, order, failure)
-        status.error = str(error)
-        return status
 
     async def _guarded(self, what: str, work: Coroutine[Any, Any, T]) -> T:
         """A mistake of ours in `work` becomes _Broke, for it shall cost this task and no other; a cancellation that
@@ -199,18 +192,18 @@ class TaskRunner:
         await self._executor.healthy(order)
         return started
 
-    async def _insist(self, step: Step, order: Order, error: Exception) -> TaskStatus:
+    async def _insist(self, step: Step, order: Order) -> TaskStatus:
         """A container that cannot be stopped still runs: never say otherwise, and try again."""
         wait_s = RETRY_S
         while True:
-            log.error("task %s: %s failed, trying again in %.0f s: %s", self.task_id, step.work.value, wait_s, error)
-            self._move(self.status.state, self.status.message, f"{step.work.value} failed: {error}")
-            await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, LONGEST_RETRY_S)
             try:
                 return await self._guarded(step.work.value, self._perform(step, order))
-            except (SwarmpyError, OSError) as failure:
-                error = failure
+            except (SwarmpyError, OSError) as error:
+                what = step.work.value
+                log.error("task %s: %s failed, trying again in %.0f s: %s", self.task_id, what, wait_s, error)
+                self._move(self.status.state, self.status.message, f"{what} failed: {error}")
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, LONGEST_RETRY_S)
 
     async def _remove(self) -> None:
         wait_s = RETRY_S
