@@ -30,8 +30,6 @@ from swarmpy.network.netlink import (
 )
 
 __all__ = [
-    "NTF_MASTER",
-    "NTF_SELF",
     "NUD_NOARP",
     "NUD_PERMANENT",
     "Request",
