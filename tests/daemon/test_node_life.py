@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
+from swarmpy.daemon.member import Member
 from swarmpy.errors import Conflict, Forbidden, InvalidArgument, NotSupported, Unavailable
 from swarmpy.manager.replicated_log import NotLeader
 from swarmpy.manager.store import Transaction
@@ -26,6 +27,18 @@ async def three_managers(a: Host, b: Host, c: Host) -> None:
     await a.init()
     await b.join(a, MANAGER)
     await c.join(a, MANAGER)
+
+
+async def a_worker(manager: Host, worker: Host) -> tuple[Member, BareAgent]:
+    """What the second host is in the swarm of the first, and its agent, which has a session."""
+    await manager.init()
+    await worker.join(manager, WORKER)
+    await until(lambda: worker.active, "the worker's session")
+    member = worker.node._member
+    assert member is not None
+    agent = member._agent
+    assert isinstance(agent, BareAgent)
+    return member, agent
 
 
 def voters(host: Host) -> set[str]:
@@ -114,13 +127,7 @@ def test_promote_and_demote(tmp_path: Path) -> None:
 def test_an_agent_that_broke_is_made_anew(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with hosts(tmp_path, 2, 59) as (a, b):
-            await a.init()
-            await b.join(a, WORKER)
-            await until(lambda: b.active, "the worker's session")
-            member = b.node._member
-            assert member is not None
-            broken = member._agent
-            assert isinstance(broken, BareAgent)
+            member, broken = await a_worker(a, b)
             broken.breaks("the agent broke: no such luck")
             await until(lambda: member._agent not in (None, broken) and b.active, "another agent's session")
             assert broken.closed and not member.error
@@ -131,13 +138,7 @@ def test_an_agent_that_broke_is_made_anew(tmp_path: Path) -> None:
 def test_a_node_that_leaves_waits_for_an_agent_that_broke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with hosts(tmp_path, 2, 60) as (a, b):
-            await a.init()
-            await b.join(a, WORKER)
-            await until(lambda: b.active, "the worker's session")
-            member = b.node._member
-            assert member is not None
-            broken = member._agent
-            assert isinstance(broken, BareAgent)
+            member, broken = await a_worker(a, b)
             closing, may_close = asyncio.Event(), asyncio.Event()
 
             async def close(*, remove_tasks: bool) -> None:
