@@ -31,7 +31,8 @@ services="swarmpyd.service swarmpy-containers.service"
 systemctl disable --quiet --now $services || true
 if [ -x /opt/swarmpy/current/bin/python ]; then
     # What containers used of the network stays in the kernel when a daemon ends; nobody comes back for it now.
-    /opt/swarmpy/current/bin/python -I -m swarmpy.network.removal
+    /opt/swarmpy/current/bin/python -I -m swarmpy.network.removal ||
+        echo "uninstall.sh: links and rules of containers could not be removed; the next boot is without them" >&2
 fi
 rm -f /etc/systemd/system/swarmpyd.service /etc/systemd/system/swarmpy-containers.service
 systemctl daemon-reload || true
