@@ -108,7 +108,7 @@ class EngineAgent:
         self._agent = Agent(
             config.swarm_dir / WORKER_DIR,
             state.managers,
-            channel=identity.channel,
+            channel=identity.session_channel,
             executor=EngineExecutor(host.engine, hostname=config.node_name),
             mesh=Mesh(config.network_prefix),
             describe=self._describe,

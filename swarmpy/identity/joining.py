@@ -46,7 +46,7 @@ __all__ = ["LEADER_METADATA", "join_swarm", "leader_of", "renew", "renew_by"]
 
 LEADER_METADATA = "leader-addr"
 CALL_TIMEOUT_S = 10.0
-# A session gives up a handshake after half a second and looks for another leader. Here the machine may be slow.
+# A channel gives up a handshake after half a second (see CHANNEL_OPTIONS). Here the machine may be slow.
 PATIENT = (("grpc.min_reconnect_backoff_ms", int(CALL_TIMEOUT_S * 1000)),)
 PROBE_TIMEOUT_S = 5.0
 REDIRECTS = 3

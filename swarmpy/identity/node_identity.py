@@ -45,6 +45,7 @@ from swarmpy.rpc.types_pb2 import NodeRole
 __all__ = [
     "CHANNEL_OPTIONS",
     "SERVER_OPTIONS",
+    "SESSION_OPTIONS",
     "Issued",
     "NodeIdentity",
     "client_tls",
@@ -81,6 +82,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.min_reconnect_backoff_ms", 500),     # also the limit of one connection attempt
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
+# Two attempts fit into the time that a session is given to connect (see worker.session).
+SESSION_OPTIONS = (("grpc.min_reconnect_backoff_ms", 1_500),)
 SERVER_OPTIONS: tuple[tuple[str, int | str], ...] = (
     *_LIMITS,
     *_KEEPALIVE,
@@ -358,6 +361,10 @@ class NodeIdentity:
     def channel(self, addr: str) -> grpc.aio.Channel:
         """A channel to the manager at `addr` (host:port) with the present certificate. Connects when it is used."""
         return open_channel(addr, self.credential(), self._issued.root_ca)
+
+    def session_channel(self, addr: str) -> grpc.aio.Channel:
+        """As `channel`, for a node that may be too busy to shake hands in half a second: it is given three halves."""
+        return open_channel(addr, self.credential(), self._issued.root_ca, SESSION_OPTIONS)
 
 
 def server_options() -> tuple[tuple[str, int | str], ...]:

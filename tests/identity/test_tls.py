@@ -123,6 +123,17 @@ def test_a_machine_whose_handshakes_take_seconds_joins_and_renews(tmp_path: Path
     asyncio.run(scenario())
 
 
+def test_a_session_of_a_busy_machine_has_time_to_shake_hands(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        swarm = Swarm()
+        async with manager(swarm, tmp_path) as (addr, recorder, _), slow_way(addr, 0.25) as slow:
+            async with swarm.node(tmp_path, "w1", NodeRole.WORKER).session_channel(slow) as channel:
+                await CAStub(channel).Issue(IssueRequest(csr=_csr()), timeout=5)
+            assert recorder.peers == [Peer("w1", NodeRole.WORKER)]
+
+    asyncio.run(scenario())
+
+
 def test_nodes_are_who_their_certificate_says(tmp_path: Path) -> None:
     async def scenario() -> None:
         swarm = Swarm()
