@@ -168,9 +168,9 @@ def test_times_keep_their_nanoseconds() -> None:
 def test_a_scaled_service_is_an_event_and_its_bookkeeping_is_not() -> None:
     old = Service(id="s", spec=service_spec_from_json(WEB))
     new = Service(id="s", spec=service_spec_from_json(WEB))
-    assert list(swarm_events(Event(EventKind.UPDATE, "services", new, old, 9))) == []
+    assert list(swarm_events(Event(EventKind.UPDATE, "services", new.id, new, old, 9))) == []
     new.spec.mode.replicated.replicas = 10
-    (event,) = swarm_events(Event(EventKind.UPDATE, "services", new, old, 9))
+    (event,) = swarm_events(Event(EventKind.UPDATE, "services", new.id, new, old, 9))
     assert event.attributes == {"name": "web", "replicas.old": "3", "replicas.new": "10"}
 
 

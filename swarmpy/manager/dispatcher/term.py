@@ -194,13 +194,13 @@ class Term:
         """Take in one change. What is read is what the store holds now, so a folded or late event does no harm."""
         row = event.object
         if isinstance(row, Task):
-            self._task(row.id, row.node_id, event.old if isinstance(event.old, Task) else None, now)
+            self._task(event.id, row.node_id, event.old if isinstance(event.old, Task) else None, now)
         elif isinstance(row, Node):
-            self._node(row.id, event.old if isinstance(event.old, Node) else None)
+            self._node(event.id, event.old if isinstance(event.old, Node) else None)
         elif isinstance(row, Service):
-            service = self._store.services.get(row.id)
-            self.mesh.services.put(row.id, mesh_service(service) if service is not None else None)
-            self.logs.service_changed(row.id)
+            service = self._store.services.get(event.id)
+            self.mesh.services.put(event.id, mesh_service(service) if service is not None else None)
+            self.logs.service_changed(event.id)
         elif isinstance(row, Cluster):
             self._cluster(row, event.old if isinstance(event.old, Cluster) else None, now)
         else:

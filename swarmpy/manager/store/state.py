@@ -76,10 +76,10 @@ def difference(table: str, before: State, after: State, index: int) -> list[Even
 def _difference(name: str, before: Table[StoreObject], after: Table[StoreObject], index: int) -> Iterator[Event]:
     for row in politely(before.values()):
         if row.id not in after:
-            yield Event(EventKind.REMOVE, name, row, row, index)
+            yield Event(EventKind.REMOVE, name, row.id, row, row, index)
     for row in politely(after.values()):
         old = before.get(row.id)
         if old is None:
-            yield Event(EventKind.CREATE, name, row, None, index)
+            yield Event(EventKind.CREATE, name, row.id, row, None, index)
         elif old.meta.version != row.meta.version:
-            yield Event(EventKind.UPDATE, name, row, old, index)
+            yield Event(EventKind.UPDATE, name, row.id, row, old, index)

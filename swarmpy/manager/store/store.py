@@ -191,7 +191,7 @@ class Store:
         elif isinstance(new, Node | Service):
             meta.spec_index = old.meta.spec_index if old is not None and old.spec == new.spec else index
         self._state.replace(table, object_id, old, new)
-        return Event(EventKind.CREATE if old is None else EventKind.UPDATE, table, new, old, index)
+        return Event(EventKind.CREATE if old is None else EventKind.UPDATE, table, object_id, new, old, index)
 
     def _remove(self, index: int, action: StoreAction) -> Event:
         table, object_id = action.remove.table, action.remove.id
@@ -204,7 +204,7 @@ class Store:
         if table == "templates" and (uses := self.uses_of_template(object_id)):
             raise Conflict(f"task template {object_id} is in use by {uses} services and tasks")
         self._state.replace(table, object_id, old, None)
-        return Event(EventKind.REMOVE, table, old, old, index)
+        return Event(EventKind.REMOVE, table, object_id, old, old, index)
 
     def _check_version(self, table: str, object_id: str, old: StoreObject | None, expected: int) -> None:
         present = 0 if old is None else old.meta.version
@@ -258,7 +258,7 @@ class Store:
 
     def _undo(self, event: Event) -> None:
         now = None if event.kind is EventKind.REMOVE else event.object
-        self._state.replace(event.table, event.object.id, now, event.old)
+        self._state.replace(event.table, event.id, now, event.old)
 
     def _publish(self, events: list[Event]) -> None:
         if not events:

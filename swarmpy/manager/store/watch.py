@@ -43,11 +43,13 @@ class ResumeExpired(Unavailable):
 class Event:
     """One change to one object, itself never changed.
 
+    `id` is the object's: reading it from the message makes a new string each time, and every watcher needs it.
     `object` is the new object, or after REMOVE the last one; `old` is None on CREATE.
     """
 
     kind: EventKind
     table: str
+    id: str
     object: StoreObject
     old: StoreObject | None
     index: int
@@ -165,7 +167,7 @@ def fold(events: Iterable[Event]) -> tuple[Event, ...]:
     """One event for each object, telling of the whole way from first to last. What came and went is left out."""
     last: dict[tuple[str, str], Event] = {}
     for event in events:
-        key = (event.table, event.object.id)
+        key = (event.table, event.id)
         earlier = last.setdefault(key, event)
         if earlier is not event:
             together = _together(earlier, event)
@@ -181,6 +183,6 @@ def _together(first: Event, second: Event) -> Event | None:
     if not existed and not exists:
         return None
     if not existed:
-        return Event(EventKind.CREATE, first.table, second.object, None, second.index)
+        return Event(EventKind.CREATE, first.table, first.id, second.object, None, second.index)
     kind = EventKind.UPDATE if exists else EventKind.REMOVE
-    return Event(kind, first.table, second.object, first.old, second.index)
+    return Event(kind, first.table, first.id, second.object, first.old, second.index)
