@@ -150,18 +150,13 @@ def read_entries(handles: Handles, names: OverlayNames) -> LinkState:
         return LinkState()
     forwarding: set[tuple[str, str]] = set()
     bridged: set[str] = set()
-    for entry in handles.links.fdb("dump", ifindex=index):
-        if entry["ifindex"] != index:
-            continue
-        mac, vtep, master = (entry.get_attr(name) for name in ("NDA_LLADDR", "NDA_DST", "NDA_MASTER"))
-        if vtep is not None:
-            forwarding.add((mac, vtep))
-        elif master is not None and entry["state"] & NUD_NOARP and not entry["state"] & NUD_PERMANENT:
-            bridged.add(mac)
+    for entry in handles.quick.forwarding(index):
+        if entry.address:
+            forwarding.add((entry.mac, entry.address))
+        elif entry.master and entry.state & NUD_NOARP and not entry.state & NUD_PERMANENT:
+            bridged.add(entry.mac)
     neighbours = {
-        (entry.get_attr("NDA_DST"), entry.get_attr("NDA_LLADDR"))
-        for entry in handles.links.get_neighbours(ifindex=index)
-        if entry["ifindex"] == index and entry["state"] & NUD_PERMANENT
+        (entry.address, entry.mac) for entry in handles.quick.neighbours(index) if entry.state & NUD_PERMANENT
     }
     return LinkState(frozenset(forwarding), frozenset(neighbours), frozenset(bridged))
 

@@ -152,3 +152,39 @@ def test_the_first_refusal_of_several_is_told_and_the_next_change_is_not_taken_f
         change(host, rt.set_up(4711), rt.add_address(4712, IPv4Interface("10.9.0.5/16")))
     assert refusal.value.code == errno.ENODEV
     change(host, rt.set_up(1))
+
+
+def test_entries_are_read_back_as_pyroute2_reads_them(host: Namespace) -> None:
+    """More of them than one answer of the kernel holds, and those of one link alone."""
+
+    def make(links: Any) -> None:
+        bridge = index_of(host, "bridge")
+        for number, name in enumerate(("one", "other"), start=7):
+            links.link("add", ifname=name, kind="vxlan", vxlan_id=number, vxlan_port=4700 + number, vxlan_learning=0)
+            links.link("set", index=links.link_lookup(ifname=name)[0], master=bridge, state="up")
+
+    host.links(make)
+    known = {f"10.9.{n // 250}.{n % 250 + 1}": f"02:42:0a:09:{n >> 8:02x}:{n & 255:02x}" for n in range(2000)}
+    one, other = index_of(host, "one"), index_of(host, "other")
+    for link, vtep, entries in ((one, "192.0.2.7", known), (other, "192.0.2.8", {"10.9.0.1": MAC})):
+        for address, mac in entries.items():
+            change(
+                host, rt.set_forwarding(link, mac, vtep), rt.set_neighbour(link, address, mac), rt.pin(link, mac)
+            )
+
+    def read() -> tuple[list[rt.Neighbour], list[rt.Neighbour], list[rt.Neighbour]]:
+        with rt.RtNetlink() as here:
+            return here.forwarding(one), here.neighbours(one), here.forwarding(other + 1000)
+
+    forwarding, neighbours, none = host.run(read)
+    assert {(entry.address, entry.mac) for entry in neighbours} == set(known.items())
+    assert {entry.mac for entry in forwarding if entry.address == "192.0.2.7"} == set(known.values())
+    assert none == []
+
+    def said(links: Any) -> set[tuple[int, str, str, int]]:
+        names = ("NDA_LLADDR", "NDA_DST", "NDA_MASTER")
+        entries = [item for item in links.fdb("dump", ifindex=one) if item["ifindex"] == one]
+        told = ((item["state"], *(item.get_attr(name) for name in names)) for item in entries)
+        return {(state, mac or "", address or "", master or 0) for state, mac, address, master in told}
+
+    assert {entry[1:] for entry in forwarding} == host.links(said)
