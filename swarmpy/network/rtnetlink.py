@@ -1,8 +1,8 @@
 """Links, addresses and routes changed by messages of our own writing, several in one call, and neighbours read.
 
 pyroute2 takes a millisecond and more of processor time for a request, which is much when a container that comes and
-goes needs ten of them, and a node of a large swarm thousands. An entry that it reads takes a tenth of one, and leaves two
-dozen objects that only a look for garbage ends. So what is done for each container, and for each other node and its
+goes needs ten of them, and a node of a large swarm thousands. An entry that it reads takes a tenth of one, and leaves
+two dozen objects that only a look for garbage ends. So what is done for each container, and for each other node and its
 tasks, is written and read here; all else goes through pyroute2.
 
 Source  rtnetlink(7); include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, neighbour.h, veth.h.
