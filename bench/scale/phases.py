@@ -193,6 +193,7 @@ class Life:
         for kind, times in taken.items():
             self.all_reads[kind] += times
         cpu_s = self._spent_s()
+        notes["sessions"] = self.swarm.told("sessions")
         pss = max(manager.pss_bytes() for manager in self.swarm.managers)
         return Phase(name, count, unit, seconds, count / seconds, cpu_s, self._peak, pss, reads_of(taken), notes)
 
