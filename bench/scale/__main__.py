@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--services", type=int, default=0, help="default: one for every 1000 tasks, and at least 4")
     parser.add_argument("--managers", type=int, default=1)
     parser.add_argument(
-        "--heartbeat-s", type=float, default=5.0, help="of nodes; of more than 2,000 it is longer (5: Docker's default)"
+        "--heartbeat-s", type=float, default=5.0, help="of nodes (5: Docker's default, and what 5,000 nodes are told)"
     )
     parser.add_argument("--start-s", type=float, default=1.0, help="from assignment to running, on a node (1)")
     parser.add_argument("--deadline-s", type=float, default=1800.0, help="of each phase (1800)")

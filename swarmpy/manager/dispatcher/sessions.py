@@ -49,12 +49,12 @@ GRACE_PERIODS = 3
 SUSPECT_PERIODS = 2
 MANAGER_PERIODS = 2              # for a manager to come back to a new leader
 ANSWERING_PERIODS = 8            # for a daemon whose host is there: time to start again, within what Docker waits
-HEARTBEATS_PER_S = 400           # what a leader takes at most; beyond it the period grows with the swarm
+HEARTBEATS_PER_S = 1000          # what a leader takes at most; beyond it the period grows with the swarm
 STALL_NS = 200_000_000           # a leader that ticks half as often as it should judges half as fast
 
 
 def heartbeat_period(spec_ns: int, nodes: int) -> int:
-    """The period to tell a node, ns: the spec's (0: 1.5 s), stretched so that all nodes send under 400 a second."""
+    """The period to tell a node, ns: the spec's (0: 1.5 s), stretched so that all nodes send under 1000 a second."""
     return max(spec_ns or DEFAULT_PERIOD_NS, nodes * 1_000_000_000 // HEARTBEATS_PER_S)
 
 
