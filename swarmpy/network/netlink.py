@@ -20,6 +20,7 @@ __all__ = [
     "NLM_F_REPLACE",
     "NLM_F_REQUEST",
     "attribute",
+    "attributes",
     "headers",
 ]
 
@@ -35,6 +36,15 @@ def attribute(kind: int, *value: bytes) -> bytes:
     whole = b"".join(value)
     length = ATTRIBUTE.size + len(whole)
     return ATTRIBUTE.pack(length, kind) + whole + b"\0" * (-length % 4)
+
+
+def attributes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """Kind, without the bits for nests and byte order, and value of each attribute between two offsets."""
+    end = len(data) if end is None else end
+    while start + ATTRIBUTE.size <= end:
+        length, kind = ATTRIBUTE.unpack_from(data, start)
+        yield kind & 0x3FFF, data[start + ATTRIBUTE.size : start + length]
+        start += (length + 3) & ~3
 
 
 def headers(data: bytes) -> Iterator[tuple[int, int, int, int]]:

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 
 from swarmpy.errors import Internal
 from swarmpy.network.netlink import (
-    ATTRIBUTE,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
     NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
     attribute,
+    attributes,
     headers,
 )
 
@@ -51,8 +51,8 @@ class NftNetlink:
     def generation(self) -> int:
         """A number that changes with every change to any table of this network namespace."""
         self._ask(NFT_MSG_GETGEN, NLM_F_REQUEST, b"")
-        for _, attributes in _messages(self._socket.recv(BUFFER_BYTES)):
-            return _number(attributes[NFTA_GEN_ID]) or 0
+        for _, told in _messages(self._socket.recv(BUFFER_BYTES)):
+            return _number(told[NFTA_GEN_ID]) or 0
         raise Internal("the kernel does not tell the generation of its nftables rules (NFT_MSG_GETGEN)")
 
     def tables(self) -> dict[str, int]:
@@ -76,7 +76,7 @@ class NftNetlink:
             f"{_text(chain[NFTA_CHAIN_TABLE])} {_text(chain[NFTA_CHAIN_NAME])}"
             for family in (NFPROTO_INET, NFPROTO_IPV4)
             for chain in self._dump(NFT_MSG_GETCHAIN, b"", family)
-            if _number(_attributes(chain.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM)) == NF_INET_FORWARD
+            if _number(dict(attributes(chain.get(NFTA_CHAIN_HOOK, b""))).get(NFTA_HOOK_HOOKNUM)) == NF_INET_FORWARD
             and _number(chain.get(NFTA_CHAIN_POLICY)) == NF_DROP
         ]
 
@@ -87,9 +87,9 @@ class NftNetlink:
             found, whole, last = [], True, False
             while not last:
                 data = self._socket.recv(BUFFER_BYTES)
-                for flags, attributes in _messages(data):
+                for flags, told in _messages(data):
                     whole = whole and not flags & NLM_F_DUMP_INTR
-                    found.append(attributes)
+                    found.append(told)
                 last = _last(data)
             if whole:
                 return found
@@ -106,21 +106,11 @@ class NftNetlink:
 def _messages(data: bytes) -> Iterator[tuple[int, Attributes]]:
     for offset, length, kind, flags in headers(data):
         if kind not in (NLMSG_ERROR, NLMSG_DONE):
-            yield flags, _attributes(data[offset + MESSAGE.size : offset + length])
+            yield flags, dict(attributes(data, offset + MESSAGE.size, offset + length))
 
 
 def _last(data: bytes) -> bool:
     return any(kind in (NLMSG_ERROR, NLMSG_DONE) for _, _, kind, _ in headers(data))
-
-
-def _attributes(data: bytes) -> Attributes:
-    found: Attributes = {}
-    offset = 0
-    while offset + ATTRIBUTE.size <= len(data):
-        length, kind = ATTRIBUTE.unpack_from(data, offset)
-        found[kind & 0x3FFF] = data[offset + ATTRIBUTE.size : offset + length]  # without NLA_F_NESTED and byte order
-        offset += (length + 3) & ~3
-    return found
 
 
 def _number(value: bytes | None) -> int | None:

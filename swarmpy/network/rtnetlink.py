@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from typing import NamedTuple
@@ -21,7 +21,6 @@ from typing import NamedTuple
 from pyroute2.netlink.exceptions import NetlinkError
 
 from swarmpy.network.netlink import (
-    ATTRIBUTE,
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_DUMP,
@@ -32,6 +31,7 @@ from swarmpy.network.netlink import (
     NLMSG_DONE,
     NLMSG_ERROR,
     attribute,
+    attributes,
     headers,
 )
 
@@ -290,7 +290,7 @@ def _entry(
 def _neighbour(data: bytes, start: int, end: int) -> Neighbour:
     _, index, state, _, _ = NDMSG.unpack_from(data, start)
     mac, address, master = "", "", 0
-    for kind, value in _attributes(data, start + NDMSG.size, end):
+    for kind, value in attributes(data, start + NDMSG.size, end):
         if kind == NDA_LLADDR:
             mac = value.hex(":")
         elif kind == NDA_DST and len(value) == 4:
@@ -298,13 +298,6 @@ def _neighbour(data: bytes, start: int, end: int) -> Neighbour:
         elif kind == NDA_MASTER:
             master, = NUMBER.unpack(value)
     return Neighbour(index, state, mac, address, master)
-
-
-def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    while start + ATTRIBUTE.size <= end:
-        length, kind = ATTRIBUTE.unpack_from(data, start)
-        yield kind, data[start + ATTRIBUTE.size : start + length]
-        start += (length + 3) & ~3
 
 
 def _text(kind: int, text: str) -> bytes:
