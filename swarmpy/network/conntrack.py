@@ -75,7 +75,6 @@ class FlowTable:
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
-        self._sequence = 0
 
     def __enter__(self) -> FlowTable:
         return self
@@ -107,11 +106,10 @@ class FlowTable:
             pass
 
     def _ask(self, message: int, flags: int, *what: bytes) -> None:
-        self._sequence += 1
         payload = b"".join(what)
         kind = NFNL_SUBSYS_CTNETLINK << 8 | message
         length = MESSAGE.size + len(payload)
-        header = MESSAGE.pack(length, kind, NLM_F_REQUEST | flags, self._sequence, 0, socket.AF_INET, 0, 0)
+        header = MESSAGE.pack(length, kind, NLM_F_REQUEST | flags, 0, 0, socket.AF_INET, 0, 0)
         self._socket.send(header + payload)
 
     def _answers(self) -> Iterator[bytes]:
