@@ -24,7 +24,7 @@ from swarmpy.daemon.event_loop import DaemonLoop
 from swarmpy.errors import SwarmpyError
 from swarmpy.identity.certificates import KeyPair
 from swarmpy.identity.joining import join_swarm, leader_of
-from swarmpy.identity.node_identity import SESSION_OPTIONS, Issued, open_channel
+from swarmpy.identity.node_identity import SESSION_HANDSHAKE_S, Issued, open_channel
 from swarmpy.identity.token import JoinToken
 from swarmpy.rpc.dispatcher_pb2 import Assignments, TaskStatusUpdate, ToAgent, Welcome
 from swarmpy.rpc.types_pb2 import (
@@ -86,7 +86,7 @@ class Node:
             await opening.acquire()
             held = [opening]                          # until the leader has welcomed us, or not
             addr = self._managers[0]
-            channel = open_channel(addr, KeyPair(issued.certificate, issued.key), issued.root_ca, SESSION_OPTIONS)
+            channel = open_channel(addr, KeyPair(issued.certificate, issued.key), issued.root_ca, SESSION_HANDSHAKE_S)
             session = Session(channel, self._reporter, self._rng, ())
             try:
                 await session.serve(

@@ -46,8 +46,6 @@ __all__ = ["LEADER_METADATA", "join_swarm", "leader_of", "renew", "renew_by"]
 
 LEADER_METADATA = "leader-addr"
 CALL_TIMEOUT_S = 10.0
-# A channel gives up a handshake after half a second (see CHANNEL_OPTIONS). Here the machine may be slow.
-PATIENT = (("grpc.min_reconnect_backoff_ms", int(CALL_TIMEOUT_S * 1000)),)
 PROBE_TIMEOUT_S = 5.0
 REDIRECTS = 3
 
@@ -193,7 +191,8 @@ def _issued(key: PrivateKey, answer: IssueResponse) -> Issued:
 
 
 async def _ask(addr: str, credential: KeyPair, root: bytes, request: IssueRequest) -> IssueResponse:
-    async with open_channel(addr, credential, root, PATIENT) as channel:
+    # The machine may be slow: one attempt to connect may take all of the time.
+    async with open_channel(addr, credential, root, handshake_s=CALL_TIMEOUT_S) as channel:
         answer: IssueResponse = await CAStub(channel).Issue(request, timeout=CALL_TIMEOUT_S)
         return answer
 

@@ -43,9 +43,8 @@ from swarmpy.identity.unlock_key import UnlockKey
 from swarmpy.rpc.types_pb2 import NodeRole
 
 __all__ = [
-    "CHANNEL_OPTIONS",
     "SERVER_OPTIONS",
-    "SESSION_OPTIONS",
+    "SESSION_HANDSHAKE_S",
     "Issued",
     "NodeIdentity",
     "client_tls",
@@ -79,11 +78,10 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.use_local_subchannel_pool", 1),      # a new channel really is a new connection, with the present certificate
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 500),     # also the limit of one connection attempt
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
-# Two attempts fit into the time that a session is given to connect (see worker.session).
-SESSION_OPTIONS = (("grpc.min_reconnect_backoff_ms", 1_500),)
+HANDSHAKE_S = 0.5                   # connecting by TCP and TLS; after that it is tried anew
+SESSION_HANDSHAKE_S = 1.5           # two fit into the time that a session is given to connect (see worker.session)
 SERVER_OPTIONS: tuple[tuple[str, int | str], ...] = (
     *_LIMITS,
     *_KEEPALIVE,
@@ -364,7 +362,7 @@ class NodeIdentity:
 
     def session_channel(self, addr: str) -> grpc.aio.Channel:
         """As `channel`, for a node that may be too busy to shake hands in half a second: it is given three halves."""
-        return open_channel(addr, self.credential(), self._issued.root_ca, SESSION_OPTIONS)
+        return open_channel(addr, self.credential(), self._issued.root_ca, SESSION_HANDSHAKE_S)
 
 
 def server_options() -> tuple[tuple[str, int | str], ...]:
@@ -374,13 +372,11 @@ def server_options() -> tuple[tuple[str, int | str], ...]:
     return (*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", most))
 
 
-def open_channel(
-    addr: str, credential: KeyPair, root_ca: bytes, options: tuple[tuple[str, int | str], ...] = ()
-) -> grpc.aio.Channel:
-    """A channel that speaks only to a manager of the swarm with this root. `options` go before CHANNEL_OPTIONS."""
+def open_channel(addr: str, credential: KeyPair, root_ca: bytes, handshake_s: float = HANDSHAKE_S) -> grpc.aio.Channel:
+    """A channel that speaks only to a manager of the swarm with this root, with so long for each attempt to connect."""
     credentials = grpc.ssl_channel_credentials(root_ca, credential.key, credential.certificate)
-    merged = {**dict(CHANNEL_OPTIONS), **dict(options)}        # of two with a name gRPC takes the first
-    return grpc.aio.secure_channel(addr, credentials, options=tuple(merged.items()))
+    limit = ("grpc.min_reconnect_backoff_ms", int(handshake_s * 1000))         # of one attempt, too
+    return grpc.aio.secure_channel(addr, credentials, options=(*CHANNEL_OPTIONS, limit))
 
 
 def server_tls(issued: Issued) -> ssl.SSLContext:
