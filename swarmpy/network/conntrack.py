@@ -14,40 +14,28 @@ conntrack(8).
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from swarmpy.network.kernel import Handles, NetlinkError
+from swarmpy.network.kernel import Handles
 from swarmpy.network.links import ignoring
-from swarmpy.network.netlink import (
-    NLM_F_ACK,
-    NLM_F_DUMP,
-    NLM_F_REQUEST,
-    NLMSG_DONE,
-    NLMSG_ERROR,
-    attribute,
-    attributes,
-    headers,
-)
+from swarmpy.network.netlink import NETLINK_NETFILTER, NLA_F_NESTED, Message, Netlink, attribute, attributes
 from swarmpy.network.view import PROTOCOL_NUMBERS
 
 __all__ = ["forget_flows", "has_flows"]
 
-NETLINK_NETFILTER, NFNL_SUBSYS_CTNETLINK = 12, 1
-IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 1, 2
+NFNL_SUBSYS_CTNETLINK = 1 << 8
+GET, DELETE = NFNL_SUBSYS_CTNETLINK | 1, NFNL_SUBSYS_CTNETLINK | 2  # IPCTNL_MSG_CT_
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_FILTER = 1, 2, 25
 CTA_TUPLE_IP, CTA_IP_V4_SRC, CTA_IP_V4_DST = 1, 1, 2
 CTA_TUPLE_PROTO, CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 2, 1, 2, 3
 CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS, BY_PROTOCOL, BY_DESTINATION_PORT = 1, 2, 1 << 3, 1 << 5
-NLA_F_NESTED = 0x8000
 
-MESSAGE = struct.Struct("=IHHIIBBH")  # struct nlmsghdr, 16 bytes, and struct nfgenmsg, 4 bytes
+NFGENMSG = struct.Struct("=BxH")  # family, version, resource
 NUMBER, PORT = struct.Struct("=I"), struct.Struct(">H")
-BUFFER_BYTES = 1 << 16
 
 PublishedPort = tuple[str, int]  # protocol, port
 Backend = tuple[IPv4Address, int]
@@ -70,17 +58,11 @@ class Flow(NamedTuple):
     reply: Tuple
 
 
-class FlowTable:
+class FlowTable(Netlink):
     """The kernel's table, seen from the network namespace of the thread that makes it."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
-
-    def __enter__(self) -> FlowTable:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        super().__init__(NETLINK_NETFILTER)
 
     def flows(self, protocol: int, port: int | None = None) -> list[Flow]:
         """IPv4 flows of the IP protocol, if given to this port alone, that were there at some time of the walk."""
@@ -89,40 +71,18 @@ class FlowTable:
         if port is not None:
             wanted += attribute(CTA_PROTO_DST_PORT, PORT.pack(port))
             by |= BY_DESTINATION_PORT
-        self._ask(
-            IPCTNL_MSG_CT_GET, NLM_F_DUMP,
-            attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, attribute(CTA_TUPLE_PROTO | NLA_F_NESTED, wanted)),
-            attribute(
-                CTA_FILTER | NLA_F_NESTED,
-                attribute(CTA_FILTER_ORIG_FLAGS, NUMBER.pack(by)), attribute(CTA_FILTER_REPLY_FLAGS, NUMBER.pack(0)),
-            ),
+        question = NFGENMSG.pack(socket.AF_INET, 0)
+        question += attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, attribute(CTA_TUPLE_PROTO | NLA_F_NESTED, wanted))
+        question += attribute(
+            CTA_FILTER | NLA_F_NESTED,
+            attribute(CTA_FILTER_ORIG_FLAGS, NUMBER.pack(by)), attribute(CTA_FILTER_REPLY_FLAGS, NUMBER.pack(0)),
         )  # fmt: skip
-        return [flow for flow in map(_flow, self._answers()) if flow is not None]
+        return [flow for flow in map(_flow, self.dump(GET, question, settled=False)) if flow is not None]
 
     def forget(self, flow: Flow) -> None:
         """NetlinkError with ENOENT when the flow has ended."""
-        self._ask(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, flow.key))
-        for _ in self._answers():
-            pass
-
-    def _ask(self, message: int, flags: int, *what: bytes) -> None:
-        payload = b"".join(what)
-        kind = NFNL_SUBSYS_CTNETLINK << 8 | message
-        length = MESSAGE.size + len(payload)
-        header = MESSAGE.pack(length, kind, NLM_F_REQUEST | flags, 0, 0, socket.AF_INET, 0, 0)
-        self._socket.send(header + payload)
-
-    def _answers(self) -> Iterator[bytes]:
-        """The attributes of each message, to the last. Raises NetlinkError."""
-        while True:
-            data = self._socket.recv(BUFFER_BYTES)
-            for offset, length, kind, _ in headers(data):
-                if kind in (NLMSG_DONE, NLMSG_ERROR):
-                    code, = struct.unpack_from("=i", data, offset + 16)
-                    if code:
-                        raise NetlinkError(-code, os.strerror(-code))
-                    return
-                yield data[offset + MESSAGE.size : offset + length]
+        key = attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, flow.key)
+        self.change(Message(DELETE, 0, NFGENMSG.pack(socket.AF_INET, 0) + key))
 
 
 def forget_flows(_: Handles, live: Mapping[PublishedPort, Collection[Backend]]) -> int:
@@ -169,9 +129,9 @@ def _passing_by(flow: Flow) -> bool:
     return _backend(flow) is None and flow.reply.destination != flow.original.source
 
 
-def _flow(message: bytes) -> Flow | None:
+def _flow(entry: bytes) -> Flow | None:
     """None for a flow without ports, as an ICMP error's is."""
-    told = dict(attributes(message))
+    told = dict(attributes(entry, NFGENMSG.size))
     original, reply = (_tuple(told.get(kind, b"")) for kind in (CTA_TUPLE_ORIG, CTA_TUPLE_REPLY))
     return Flow(told[CTA_TUPLE_ORIG], original, reply) if original is not None and reply is not None else None
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from swarmpy.errors import Conflict, Internal
+from swarmpy.network.netlink import NetlinkError
 from swarmpy.network.nft_netlink import NftNetlink
 from swarmpy.network.nftables import Nftables
 from swarmpy.network.rtnetlink import RtNetlink

@@ -20,6 +20,7 @@ from swarmpy.errors import Unavailable
 from swarmpy.network import rtnetlink
 from swarmpy.network.addresses import mac_for
 from swarmpy.network.kernel import Handles, NetlinkError, write_sysctl
+from swarmpy.network.netlink import Message
 
 __all__ = [
     "VethEnd",
@@ -192,7 +193,7 @@ def ensure_loopback() -> None:
     _change(rtnetlink.set_up(LOOPBACK))
 
 
-def _change(*requests: rtnetlink.Request) -> None:
+def _change(*requests: Message) -> None:
     """In the namespace of this thread."""
     with rtnetlink.RtNetlink() as here:
         here.change(*requests)

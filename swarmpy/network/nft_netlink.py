@@ -8,26 +8,15 @@ Source  include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h; netlink(7); li
 
 from __future__ import annotations
 
-import socket
 import struct
-from collections.abc import Iterator
 
 from swarmpy.errors import Internal
-from swarmpy.network.netlink import (
-    NLM_F_DUMP,
-    NLM_F_DUMP_INTR,
-    NLM_F_REQUEST,
-    NLMSG_DONE,
-    NLMSG_ERROR,
-    attribute,
-    attributes,
-    headers,
-)
+from swarmpy.network.netlink import NETLINK_NETFILTER, Netlink, attribute, attributes
 
 __all__ = ["NftNetlink"]
 
-NETLINK_NETFILTER, NFNL_SUBSYS_NFTABLES = 12, 10
-NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE, NFT_MSG_GETGEN = 1, 4, 7, 16
+NFNL_SUBSYS_NFTABLES = 10 << 8
+GETTABLE, GETCHAIN, GETRULE, GETGEN = (NFNL_SUBSYS_NFTABLES | message for message in (1, 4, 7, 16))  # NFT_MSG_
 NFTA_GEN_ID = NFTA_TABLE_NAME = NFTA_CHAIN_TABLE = NFTA_RULE_TABLE = NFTA_HOOK_HOOKNUM = 1
 NFTA_TABLE_FLAGS = NFTA_RULE_CHAIN = 2
 NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 3, 4, 5
@@ -36,36 +25,34 @@ NF_INET_FORWARD, NF_DROP = 2, 0  # include/uapi/linux/netfilter.h
 UDATA_RULE_COMMENT = 0
 NFPROTO_INET, NFPROTO_IPV4 = 1, 2
 
-MESSAGE = struct.Struct("=IHHIIBBH")  # struct nlmsghdr, 16 bytes, and struct nfgenmsg, 4 bytes
-BUFFER_BYTES = 1 << 16
+NFGENMSG = struct.Struct("=BxH")  # family, version, resource
 
 Attributes = dict[int, bytes]
 
 
-class NftNetlink:
-    """A netlink socket in the network namespace of the thread that makes it."""
+class NftNetlink(Netlink):
+    """A netlink socket in the network namespace of the thread that makes it. Raises NetlinkError."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        super().__init__(NETLINK_NETFILTER)
 
     def generation(self) -> int:
         """A number that changes with every change to any table of this network namespace."""
-        self._ask(NFT_MSG_GETGEN, NLM_F_REQUEST, b"")
-        for _, told in _messages(self._socket.recv(BUFFER_BYTES)):
-            return _number(told[NFTA_GEN_ID]) or 0
+        for told in self.ask(GETGEN, NFGENMSG.pack(NFPROTO_IPV4, 0)):
+            return _number(dict(attributes(told, NFGENMSG.size))[NFTA_GEN_ID]) or 0
         raise Internal("the kernel does not tell the generation of its nftables rules (NFT_MSG_GETGEN)")
 
     def tables(self) -> dict[str, int]:
         """The tables of family ip, each with its flags."""
         return {
             _text(table[NFTA_TABLE_NAME]): _number(table[NFTA_TABLE_FLAGS]) or 0
-            for table in self._dump(NFT_MSG_GETTABLE, b"")
+            for table in self._told(GETTABLE, b"")
         }
 
     def comments(self, table: str) -> dict[str, tuple[str, ...]]:
         """The comments of all rules in a table of family ip, in order, by chain. Empty when there is no such table."""
         found: dict[str, tuple[str, ...]] = {}
-        for rule in self._dump(NFT_MSG_GETRULE, attribute(NFTA_RULE_TABLE, table.encode() + b"\0")):
+        for rule in self._told(GETRULE, attribute(NFTA_RULE_TABLE, table.encode() + b"\0")):
             chain = _text(rule[NFTA_RULE_CHAIN])
             found[chain] = (*found.get(chain, ()), _comment(rule.get(NFTA_RULE_USERDATA, b"")))
         return found
@@ -75,42 +62,14 @@ class NftNetlink:
         return [
             f"{_text(chain[NFTA_CHAIN_TABLE])} {_text(chain[NFTA_CHAIN_NAME])}"
             for family in (NFPROTO_INET, NFPROTO_IPV4)
-            for chain in self._dump(NFT_MSG_GETCHAIN, b"", family)
+            for chain in self._told(GETCHAIN, b"", family)
             if _number(dict(attributes(chain.get(NFTA_CHAIN_HOOK, b""))).get(NFTA_HOOK_HOOKNUM)) == NF_INET_FORWARD
             and _number(chain.get(NFTA_CHAIN_POLICY)) == NF_DROP
         ]
 
-    def _dump(self, message: int, payload: bytes, family: int = NFPROTO_IPV4) -> list[Attributes]:
-        """All that a dump says, made again as long as something is changed meanwhile."""
-        while True:
-            self._ask(message, NLM_F_REQUEST | NLM_F_DUMP, payload, family)
-            found, whole, last = [], True, False
-            while not last:
-                data = self._socket.recv(BUFFER_BYTES)
-                for flags, told in _messages(data):
-                    whole = whole and not flags & NLM_F_DUMP_INTR
-                    found.append(told)
-                last = _last(data)
-            if whole:
-                return found
-
-    def _ask(self, message: int, flags: int, payload: bytes, family: int = NFPROTO_IPV4) -> None:
-        kind = NFNL_SUBSYS_NFTABLES << 8 | message
-        length = MESSAGE.size + len(payload)
-        self._socket.send(MESSAGE.pack(length, kind, flags, 0, 0, family, 0, 0) + payload)
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, Attributes]]:
-    for offset, length, kind, flags in headers(data):
-        if kind not in (NLMSG_ERROR, NLMSG_DONE):
-            yield flags, dict(attributes(data, offset + MESSAGE.size, offset + length))
-
-
-def _last(data: bytes) -> bool:
-    return any(kind in (NLMSG_ERROR, NLMSG_DONE) for _, _, kind, _ in headers(data))
+    def _told(self, message: int, payload: bytes, family: int = NFPROTO_IPV4) -> list[Attributes]:
+        entries = self.dump(message, NFGENMSG.pack(family, 0) + payload)
+        return [dict(attributes(entry, NFGENMSG.size)) for entry in entries]
 
 
 def _number(value: bytes | None) -> int | None:

@@ -10,36 +10,27 @@ Source  rtnetlink(7); include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, neig
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from typing import NamedTuple
 
-from pyroute2.netlink.exceptions import NetlinkError
-
 from swarmpy.network.netlink import (
-    NLM_F_ACK,
+    NETLINK_ROUTE,
+    NLA_F_NESTED,
     NLM_F_CREATE,
-    NLM_F_DUMP,
-    NLM_F_DUMP_INTR,
     NLM_F_EXCL,
     NLM_F_REPLACE,
-    NLM_F_REQUEST,
-    NLMSG_DONE,
-    NLMSG_ERROR,
+    Message,
+    Netlink,
     attribute,
     attributes,
-    headers,
 )
 
 __all__ = [
     "NUD_NOARP",
     "NUD_PERMANENT",
     "Neighbour",
-    "Request",
     "RtNetlink",
     "add_address",
     "add_default_route",
@@ -57,7 +48,6 @@ __all__ = [
     "unpin",
 ]
 
-NETLINK_ROUTE, SOL_NETLINK, NETLINK_CAP_ACK = 0, 270, 10
 RTM_NEWLINK, RTM_DELLINK, RTM_SETLINK, RTM_NEWADDR, RTM_NEWROUTE = 16, 17, 19, 20, 24
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 10, 12, 18, 28
@@ -67,26 +57,13 @@ IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 RTA_OIF, RTA_GATEWAY, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST = 4, 5, 254, 4, 0, 1
 NDA_DST, NDA_LLADDR, NDA_IFINDEX, NDA_MASTER = 1, 2, 8, 9
 NTF_SELF, NTF_MASTER, NUD_NOARP, NUD_PERMANENT = 0x02, 0x04, 0x40, 0x80
-NLA_F_NESTED = 0x8000
 IFF_UP = 1
 
-HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, index, flags, mask of flags
 IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 RTMSG = struct.Struct("=8BI")  # family, lengths of both addresses, tos, table, protocol, scope, type, flags
 NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 NUMBER = struct.Struct("=I")
-BUFFER_BYTES = 1 << 16
-AT_ONCE = 100  # requests in one call: the answers to all of them wait in the socket, which holds some 270
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One change: message type, flags beside NLM_F_REQUEST and NLM_F_ACK, and all after the header."""
-
-    kind: int
-    flags: int
-    body: bytes
 
 
 class Neighbour(NamedTuple):
@@ -99,39 +76,11 @@ class Neighbour(NamedTuple):
     master: int
 
 
-class RtNetlink:
+class RtNetlink(Netlink):
     """A socket in the network namespace of the thread that makes it."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)  # an error does not repeat the request
-        self._sequence = 0
-
-    def change(self, *requests: Request, ignore: int = 0) -> None:
-        """Carry out these, in order. NetlinkError of the first that was refused; those after it were tried all the
-        same, as the kernel does not stop at an error. A refusal with the error number `ignore` does not count."""
-        refused = 0
-        for start in range(0, len(requests), AT_ONCE):
-            told = self._change(requests[start : start + AT_ONCE], ignore)
-            refused = refused or told
-        if refused:
-            raise NetlinkError(refused, os.strerror(refused))
-
-    def _change(self, requests: Sequence[Request], ignore: int) -> int:
-        first = self._sequence + 1
-        self._sequence += len(requests)
-        self._socket.send(b"".join(_message(request, first + number) for number, request in enumerate(requests)))
-        missing, refused = len(requests), 0
-        while missing:
-            data = self._socket.recv(BUFFER_BYTES)
-            for offset, _, kind, _ in headers(data):
-                number, = struct.unpack_from("=I", data, offset + 8)
-                if kind == NLMSG_ERROR and number >= first:
-                    code, = struct.unpack_from("=i", data, offset + HEADER.size)
-                    missing -= 1
-                    if -code != ignore:
-                        refused = refused or -code
-        return refused
+        super().__init__(NETLINK_ROUTE)
 
     def forwarding(self, index: int) -> list[Neighbour]:
         """Where MAC addresses are, as the link `index` knows, and as its bridge does, if they are at this port."""
@@ -142,42 +91,11 @@ class RtNetlink:
         return self._neighbours(NDMSG.pack(socket.AF_INET, 0, 0, 0, 0) + _number(NDA_IFINDEX, index), index)
 
     def _neighbours(self, question: bytes, index: int) -> list[Neighbour]:
-        """All that the kernel says, asked again as long as something is changed meanwhile. Raises NetlinkError."""
-        while True:
-            self._sequence += 1
-            length = HEADER.size + len(question)
-            flags = NLM_F_REQUEST | NLM_F_DUMP
-            self._socket.send(HEADER.pack(length, RTM_GETNEIGH, flags, self._sequence, 0) + question)
-            found: list[Neighbour] = []
-            whole, last = True, False
-            while not last:
-                data = self._socket.recv(BUFFER_BYTES)
-                for offset, length, kind, flags in headers(data):
-                    number, = struct.unpack_from("=I", data, offset + 8)
-                    if number != self._sequence:
-                        continue
-                    whole = whole and not flags & NLM_F_DUMP_INTR
-                    if kind == RTM_NEWNEIGH:
-                        found.append(_neighbour(data, offset + HEADER.size, offset + length))
-                    elif kind in (NLMSG_DONE, NLMSG_ERROR):
-                        last = True
-                        code, = struct.unpack_from("=i", data, offset + HEADER.size)
-                        if code:
-                            raise NetlinkError(-code, os.strerror(-code))
-            if whole:
-                return [entry for entry in found if entry.link == index]
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def __enter__(self) -> RtNetlink:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        found = (_neighbour(entry) for entry in self.dump(RTM_GETNEIGH, question))
+        return [entry for entry in found if entry.link == index]
 
 
-def add_veth(name: str, master: int, mtu: int, *, peer: str, peer_mac: str, peer_netns: int) -> Request:
+def add_veth(name: str, master: int, mtu: int, *, peer: str, peer_mac: str, peer_netns: int) -> Message:
     """A veth pair: `name`, a port of the bridge `master` and up, and `peer` in the namespace of the descriptor."""
     inside = attribute(
         VETH_INFO_PEER,
@@ -189,91 +107,85 @@ def add_veth(name: str, master: int, mtu: int, *, peer: str, peer_mac: str, peer
     )
     kind = attribute(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "veth"), attribute(IFLA_INFO_DATA, inside))
     body = _link(0, up=True) + _text(IFLA_IFNAME, name) + _number(IFLA_MTU, mtu) + _number(IFLA_MASTER, master) + kind
-    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
-def delete_link(index: int) -> Request:
+def delete_link(index: int) -> Message:
     """No link has this index."""
-    return Request(RTM_DELLINK, 0, _link(index))
+    return Message(RTM_DELLINK, 0, _link(index))
 
 
-def join_group(index: int, group: int) -> Request:
+def join_group(index: int, group: int) -> Message:
     """The link is of the group."""
-    return Request(RTM_NEWLINK, 0, _link(index) + _number(IFLA_GROUP, group))
+    return Message(RTM_NEWLINK, 0, _link(index) + _number(IFLA_GROUP, group))
 
 
-def delete_group(group: int) -> Request:
+def delete_group(group: int) -> Message:
     """No link is of the group. Refused with ENODEV when none was."""
-    return Request(RTM_DELLINK, 0, _link(0) + _number(IFLA_GROUP, group))
+    return Message(RTM_DELLINK, 0, _link(0) + _number(IFLA_GROUP, group))
 
 
-def set_up(index: int) -> Request:
+def set_up(index: int) -> Message:
     """The link is up."""
-    return Request(RTM_NEWLINK, 0, _link(index, up=True))
+    return Message(RTM_NEWLINK, 0, _link(index, up=True))
 
 
-def shape_port(index: int, *, hairpin: bool, learning: bool, unicast_flood: bool) -> Request:
+def shape_port(index: int, *, hairpin: bool, learning: bool, unicast_flood: bool) -> Message:
     """What a bridge does at this port."""
     flags = (
         (IFLA_BRPORT_MODE, hairpin), (IFLA_BRPORT_LEARNING, learning), (IFLA_BRPORT_UNICAST_FLOOD, unicast_flood)
     )  # fmt: skip
     settings = attribute(IFLA_PROTINFO | NLA_F_NESTED, *(attribute(kind, bytes([value])) for kind, value in flags))
-    return Request(RTM_SETLINK, 0, _link(index, socket.AF_BRIDGE) + settings)
+    return Message(RTM_SETLINK, 0, _link(index, socket.AF_BRIDGE) + settings)
 
 
-def pin(index: int, mac: str) -> Request:
+def pin(index: int, mac: str) -> Message:
     """The bridge knows for good that `mac` is behind this port."""
-    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, _entry(index, NUD_NOARP, NTF_MASTER, mac))
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, _entry(index, NUD_NOARP, NTF_MASTER, mac))
 
 
-def unpin(index: int, mac: str) -> Request:
+def unpin(index: int, mac: str) -> Message:
     """The bridge does not know `mac` to be behind this port. Refused with ENOENT when it did not."""
-    return Request(RTM_DELNEIGH, 0, _entry(index, 0, NTF_MASTER, mac))
+    return Message(RTM_DELNEIGH, 0, _entry(index, 0, NTF_MASTER, mac))
 
 
-def set_forwarding(index: int, mac: str, vtep: str) -> Request:
+def set_forwarding(index: int, mac: str, vtep: str) -> Message:
     """The VXLAN device sends what is for `mac` to the IPv4 address `vtep`."""
     body = _entry(index, NUD_PERMANENT | NUD_NOARP, NTF_SELF, mac, vtep)
-    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body)
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
-def drop_forwarding(index: int, mac: str, vtep: str) -> Request:
+def drop_forwarding(index: int, mac: str, vtep: str) -> Message:
     """It does not. Refused with ENOENT when it did not."""
-    return Request(RTM_DELNEIGH, 0, _entry(index, 0, NTF_SELF, mac, vtep))
+    return Message(RTM_DELNEIGH, 0, _entry(index, 0, NTF_SELF, mac, vtep))
 
 
-def set_neighbour(index: int, address: str, mac: str) -> Request:
+def set_neighbour(index: int, address: str, mac: str) -> Message:
     """The IPv4 address is known for good to be at `mac` on the link."""
     body = _entry(index, NUD_PERMANENT, 0, mac, address, family=socket.AF_INET)
-    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body)
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
-def drop_neighbour(index: int, address: str, mac: str) -> Request:
+def drop_neighbour(index: int, address: str, mac: str) -> Message:
     """It is not. Refused with ENOENT when it was not."""
-    return Request(RTM_DELNEIGH, 0, _entry(index, 0, 0, mac, address, family=socket.AF_INET))
+    return Message(RTM_DELNEIGH, 0, _entry(index, 0, 0, mac, address, family=socket.AF_INET))
 
 
-def add_address(index: int, address: IPv4Interface) -> Request:
+def add_address(index: int, address: IPv4Interface) -> Message:
     """The link has the address, with the network's broadcast address."""
     packed = address.ip.packed
     body = IFADDRMSG.pack(socket.AF_INET, address.network.prefixlen, 0, 0, index)
     body += attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
     body += attribute(IFA_BROADCAST, address.network.broadcast_address.packed)
-    return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
+    return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
-def add_default_route(index: int, gateway: IPv4Address) -> Request:
+def add_default_route(index: int, gateway: IPv4Address) -> Message:
     """All else goes to `gateway`."""
     body = RTMSG.pack(
         socket.AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0
     ) + attribute(RTA_GATEWAY, gateway.packed) + _number(RTA_OIF, index)  # fmt: skip
-    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body)
-
-
-def _message(request: Request, number: int) -> bytes:
-    length = HEADER.size + len(request.body)
-    flags = NLM_F_REQUEST | NLM_F_ACK | request.flags
-    return HEADER.pack(length, request.kind, flags, number, 0) + request.body + b"\0" * (-length % 4)
+    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
 def _link(index: int, family: int = socket.AF_UNSPEC, *, up: bool = False) -> bytes:
@@ -287,10 +199,10 @@ def _entry(
     return NDMSG.pack(family, index, state, flags, 0) + destination + attribute(NDA_LLADDR, _mac(mac))
 
 
-def _neighbour(data: bytes, start: int, end: int) -> Neighbour:
-    _, index, state, _, _ = NDMSG.unpack_from(data, start)
+def _neighbour(entry: bytes) -> Neighbour:
+    _, index, state, _, _ = NDMSG.unpack_from(entry)
     mac, address, master = "", "", 0
-    for kind, value in attributes(data, start + NDMSG.size, end):
+    for kind, value in attributes(entry, NDMSG.size):
         if kind == NDA_LLADDR:
             mac = value.hex(":")
         elif kind == NDA_DST and len(value) == 4:

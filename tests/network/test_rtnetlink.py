@@ -12,6 +12,7 @@ import pytest
 
 from swarmpy.network import rtnetlink as rt
 from swarmpy.network.kernel import NetlinkError
+from swarmpy.network.netlink import Message
 from tests.network.topology import Namespace
 
 pytestmark = pytest.mark.root
@@ -34,7 +35,7 @@ def inside() -> Iterator[Namespace]:
     made.close()
 
 
-def change(namespace: Namespace, *requests: rt.Request, ignore: int = 0) -> None:
+def change(namespace: Namespace, *requests: Message, ignore: int = 0) -> None:
     def send() -> None:
         with rt.RtNetlink() as here:
             here.change(*requests, ignore=ignore)
