@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import sys
 import time
@@ -46,6 +47,7 @@ from swarmpy.worker.session import Session
 JOINING = 4                     # nodes of one process that ask for a certificate or open a session at the same time
 RETRY_S = 1.0
 TELL_S = 0.5
+NICENESS = 10                   # nodes of a real swarm would take no processor of the manager's; these leave it what it needs
 MESSAGES = {PREPARING: "preparing", READY: "ready", RUNNING: "started", SHUTDOWN: "shutdown"}
 
 
@@ -243,5 +245,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    os.nice(NICENESS)
     with asyncio.Runner(loop_factory=DaemonLoop) as runner:
         runner.run(main())
