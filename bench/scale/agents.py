@@ -47,7 +47,7 @@ from swarmpy.worker.session import Session
 JOINING = 4                     # nodes of one process that ask for a certificate or open a session at the same time
 RETRY_S = 1.0
 TELL_S = 0.5
-NICENESS = 10                   # nodes of a real swarm would take no processor of the manager's; these leave it what it needs
+NICENESS = 10                   # real nodes would take none of the manager's processor; these leave it what it needs
 MESSAGES = {PREPARING: "preparing", READY: "ready", RUNNING: "started", SHUTDOWN: "shutdown"}
 
 
