@@ -94,7 +94,11 @@ class Netlink:
 
     def dump(self, kind: int, body: bytes, *, settled: bool = True) -> list[bytes]:
         """All entries of a table, without their headers, walked again as long as something is changed meanwhile; or,
-        if that is not to be `settled`, those that were there at some time of one walk. Raises NetlinkError."""
+        if that is not to be `settled`, those that were there at some time of one walk. Raises NetlinkError.
+
+        nftables tells of a change by its generation, which moves before the old rules are unlinked. A walk that begins
+        between the two may, rarely, miss rules and not be told.
+        """
         while True:
             answers = list(self._answers(Message(kind, NLM_F_DUMP, body)))
             if not settled or not any(answer.flags & NLM_F_DUMP_INTR for answer in answers):  # of the last one, too
