@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--heartbeat-s", type=float, default=5.0, help="of nodes (5: Docker's default, and what 5,000 nodes are told)"
     )
     parser.add_argument("--start-s", type=float, default=1.0, help="from assignment to running, on a node (1)")
-    parser.add_argument("--deadline-s", type=float, default=1800.0, help="of each phase (1800)")
+    parser.add_argument("--deadline-s", type=float, default=3600.0, help="of each phase (3600)")
     parser.add_argument("--remove", type=float, default=0.1, help="share of the services removed in the end (0.1)")
     parser.add_argument("--out", type=Path, default=Path("build/scale.json"))
     given = parser.parse_args(arguments)
