@@ -22,7 +22,15 @@ from typing import NamedTuple
 
 from swarmpy.network.kernel import Handles
 from swarmpy.network.links import ignoring
-from swarmpy.network.netlink import NETLINK_NETFILTER, NLA_F_NESTED, Message, Netlink, attribute, attributes
+from swarmpy.network.netlink import (
+    NETLINK_NETFILTER,
+    NFGENMSG,
+    NLA_F_NESTED,
+    Message,
+    Netlink,
+    attribute,
+    attributes,
+)
 from swarmpy.network.view import PROTOCOL_NUMBERS
 
 __all__ = ["forget_flows", "has_flows"]
@@ -34,7 +42,6 @@ CTA_TUPLE_IP, CTA_IP_V4_SRC, CTA_IP_V4_DST = 1, 1, 2
 CTA_TUPLE_PROTO, CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 2, 1, 2, 3
 CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS, BY_PROTOCOL, BY_DESTINATION_PORT = 1, 2, 1 << 3, 1 << 5
 
-NFGENMSG = struct.Struct("=BxH")  # family, version, resource
 NUMBER, PORT = struct.Struct("=I"), struct.Struct(">H")
 
 PublishedPort = tuple[str, int]  # protocol, port

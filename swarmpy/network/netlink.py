@@ -20,6 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 __all__ = [
     "NETLINK_NETFILTER",
     "NETLINK_ROUTE",
+    "NFGENMSG",
     "NLA_F_NESTED",
     "NLM_F_CREATE",
     "NLM_F_EXCL",
@@ -41,6 +42,7 @@ NLA_F_NESTED = 0x8000
 
 HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length with this header, type
+NFGENMSG = struct.Struct("=BxH")  # struct nfgenmsg, first in all of NETLINK_NETFILTER: family, version, resource
 CODE = struct.Struct("=i")  # of NLMSG_ERROR and NLMSG_DONE: 0, or an error number below it
 BUFFER_BYTES = 1 << 16
 AT_ONCE = 100  # requests in one call: the answers to all of them wait in the socket, which holds some 270

@@ -8,10 +8,8 @@ Source  include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h; netlink(7); li
 
 from __future__ import annotations
 
-import struct
-
 from swarmpy.errors import Internal
-from swarmpy.network.netlink import NETLINK_NETFILTER, Netlink, attribute, attributes
+from swarmpy.network.netlink import NETLINK_NETFILTER, NFGENMSG, Netlink, attribute, attributes
 
 __all__ = ["NftNetlink"]
 
@@ -24,8 +22,6 @@ NFTA_RULE_USERDATA = 7
 NF_INET_FORWARD, NF_DROP = 2, 0  # include/uapi/linux/netfilter.h
 UDATA_RULE_COMMENT = 0
 NFPROTO_INET, NFPROTO_IPV4 = 1, 2
-
-NFGENMSG = struct.Struct("=BxH")  # family, version, resource
 
 Attributes = dict[int, bytes]
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from swarmpy.network.kernel import NetlinkError
-from swarmpy.network.netlink import Message, attribute
-from swarmpy.network.nft_netlink import GETTABLE, NFGENMSG, NFPROTO_IPV4, NFTA_TABLE_NAME, NftNetlink
+from swarmpy.network.netlink import NFGENMSG, Message, attribute
+from swarmpy.network.nft_netlink import GETTABLE, NFPROTO_IPV4, NFTA_TABLE_NAME, NftNetlink
 from tests.network.topology import Namespace
 
 pytestmark = pytest.mark.root
