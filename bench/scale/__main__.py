@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from bench.scale.swarm import nodes, swarm_of
 __all__ = ["main", "measure"]
 
 LIVING_PROCESSES = 2
+MOST_TROUBLE = 5                 # kinds of trouble of nodes that are told after a phase
 
 
 async def measure(
@@ -40,10 +42,14 @@ async def measure(
         life = Life(swarm, reads, size, failed, deadline_s)
         async with nodes(swarm, shares, size.doomed, start_s, failed):
             reading = asyncio.create_task(reads.run())
+            told: Counter[str] = Counter()
             try:
                 for phase in (life.join, life.start, life.update, life.death, life.remove):
                     phases.append(await phase())
                     print(line(phases[-1]), flush=True)
+                    had, told = told, swarm.trouble()
+                    for text, times in (told - had).most_common(MOST_TROUBLE):
+                        print(f"    {times} x {text}", flush=True)
             finally:
                 reading.cancel()
                 await asyncio.wait({reading})

@@ -25,7 +25,7 @@ from swarmpy.daemon.event_loop import DaemonLoop
 from swarmpy.errors import SwarmpyError
 from swarmpy.identity.certificates import KeyPair
 from swarmpy.identity.joining import join_swarm, leader_of
-from swarmpy.identity.node_identity import SESSION_HANDSHAKE_S, Issued, open_channel
+from swarmpy.identity.node_identity import ASK_AFTER_S, SESSION_HANDSHAKE_S, Issued, open_channel
 from swarmpy.identity.token import JoinToken
 from swarmpy.rpc.dispatcher_pb2 import Assignments, TaskStatusUpdate, ToAgent, Welcome
 from swarmpy.rpc.types_pb2 import (
@@ -59,7 +59,7 @@ class Counts:
     welcomed: int = 0
     tasks: int = 0
     running: int = 0
-    sessions: int = 0            # begun, so more than nodes when some broke
+    broken: int = 0              # sessions that ended though nobody wanted it
 
 
 class Node:
@@ -73,6 +73,8 @@ class Node:
         self._rng = random.Random(number)
         self._reporter = Reporter()
         self._session: Session | None = None
+        self._is_in = False          # welcomed, also while one session follows another
+        self._ask_after_s = ASK_AFTER_S
         self._wanted: dict[str, TaskState] = {}
         self._statuses: dict[str, TaskStatus] = {}
 
@@ -88,36 +90,39 @@ class Node:
             await opening.acquire()
             held = [opening]                          # until the leader has welcomed us, or not
             addr = self._managers[0]
-            channel = open_channel(addr, KeyPair(issued.certificate, issued.key), issued.root_ca, SESSION_HANDSHAKE_S)
-            session = Session(channel, self._reporter, self._rng, ())
+            credential = KeyPair(issued.certificate, issued.key)
+            channel = open_channel(addr, credential, issued.root_ca, SESSION_HANDSHAKE_S, self._ask_after_s)
+            session = Session(channel, self._reporter, self._rng, (), self._ask_after_s)
             try:
                 await session.serve(
                     self._description(issued), _address(self._number), self._updates(),
                     partial(self._welcomed, session, held), self._hear,
                 )
+                continue
             except grpc.aio.AioRpcError as failure:
-                _trouble(f"{self._number}: {failure.code().name} {failure.details()}")
+                self._counts.broken += self._is_in
+                self._counts.welcomed -= self._is_in
+                self._is_in = False
+                _trouble(f"{failure.code().name} {failure.details()}")
                 leader = leader_of(failure)
                 self._managers.append(self._managers.pop(0))
                 if leader is not None:
                     self._managers = [leader, *(addr for addr in self._managers if addr != leader)]
             except TimeoutError:
-                _trouble(f"{self._number}: no welcome")
+                _trouble("no welcome")
                 self._managers.append(self._managers.pop(0))
             finally:
                 for each in held:
                     each.release()
-                if self._session is not None:
-                    self._session = None
-                    self._counts.welcomed -= 1
+                self._session, self._ask_after_s = None, session.ask_after_s
                 await channel.close(None)
             await asyncio.sleep(self._rng.uniform(0, RETRY_S))
 
     def _welcomed(self, session: Session, held: list[asyncio.Semaphore], _: Welcome) -> None:
         held.pop().release()
         self._session = session
-        self._counts.welcomed += 1
-        self._counts.sessions += 1
+        self._counts.welcomed += not self._is_in
+        self._is_in = True
         self._reporter.session()
         session.report()
 

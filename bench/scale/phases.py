@@ -157,7 +157,7 @@ class Life:
             told = self.swarm.trouble()
             raise RuntimeError(
                 f"after {self.deadline_s:g} s, {self._spent_s():.0f} s of them the managers' processor time: {what};"
-                f" {len(told)} nodes had trouble: {told[:3]}"
+                f" nodes had trouble {told.total()} times: {told.most_common(3)}"
             )
 
     def _begin(self) -> None:
@@ -193,7 +193,7 @@ class Life:
         for kind, times in taken.items():
             self.all_reads[kind] += times
         cpu_s = self._spent_s()
-        notes["sessions"] = self.swarm.told("sessions")
+        notes["broken"] = self.swarm.told("broken")
         pss = max(manager.pss_bytes() for manager in self.swarm.managers)
         return Phase(name, count, unit, seconds, count / seconds, cpu_s, self._peak, pss, reads_of(taken), notes)
 

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,8 +121,9 @@ class Swarm:
         """A count over all nodes that have not fallen silent."""
         return sum(process.told.get(what, 0) for process in (*self.living, *self.doomed))
 
-    def trouble(self) -> list[str]:
-        return [text for process in (*self.living, *self.doomed) for text in process.trouble]
+    def trouble(self) -> Counter[str]:
+        """How often nodes could not join or stay in session, by what they were told."""
+        return Counter(text for process in (*self.living, *self.doomed) for text in process.trouble)
 
 
 @contextlib.asynccontextmanager

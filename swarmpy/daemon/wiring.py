@@ -158,7 +158,7 @@ class EngineAgent:
         return describe_host(config.node_name, self._host.engine.version, dict(config.labels), roots, issuer)
 
 
-def _no_channel(addr: str) -> grpc.aio.Channel:
+def _no_channel(addr: str, _: float) -> grpc.aio.Channel:
     raise AssertionError(f"an agent that only ends its tasks speaks to nobody, and not to {addr}")
 
 

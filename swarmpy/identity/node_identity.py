@@ -70,9 +70,8 @@ _KEEPALIVE = (
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     *_LIMITS,
     *_KEEPALIVE,
-    # A node finds another leader no sooner than it notices that this one is gone. gRPC makes of the second its
-    # TCP_USER_TIMEOUT as well (tcp(7)): what was written, a heartbeat say, may stay unacknowledged for so long.
-    ("grpc.keepalive_time_ms", 2_000),
+    # gRPC makes of it its TCP_USER_TIMEOUT as well (tcp(7)): what was written, a heartbeat say, may stay unacknowledged
+    # for so long. See `open_channel` for when a manager is asked for a sign of life.
     ("grpc.keepalive_timeout_ms", 1_500),
     ("grpc.ssl_target_name_override", MANAGER_NAME),
     ("grpc.use_local_subchannel_pool", 1),      # a new channel really is a new connection, with the present certificate
@@ -81,6 +80,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 HANDSHAKE_S = 0.5                   # connecting by TCP and TLS; after that it is tried anew
+ASK_AFTER_S = 2.0                   # a node finds another leader no sooner than it notices that this one is gone
 SESSION_HANDSHAKE_S = 1.5           # two fit into the time that a session is given to connect (see worker.session)
 SERVER_OPTIONS: tuple[tuple[str, int | str], ...] = (
     *_LIMITS,
@@ -360,9 +360,9 @@ class NodeIdentity:
         """A channel to the manager at `addr` (host:port) with the present certificate. Connects when it is used."""
         return open_channel(addr, self.credential(), self._issued.root_ca)
 
-    def session_channel(self, addr: str) -> grpc.aio.Channel:
+    def session_channel(self, addr: str, ask_after_s: float) -> grpc.aio.Channel:
         """As `channel`, for a node that may be too busy to shake hands in half a second: it is given three halves."""
-        return open_channel(addr, self.credential(), self._issued.root_ca, SESSION_HANDSHAKE_S)
+        return open_channel(addr, self.credential(), self._issued.root_ca, SESSION_HANDSHAKE_S, ask_after_s)
 
 
 def server_options() -> tuple[tuple[str, int | str], ...]:
@@ -372,11 +372,21 @@ def server_options() -> tuple[tuple[str, int | str], ...]:
     return (*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", most))
 
 
-def open_channel(addr: str, credential: KeyPair, root_ca: bytes, handshake_s: float = HANDSHAKE_S) -> grpc.aio.Channel:
-    """A channel that speaks only to a manager of the swarm with this root, with so long for each attempt to connect."""
+def open_channel(
+    addr: str, credential: KeyPair, root_ca: bytes, handshake_s: float = HANDSHAKE_S, ask_after_s: float = ASK_AFTER_S
+) -> grpc.aio.Channel:
+    """A channel that speaks only to a manager of the swarm with this root, with so long for each attempt to connect.
+
+    While a call lasts, a manager that has said nothing for `ask_after_s` is asked for a sign of life (HTTP/2 PING, RFC
+    9113 section 6.7). One that stands still is found by that alone, as its kernel goes on to acknowledge what comes.
+    """
     credentials = grpc.ssl_channel_credentials(root_ca, credential.key, credential.certificate)
-    limit = ("grpc.min_reconnect_backoff_ms", int(handshake_s * 1000))         # of one attempt, too
-    return grpc.aio.secure_channel(addr, credentials, options=(*CHANNEL_OPTIONS, limit))
+    options = (
+        *CHANNEL_OPTIONS,
+        ("grpc.min_reconnect_backoff_ms", int(handshake_s * 1000)),        # of one attempt, too
+        ("grpc.keepalive_time_ms", int(ask_after_s * 1000)),
+    )
+    return grpc.aio.secure_channel(addr, credentials, options=options)
 
 
 def server_tls(issued: Issued) -> ssl.SSLContext:

@@ -24,6 +24,7 @@ import grpc
 
 from swarmpy.errors import Internal, SwarmpyError
 from swarmpy.identity.joining import leader_of
+from swarmpy.identity.node_identity import ASK_AFTER_S
 from swarmpy.rpc.dispatcher_pb2 import Assignments, NodeState, TaskStatusUpdate, ToAgent, Welcome
 from swarmpy.rpc.logs_pb2 import LogMessage
 from swarmpy.rpc.types_pb2 import ASSIGNED, RUNNING, NodeDescription, Task, TaskStatus, TaskTemplate
@@ -54,7 +55,8 @@ log = logging.getLogger(__name__)
 class Agent:
     """`start`, then `run` until the node stops being part of the swarm; `close` or `leave` in the end.
 
-    `channel` opens a channel to a manager ("host:port"). `describe` says what the node is, and may read disks.
+    `channel` opens a channel to a manager ("host:port") that is asked for a sign of life after so many silent seconds.
+    `describe` says what the node is, and may read disks.
     `on_node_state` hears of this node's role, availability and trust root as the store has them.
     `on_removed` is called when the managers say that this node is no longer part of the swarm.
     """
@@ -64,7 +66,7 @@ class Agent:
         state_dir: Path,
         managers: Sequence[str],
         *,
-        channel: Callable[[str], grpc.aio.Channel],
+        channel: Callable[[str, float], grpc.aio.Channel],
         executor: Executor,
         mesh: KernelMesh,
         describe: Callable[[], NodeDescription],
@@ -97,6 +99,7 @@ class Agent:
         self._reached_wake = asyncio.Event()
         self._inbox: asyncio.Queue[Assignments] = asyncio.Queue(INBOX)
         self._session: Session | None = None
+        self._ask_after_s = ASK_AFTER_S                      # until a leader has told the heartbeat period
         self._welcomed = asyncio.Event()                     # set while there is a session
         self._addr = ""                                      # of the manager of the present session or attempt
         self._reconnect = asyncio.Event()
@@ -214,8 +217,8 @@ class Agent:
         if self._failure is None:
             self._reconnect.clear()
         self._addr = addr
-        channel = self._channel(addr)
-        session = Session(channel, self._reporter, self._rng, self._metadata)
+        channel = self._channel(addr, self._ask_after_s)
+        session = Session(channel, self._reporter, self._rng, self._metadata, self._ask_after_s)
         publisher = LogPublisher(channel, self._read_logs, self._metadata)
         serving = asyncio.create_task(self._serve(session, publisher, addr))
         moving = asyncio.create_task(self._reconnect.wait())
@@ -224,6 +227,8 @@ class Agent:
             if not serving.done():
                 return 0.0
             await serving
+            log.info("the leader at %s is asked for a sign of life after %.1f s from now on", addr, session.ask_after_s)
+            self._managers.hint(addr)
             return 0.0
         except grpc.aio.AioRpcError as error:
             return self._sent_away(addr, error)
@@ -232,6 +237,7 @@ class Agent:
             return self._managers.refused(addr, None)
         finally:
             self._session, self._addr = None, ""
+            self._ask_after_s = session.ask_after_s
             self._welcomed.clear()
             moving.cancel()
             serving.cancel()

@@ -1,6 +1,7 @@
 """One session with the leader, from Hello to the end of the stream.
 
-Owns    the stream and what waits to be said on it: heartbeats, reports, the mesh version that is in the kernel.
+Owns    the stream and what waits to be said on it: heartbeats, reports, the mesh version that is in the kernel; and how
+        long a leader may be silent before its connection is asked for a sign of life.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 import grpc
 
+from swarmpy.identity.node_identity import ASK_AFTER_S
 from swarmpy.rpc.dispatcher_pb2 import (
     FromAgent,
     Heartbeat,
@@ -31,14 +33,28 @@ SESSION = "/swarmpy.v1.Dispatcher/Session"
 CONNECT_S = 3.0                  # a host that is gone does not answer at all
 WELCOME_S = 15.0                 # of one that does: it may be busy with many who come at the same time
 EARLIEST = 0.8                   # heartbeats come after this share of the period to the whole of it
+RENEW_S = 30.0                   # within this the nodes of a swarm that has grown begin their sessions anew
+OUTGROWN = 2.0                   # so much rarer, or more often, a leader is to be asked then
 
 
 class Session:
-    """`serve` runs it; the rest may be called at any time from the loop's thread."""
+    """`serve` runs it; the rest may be called at any time from the loop's thread.
+
+    `ask_after_s` is what the channel was opened with. Afterwards it is what the next one is to be opened with: a leader
+    of thousands is asked by each of them, and should not hear that more often than their heartbeats.
+    """
 
     def __init__(
-        self, channel: grpc.aio.Channel, reporter: Reporter, rng: random.Random, metadata: Sequence[tuple[str, str]]
+        self,
+        channel: grpc.aio.Channel,
+        reporter: Reporter,
+        rng: random.Random,
+        metadata: Sequence[tuple[str, str]],
+        ask_after_s: float = ASK_AFTER_S,
     ) -> None:
+        self.ask_after_s = self._opened_with_s = ask_after_s
+        self._renewal: asyncio.TimerHandle | None = None
+        self._renews = False
         self._call = channel.stream_stream(SESSION, FromAgent.SerializeToString, ToAgent.FromString)(
             None, metadata=tuple(metadata)
         )
@@ -82,8 +98,9 @@ class Session:
     ) -> None:
         """Say hello, then speak and listen until the stream ends. Raises AioRpcError when the other side ends it.
 
-        Raises TimeoutError when no Welcome comes in time. `hear` gets every message after the first Welcome,
-        and while it is busy the stream is not read.
+        Returns when a session on a channel with another `ask_after_s` is to follow, as the heartbeat period has become
+        another one by far. Raises TimeoutError when no Welcome comes in time. `hear` gets every message after the first
+        Welcome, and while it is busy the stream is not read.
         """
         speaking: asyncio.Task[None] | None = None
         try:
@@ -102,8 +119,13 @@ class Session:
                     self._welcome(message.welcome)
                 else:
                     await hear(message)
+        except grpc.aio.AioRpcError as end:
+            if not self._renews or end.code() is not grpc.StatusCode.OK:
+                raise
         finally:
             self._over.set()
+            if self._renewal is not None:
+                self._renewal.cancel()
             if speaking is not None:
                 speaking.cancel()
                 await asyncio.gather(speaking, return_exceptions=True)      # a broken stream is told by the reader
@@ -111,6 +133,17 @@ class Session:
 
     def _welcome(self, welcome: Welcome) -> None:
         self._period_s = (welcome.heartbeat_period_ns or 1_000_000_000) / 1e9
+        self.ask_after_s = max(ASK_AFTER_S, self._period_s)
+        if self._outgrown and self._renewal is None:
+            self._renewal = asyncio.get_running_loop().call_later(self._rng.uniform(0.0, RENEW_S), self._renew)
+        self._wake.set()
+
+    @property
+    def _outgrown(self) -> bool:
+        return not 1 / OUTGROWN < self.ask_after_s / self._opened_with_s < OUTGROWN
+
+    def _renew(self) -> None:
+        self._renewal, self._renews = None, self._outgrown
         self._wake.set()
 
     async def _read(self) -> ToAgent:
@@ -140,6 +173,9 @@ class Session:
             for message in self._due(heartbeat_due=is_due):
                 await self._call.write(message)
                 said = True
+            if self._renews:
+                await self._call.done_writing()         # the leader ends the stream then, and has heard all of it
+                return
             if is_due and not said:
                 await self._call.write(FromAgent(heartbeat=Heartbeat()))
             if is_due or (said and not self._reporter.waits_for_heartbeat):

@@ -30,7 +30,7 @@ from swarmpy.identity.certificates import (
 )
 from swarmpy.identity.join_credential import join_root, joiner_credential
 from swarmpy.identity.joining import join_swarm, renew
-from swarmpy.identity.node_identity import SERVER_OPTIONS, open_channel
+from swarmpy.identity.node_identity import ASK_AFTER_S, SERVER_OPTIONS, open_channel
 from swarmpy.rpc.ca_pb2 import IssueRequest, IssueResponse
 from swarmpy.rpc.ca_pb2_grpc import CAServicer, CAStub, add_CAServicer_to_server
 from swarmpy.rpc.types_pb2 import NodeRole, NodeSpec
@@ -127,7 +127,7 @@ def test_a_session_of_a_busy_machine_has_time_to_shake_hands(tmp_path: Path) -> 
     async def scenario() -> None:
         swarm = Swarm()
         async with manager(swarm, tmp_path) as (addr, recorder, _), slow_way(addr, 0.25) as slow:
-            async with swarm.node(tmp_path, "w1", NodeRole.WORKER).session_channel(slow) as channel:
+            async with swarm.node(tmp_path, "w1", NodeRole.WORKER).session_channel(slow, ASK_AFTER_S) as channel:
                 await CAStub(channel).Issue(IssueRequest(csr=_csr()), timeout=5)
             assert recorder.peers == [Peer("w1", NodeRole.WORKER)]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from swarmpy.manager.store import Transaction
+from swarmpy.manager.store import Transaction, Watch
 from swarmpy.rpc.logs_pb2 import LogRequest
 from swarmpy.rpc.types_pb2 import (
     ASSIGNED,
@@ -22,6 +22,7 @@ from swarmpy.rpc.types_pb2 import (
     REJECTED,
     RUNNING,
     SHUTDOWN,
+    Cluster,
     IPAMConfig,
     Network,
     Node,
@@ -35,6 +36,13 @@ from ..dispatcher.wire import NODE_HEADER, Leader, drive, leader, until
 from .simulated import RecordingMesh, SimulatedExecutor
 
 
+class NoPatience(random.Random):
+    """Whoever may wait for a random time waits for the shortest."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return min(a, b)
+
+
 class Worker:
     """A node: its disk and its containers outlive the daemons that run on it."""
 
@@ -45,18 +53,24 @@ class Worker:
         self.executor = SimulatedExecutor()
         self.mesh = RecordingMesh()
         self.hostname = node_id
+        self.rng = random.Random(7)
+        self.opened: list[float] = []            # after how much silence a manager is asked, of each channel so far
         self.removed: list[str] = []
         self.roles: list[int] = []
 
     async def start(self) -> None:
         self.agent = Agent(
-            self.state_dir, self.addrs, channel=grpc.aio.insecure_channel, executor=self.executor, mesh=self.mesh,
+            self.state_dir, self.addrs, channel=self.channel, executor=self.executor, mesh=self.mesh,
             describe=lambda: NodeDescription(hostname=self.hostname), metadata=((NODE_HEADER, self.node_id),),
             on_removed=self.removed.append, on_node_state=lambda state: self.roles.append(state.node.spec.role),
-            rng=random.Random(7),
+            rng=self.rng,
         )
         await self.agent.start()
         self._run = asyncio.create_task(self.agent.run())
+
+    def channel(self, addr: str, ask_after_s: float) -> grpc.aio.Channel:
+        self.opened.append(ask_after_s)
+        return grpc.aio.insecure_channel(addr)
 
     async def stop(self) -> None:
         """End the daemon; containers stay."""
@@ -115,6 +129,48 @@ def test_a_task_runs_and_its_end_is_told(tmp_path: Path) -> None:
                 assert lead.store.tasks["t2"].status.error == "task: non-zero exit (3)"
                 assert lead.store.tasks["t2"].status.container.exit_code == 3
                 assert "memory" in lead.store.tasks["t3"].status.error
+
+    drive(story)
+
+
+async def collect_states(watch: Watch, seen: set[NodeStatus.State]) -> None:
+    async for events in watch:
+        seen.update(event.object.status.state for event in events if isinstance(event.object, Node))
+
+
+async def ask_for_heartbeats(lead: Leader, period_s: float) -> None:
+    cluster = Cluster()
+    assert lead.store.cluster is not None
+    cluster.CopyFrom(lead.store.cluster)
+    cluster.spec.heartbeat_period_ns = int(period_s * 1e9)
+    await lead.put(cluster)
+
+
+def test_a_leader_of_many_is_asked_for_a_sign_of_life_as_seldom_as_it_hears_heartbeats(tmp_path: Path) -> None:
+    """In between the node is up all the time, and what it had to say is not lost."""
+
+    async def story() -> None:
+        async with leader() as lead:
+            await swarm(lead, "n1")
+            worker = Worker("n1", tmp_path, lead.addr)
+            worker.rng = NoPatience()
+            await worker.start()
+            await until(lambda: lead.store.nodes["n1"].status.state == NodeStatus.READY, "it is up")
+            seen: set[NodeStatus.State] = set()
+            with lead.store.watch("nodes") as watch:
+                looking = asyncio.create_task(collect_states(watch, seen))
+                await ask_for_heartbeats(lead, 5.0)
+                await lead.put(lead.task("t1", "n1"))
+                await until(lambda: worker.opened == [2.0, 5.0] and worker.agent.connected, "it comes anew")
+                await ask_for_heartbeats(lead, 2.6)
+                await lead.put(lead.task("t2", "n1", 2))
+                await until(lambda: state(lead, "t1") == state(lead, "t2") == RUNNING, "it goes on working")
+                assert worker.opened == [2.0, 5.0], "what has changed by little is no reason to come anew"
+                await ask_for_heartbeats(lead, 1.5)
+                await until(lambda: worker.opened == [2.0, 5.0, 2.0] and worker.agent.connected, "it comes anew")
+                looking.cancel()
+            assert seen <= {NodeStatus.READY}
+            await worker.stop()
 
     drive(story)
 

@@ -45,7 +45,7 @@ def test_a_node_gets_the_tasks_of_its_certificate(tmp_path: Path) -> None:
             await lead.add_service()
             mesh = RecordingMesh()
             agent = Agent(
-                tmp_path / "state", [f"127.0.0.1:{port}"], channel=worker.channel, executor=SimulatedExecutor(),
+                tmp_path / "state", [f"127.0.0.1:{port}"], channel=worker.session_channel, executor=SimulatedExecutor(),
                 mesh=mesh, describe=lambda: describe_host("h1", "1", {"a": "b"}, worker.root_ca_pem, worker.issuer),
                 metadata=((NODE_HEADER, "n2"),),
             )
