@@ -1,6 +1,7 @@
 """What users look at while a swarm works: lists, one after the other, and how long each takes.
 
-A read ends with the last byte of its answer. The answers also tell how far the swarm is, so nothing else is asked.
+A read ends with the last byte of its answer. The answers also tell how far the swarm is, so nothing else is asked. What
+is wanted of them is looked for as text: decoding all these megabytes took an eighth of two cores from what is measured.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ __all__ = ["KINDS", "Reads", "percentile"]
 
 KINDS = ("service ls", "service ps", "node ls")
 PAUSE_S = 0.2                    # between two reads of a kind
+RUNNING_TASKS = re.compile(rb'"RunningTasks": ?(\d+)')         # once for each service
+NODE_STATE = re.compile(rb'"State": ?"(\w+)"')                 # once for each node
 
 
 @dataclass
@@ -56,17 +60,16 @@ class Reads:
         return content
 
     async def _service_ls(self) -> None:
-        rows = json.loads(await self._timed("service ls", "/services", status="true"))
-        self.services = len(rows)
-        self.running = sum(row["ServiceStatus"]["RunningTasks"] for row in rows)
+        running = RUNNING_TASKS.findall(await self._timed("service ls", "/services", status="true"))
+        self.services, self.running = len(running), sum(map(int, running))
 
     async def _service_ps(self) -> None:
         if self.service_name:
             await self._timed("service ps", "/tasks", filters=json.dumps({"service": [self.service_name]}))
 
     async def _node_ls(self) -> None:
-        states = [row["Status"]["State"] for row in json.loads(await self._timed("node ls", "/nodes"))]
-        self.down, self.ready = states.count("down"), states.count("ready")
+        states = NODE_STATE.findall(await self._timed("node ls", "/nodes"))
+        self.down, self.ready = states.count(b"down"), states.count(b"ready")
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
