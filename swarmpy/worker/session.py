@@ -33,6 +33,7 @@ SESSION = "/swarmpy.v1.Dispatcher/Session"
 CONNECT_S = 3.0                  # a host that is gone does not answer at all
 WELCOME_S = 15.0                 # of one that does: it may be busy with many who come at the same time
 EARLIEST = 0.8                   # heartbeats come after this share of the period to the whole of it
+ASK_PERIODS = 1.5                # who finds its leader standing still is with the next one before three are over
 RENEW_S = 30.0                   # within this the nodes of a swarm that has grown begin their sessions anew
 OUTGROWN = 2.0                   # so much rarer, or more often, a leader is to be asked then
 
@@ -41,7 +42,7 @@ class Session:
     """`serve` runs it; the rest may be called at any time from the loop's thread.
 
     `ask_after_s` is what the channel was opened with. Afterwards it is what the next one is to be opened with: a leader
-    of thousands is asked by each of them, and should not hear that more often than their heartbeats.
+    of thousands is asked by each of them, and should hear that less often than their heartbeats.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Session:
 
     def _welcome(self, welcome: Welcome) -> None:
         self._period_s = (welcome.heartbeat_period_ns or 1_000_000_000) / 1e9
-        self.ask_after_s = max(ASK_AFTER_S, self._period_s)
+        self.ask_after_s = max(ASK_AFTER_S, ASK_PERIODS * self._period_s)
         if self._outgrown and self._renewal is None:
             self._renewal = asyncio.get_running_loop().call_later(self._rng.uniform(0.0, RENEW_S), self._renew)
         self._wake.set()
