@@ -47,7 +47,9 @@ from swarmpy.worker.session import Session
 JOINING = 4                     # nodes of one process that ask for a certificate or open a session at the same time
 RETRY_S = 1.0
 TELL_S = 0.5
-NICENESS = 10                   # real nodes would take none of the manager's processor; these leave it what it needs
+# Readers come first. The manager, where the kernel shares by session (sched(7), autogroup), has half of the processors
+# in any case; with less than the other half nodes fall silent, and are replaced, which is work for everybody.
+NICENESS = 10
 MESSAGES = {PREPARING: "preparing", READY: "ready", RUNNING: "started", SHUTDOWN: "shutdown"}
 
 
