@@ -6,6 +6,7 @@ import errno
 import itertools
 import shutil
 import stat
+import struct
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmpy.errors import Internal
+from swarmpy.manager.raft import snapshot_file
 from swarmpy.manager.raft.core import Durable
 from swarmpy.manager.raft.files import DISK, File, Files
 from swarmpy.manager.raft.messages import Entry, HardState, Snapshot
 from swarmpy.manager.raft.records import record_bytes
-from swarmpy.manager.raft.seal import Keys
+from swarmpy.manager.raft.seal import OVERHEAD_BYTES, Keys, Sealer
 from swarmpy.manager.raft.storage import Corrupt, Identity, Storage, Write
 from tests.raft.cores import normal
 from tests.raft.faulty import FaultyDisk, PowerCut
@@ -216,12 +218,22 @@ def test_a_segment_from_elsewhere_is_not_taken(tmp_path: Path) -> None:
         read(tmp_path / "one")
 
 
-def test_a_snapshot_that_is_missing_or_changed_is_not_served(tmp_path: Path) -> None:
-    long(tmp_path)
-    storage, _ = opened(tmp_path)
-    storage.write([Write(HardState(1, 1, 20), snapshot=Snapshot(20, 1, b"m", b"state" * 100), compact=15)])
+def with_snapshot(directory: Path, data: bytes) -> Path:
+    """A log of twenty entries and a snapshot of them; its file."""
+    long(directory)
+    storage, _ = opened(directory)
+    storage.write([Write(HardState(1, 1, 20), snapshot=Snapshot(20, 1, b"m", data), compact=15)])
     storage.close()
-    (file,) = tmp_path.glob("snapshot-*")
+    (file,) = directory.glob("snapshot-*")
+    return file
+
+
+@pytest.mark.parametrize("part_bytes", [64, 1 << 20])
+def test_a_snapshot_that_is_missing_or_changed_is_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int
+) -> None:
+    monkeypatch.setattr(snapshot_file, "PART_BYTES", part_bytes)
+    file = with_snapshot(tmp_path, b"state" * 100)
     whole = file.read_bytes()
     for at in range(0, len(whole), 41):
         flip(file, at)
@@ -231,6 +243,41 @@ def test_a_snapshot_that_is_missing_or_changed_is_not_served(tmp_path: Path) -> 
     file.unlink()
     with pytest.raises(Corrupt, match=rf"{file.name} is damaged: it is missing"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 64 * 8, 64 * 17 + 1])
+def test_a_snapshot_of_any_length_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    monkeypatch.setattr(snapshot_file, "PART_BYTES", 64)
+    data = bytes(number % 251 for number in range(length))
+    with_snapshot(tmp_path, data)
+    assert read(tmp_path).snapshot == Snapshot(20, 1, b"m", data)
+
+
+def test_a_part_of_a_snapshot_that_is_missing_doubled_or_elsewhere_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_file, "PART_BYTES", 64)
+    file = with_snapshot(tmp_path, bytes(64 * 4))
+    whole, sealed = file.read_bytes(), 64 + OVERHEAD_BYTES
+    head, body = whole[: -4 * sealed], whole[-4 * sealed :]
+    parts = [body[at : at + sealed] for at in range(0, len(body), sealed)]
+    assert b"".join((head, *parts)) == whole
+    a, b, c, d = parts
+    for others in ((a, b, c), (b, c, d), (a, b, c, d, d), (b, a, c, d), (a, a, c, d), ()):
+        file.write_bytes(b"".join((head, *others)))
+        with pytest.raises(Corrupt, match=file.name):
+            read(tmp_path)
+    file.write_bytes(head[4:])          # nor is the head taken for a file of the older form
+    with pytest.raises(Corrupt, match=file.name):
+        read(tmp_path)
+
+
+def test_a_snapshot_that_was_sealed_in_one_piece_is_read(tmp_path: Path) -> None:
+    """As it was done before there were parts."""
+    file = with_snapshot(tmp_path, b"new")
+    plain = struct.pack("<QI", 1, 1) + b"m" + b"state"
+    file.write_bytes(Sealer(KEYS).seal(plain, b"snapshot 20"))
+    assert read(tmp_path).snapshot == Snapshot(20, 1, b"m", b"state")
 
 
 def test_a_changed_identity_is_not_believed(tmp_path: Path) -> None:

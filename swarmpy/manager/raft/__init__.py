@@ -2,7 +2,7 @@
 
     messages, membership, quorum, entries, progress     values and small pieces
     role, follower, candidate, leader, core             the state machine: no clock, socket, disk or randomness
-    codec, seal, records, files, wal, storage, disk     bytes, and where they are durable
+    codec, seal, records, snapshot_file, files, wal, storage, disk     bytes, and where they are durable
     wire, handshake, listener, wires                    our own TLS connections, for speed
     service, link                                       gRPC streams, which admit them and stand in for them
     driver                                              the member's thread: clock, disk and wires for the core

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +81,8 @@ def write_all(files: Files, file: File, data: bytes, at: int) -> None:
         at += written
 
 
-def replace(files: Files, path: Path, data: bytes) -> File:
-    """Make `path` a file of this, durably and at once: who looks after a crash finds the old one, or the new.
+def replace(files: Files, path: Path, pieces: Iterable[bytes]) -> File:
+    """Make `path` a file of these, end to end, durably and at once: a crash leaves the old one, or the new.
 
     Returns it open. Raises OSError; then either may be there.
     """
@@ -91,7 +91,10 @@ def replace(files: Files, path: Path, data: bytes) -> File:
         files.unlink(unfinished)    # of a writer that died
     file = files.create(unfinished)
     try:
-        write_all(files, file, data, 0)
+        at = 0
+        for piece in pieces:
+            write_all(files, file, piece, at)
+            at += len(piece)
         files.rename(unfinished, path)
         files.sync_directory(path.parent)
     except BaseException:

@@ -61,7 +61,7 @@ class Sealer:
         self._ciphers.clear()
         self._renew()
 
-    def seal(self, plain: bytes, context: bytes) -> bytes:
+    def seal(self, plain: bytes | memoryview, context: bytes) -> bytes:
         if self._left == 0:
             self._renew()
         self._left -= 1

@@ -22,12 +22,14 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from swarmpy.errors import Internal
+from swarmpy.manager.raft import snapshot_file
 from swarmpy.manager.raft.codec import Malformed, decode_entries, encode_entries
 from swarmpy.manager.raft.core import Durable
 from swarmpy.manager.raft.files import Files, replace
@@ -42,7 +44,6 @@ _RUN = struct.Struct("<I")            # length of the run that follows; 0: all e
 _SQLITE = "raft.db"                   # the log, before there were segments
 _IDENTITY = "identity"
 _SNAPSHOT_PREFIX = "snapshot-"
-_SNAPSHOT = struct.Struct("<QI")      # term, length of the membership
 
 
 class Corrupt(Internal):
@@ -138,7 +139,7 @@ class Storage:
     # Writing.
 
     def set_identity(self, identity: Identity) -> None:
-        self._replace(self._directory / _IDENTITY, self._sealer.seal(identity.encode(), _IDENTITY.encode()))
+        self._replace(self._directory / _IDENTITY, [self._sealer.seal(identity.encode(), _IDENTITY.encode())])
         self._identity = identity
 
     def take_keys(self, keys: Keys) -> None:
@@ -178,9 +179,7 @@ class Storage:
         return runs
 
     def _put_snapshot(self, snapshot: Snapshot) -> None:
-        plain = b"".join((_SNAPSHOT.pack(snapshot.term, len(snapshot.membership)), snapshot.membership, snapshot.data))
-        sealed = self._sealer.seal(plain, _snapshot_context(snapshot.index))
-        self._replace(self._snapshot_path(snapshot.index), sealed)
+        self._replace(self._snapshot_path(snapshot.index), snapshot_file.pieces(self._sealer, snapshot))
         self._snapshot_index = snapshot.index
 
     def _snapshot_path(self, index: int) -> Path:
@@ -191,8 +190,8 @@ class Storage:
             if path != self._snapshot_path(self._snapshot_index):
                 self._files.unlink(path)
 
-    def _replace(self, path: Path, data: bytes) -> None:
-        replace(self._files, path, data).close()
+    def _replace(self, path: Path, pieces: Iterable[bytes]) -> None:
+        replace(self._files, path, pieces).close()
 
     # Reading.
 
@@ -244,7 +243,8 @@ class Storage:
         path = self._directory / _IDENTITY
         if not path.exists():
             return None
-        return Identity.decode(self._open(path, self._files.read(path), _IDENTITY.encode()))
+        with _unbroken(path):
+            return Identity.decode(self._sealer.open(self._files.read(path), _IDENTITY.encode()))
 
     def _load_snapshot(self) -> Snapshot | None:
         index = self._snapshot_index
@@ -253,10 +253,8 @@ class Storage:
         path = self._snapshot_path(index)
         if not path.exists():
             raise Corrupt(path, "it is missing, and the log counts on it")
-        plain = self._open(path, self._files.read(path), _snapshot_context(index))
-        term, length = _SNAPSHOT.unpack_from(plain)
-        start = _SNAPSHOT.size
-        return Snapshot(index, term, plain[start : start + length], plain[start + length :])
+        with _unbroken(path):
+            return snapshot_file.unpack(self._sealer, index, self._files.read(path))
 
     def _join(self, hard_state: HardState, snapshot: Snapshot | None, entries: list[Entry]) -> Durable:
         """Where the log begins: just after the snapshot, or before it, at an entry kept for slow followers."""
@@ -271,12 +269,6 @@ class Storage:
         if first.index == 1:
             return Durable(hard_state, snapshot, entries=tuple(entries))
         return Durable(hard_state, snapshot, first.index, first.term, tuple(entries[1:]))
-
-    def _open(self, path: Path, sealed: bytes, context: bytes) -> bytes:
-        try:
-            return self._sealer.open(sealed, context)
-        except BrokenSeal as error:
-            raise Corrupt(path, f"it cannot be opened: {error}") from error
 
     def _corrupt(self, what: str) -> Corrupt:
         return Corrupt(self._directory / "log-*", what)
@@ -303,5 +295,9 @@ def _last_index(record: bytes) -> int:
     return int(_RECORD.unpack_from(record)[3])
 
 
-def _snapshot_context(index: int) -> bytes:
-    return b"snapshot %d" % index
+@contextmanager
+def _unbroken(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenSeal as error:
+        raise Corrupt(path, f"it cannot be opened: {error}") from error

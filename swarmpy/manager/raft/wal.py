@@ -124,7 +124,7 @@ class WriteAheadLog:
             if read.damage:
                 raise Damaged(segment.path, read.damage)
             records = (encode_record(self._sealer, first + at, body) for at, body in enumerate(read.bodies))
-            file = replace(self._files, segment.path, b"".join(records).ljust(len(data), b"\0"))
+            file = replace(self._files, segment.path, [b"".join(records).ljust(len(data), b"\0")])
             if segment is self._segments[-1]:
                 self.close()
                 self._file = file
@@ -161,7 +161,7 @@ class WriteAheadLog:
         fresh = bool(self._segments)    # all but the first have one before them, which takes a record to end
         path = self._directory / f"{_PREFIX}{self._next + fresh:016x}"
         size = max(self._segment_bytes, at_least)
-        file = replace(self._files, path, bytes(size))
+        file = replace(self._files, path, [bytes(size)])
         try:
             if fresh:
                 self._put(_END)
