@@ -75,7 +75,10 @@ class Stage:
     last = 0
 
     def snapshot(self) -> None:
-        self.application.snapshot_if_due(1, self.snapshots.append)
+        self.application.snapshot_if_due(1, self.taken)
+
+    async def taken(self, data: bytes) -> None:
+        self.snapshots.append(data)
 
     def barrier(self, index: int) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

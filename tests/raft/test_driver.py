@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import threading
 from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ import pytest
 from swarmpy.errors import Conflict, Unavailable
 from swarmpy.manager.raft import Corrupt, Options
 from swarmpy.manager.raft.link import _Backoff
+from swarmpy.manager.raft.messages import Snapshot
 from swarmpy.manager.raft.progress import Window
 from swarmpy.manager.raft.storage import Storage
 from swarmpy.manager.replicated_log import Leadership, NotLeader
@@ -173,6 +175,36 @@ def test_a_snapshot_that_takes_long_holds_up_no_entry(tmp_path: Path) -> None:
             await leader.restart()
             assert leader.journal.restored == 1
             await until(lambda: leader.journal.entries == [b"%d" % number for number in range(41)], "all is there")
+
+    run(scenario())
+
+
+def test_a_snapshot_whose_file_takes_long_holds_up_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    prepare = Storage.prepare
+
+    def prepare_slowly(storage: Storage, snapshot: Snapshot) -> None:
+        begun.set()
+        go_on.wait(10)
+        prepare(storage, snapshot)
+
+    monkeypatch.setattr(Storage, "prepare", prepare_slowly)
+
+    async def scenario() -> None:
+        options = replace(FAST, snapshot_interval=10, log_entries_for_slow_followers=0)
+        async with Cluster(tmp_path, options) as cluster:
+            leader = await cluster.grow(1)
+            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(20)))
+            await until(begun.is_set, "the file to be begun")
+            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(20, 40)))
+            await leader.log.read_barrier()
+            assert not any(leader.directory.glob("snapshot-*"))
+            go_on.set()
+            await until(lambda: any(leader.directory.glob("snapshot-*")), "the snapshot")
+            await leader.stop()
+            await leader.restart()
+            assert leader.journal.restored == 1
+            await until(lambda: leader.journal.entries == [b"%d" % number for number in range(40)], "all is there")
 
     run(scenario())
 

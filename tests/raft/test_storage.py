@@ -8,7 +8,9 @@ import shutil
 import stat
 import struct
 import tempfile
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -40,6 +42,13 @@ def read(directory: Path) -> Durable:
     storage, durable = opened(directory)
     storage.close()
     return durable
+
+
+def read_copy(directory: Path) -> Durable:
+    """What another process would find there, if this one ended now."""
+    with tempfile.TemporaryDirectory() as name:
+        shutil.copytree(directory, name, dirs_exist_ok=True)
+        return read(Path(name))
 
 
 def write(first: int, last: int, term: int = 1, size: int = 10) -> Write:
@@ -518,8 +527,11 @@ def writes_until_a_failure(
         storage, _ = opened(directory, disk)
         for number in range(25):
             under_way = random_write(model, model.hard_state.term + number % 2, random)
-            storage.write([under_way])
-            model.write(under_way)
+            if under_way.snapshot is not None and random.random() < 0.6:
+                storage.prepare(under_way.snapshot)
+            if random.random() < 0.9:               # or a newer one came while it was prepared
+                storage.write([under_way])
+                model.write(under_way)
             under_way = None
     except (OSError, Internal, PowerCut):
         pass
@@ -541,6 +553,84 @@ def goes_on(directory: Path, disk: FaultyDisk, model: Model, under_way: Write | 
     storage.close()
     model.write(further)
     assert model.agrees(read(directory))
+
+
+# Snapshots that are written beside the log.
+
+
+def test_a_prepared_snapshot_counts_once_it_is_named_and_is_not_written_again(tmp_path: Path) -> None:
+    long(tmp_path)
+    calls: list[str] = []
+
+    def note(call: str, _: Path) -> int:
+        calls.append(call)
+        return 0
+
+    disk = FaultyDisk(tmp_path, Random(1), note)
+    storage, _ = opened(tmp_path, disk)
+    snapshot = Snapshot(18, 1, b"m", b"state")
+    storage.prepare(snapshot)
+    assert read_copy(tmp_path).snapshot is None, "the log does not name it"
+    calls.clear()
+    storage.write([Write(HardState(1, 1, 20), snapshot=snapshot, compact=16)])
+    assert "create" not in calls
+    storage.close()
+    disk.cut_power()
+    assert read(tmp_path).snapshot == snapshot
+
+
+def test_a_prepared_snapshot_that_came_too_late_goes_with_the_next(tmp_path: Path) -> None:
+    long(tmp_path)
+    storage, _ = opened(tmp_path)
+    storage.prepare(Snapshot(12, 1, b"m", b"late"))
+    storage.write([Write(HardState(1, 1, 20), snapshot=Snapshot(18, 1, b"m", b"s"), compact=16)])
+    assert not list(tmp_path.glob("prepared-*"))
+    storage.prepare(Snapshot(19, 1, b"m", b"not named"))
+    storage.close()
+    assert read(tmp_path).snapshot == Snapshot(18, 1, b"m", b"s")
+    assert not list(tmp_path.glob("prepared-*")), "whoever opens the log removes it"
+
+
+def test_no_prepared_snapshot_is_left_under_an_old_key(tmp_path: Path) -> None:
+    long(tmp_path)
+    storage, _ = opened(tmp_path)
+    snapshot, new = Snapshot(18, 1, b"m", b"state"), bytes(32)
+    storage.prepare(snapshot)
+    storage.take_keys(Keys((new, *KEYS)))
+    storage.write([Write(HardState(1, 1, 20), snapshot=snapshot, compact=16)])
+    storage.close()
+    storage, durable = Storage.open(tmp_path, (new,), DISK, SMALL)
+    storage.close()
+    assert durable.snapshot == snapshot
+
+
+def test_a_log_that_is_closed_does_not_wait_for_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_file, "PART_BYTES", 64)
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Files):
+        def write(self, file: File, data: memoryview, at: int) -> int:
+            if file.path.name.startswith("prepared-"):
+                begun.set()
+                go_on.wait(10)
+            return super().write(file, data, at)
+
+    long(tmp_path)
+    storage, _ = opened(tmp_path, Slow())
+    with ThreadPoolExecutor(2) as pool:
+        preparing = pool.submit(storage.prepare, Snapshot(18, 1, b"m", bytes(64 * 1000)))
+        assert begun.wait(10)
+        closing = pool.submit(storage.close)
+        while not storage._closing:
+            assert not closing.done()
+        go_on.set()
+        with pytest.raises(InterruptedError, match="the raft log is closed"):
+            preparing.result(10)
+        closing.result(10)
+    (unfinished,) = tmp_path.glob("prepared-*")
+    assert unfinished.stat().st_size < 64 * 1000
+    assert read(tmp_path).snapshot is None
+    assert not unfinished.exists()
 
 
 # Space.
@@ -642,6 +732,8 @@ def test_any_sequence_of_writes_reads_back_as_a_plain_model_says(seed: int, leng
             for _ in range(random.randint(1, 3)):
                 batch.append(random_write(model, number + 1, random))
                 model.write(batch[-1])
+                if (snapshot := batch[-1].snapshot) is not None and random.random() < 0.6:
+                    storage.prepare(snapshot)
             storage.write(batch)
             if random.random() < 0.5:
                 storage.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from swarmpy.manager.raft.messages import Entry, EntryKind, Snapshot
@@ -61,8 +61,11 @@ class Application:
         self._barriers += barriers
         self._pass()
 
-    def snapshot_if_due(self, interval: int, taken: Callable[[bytes], None]) -> None:
-        """Give `taken` the state as of now, a while later, if that is `interval` entries after the last snapshot."""
+    def snapshot_if_due(self, interval: int, taken: Callable[[bytes], Awaitable[None]]) -> None:
+        """Give `taken` the state as of now, a while later, if that is `interval` entries after the last snapshot.
+
+        One at a time, until `taken` is done with it.
+        """
         if self._taking is None and self._loading is None and self.applied - self._snapshot_index >= interval:
             self._snapshot_index = self.applied
             self._taking = self._begin(self._take(self._machine.snapshot(), taken))
@@ -123,10 +126,9 @@ class Application:
         self._go_on()
         self._moved()
 
-    async def _take(self, write: Callable[[], bytes], taken: Callable[[bytes], None]) -> None:
-        data = await asyncio.to_thread(write)
+    async def _take(self, write: Callable[[], bytes], taken: Callable[[bytes], Awaitable[None]]) -> None:
+        await taken(await asyncio.to_thread(write))
         self._taking = None
-        taken(data)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

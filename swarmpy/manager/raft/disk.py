@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from swarmpy.manager.raft.messages import Snapshot
 from swarmpy.manager.raft.seal import Keys
 from swarmpy.manager.raft.storage import Identity, Storage, Write
 
@@ -56,6 +57,10 @@ class Disk:
             self._jobs.put((number, job))
         else:
             self._write_at_once(number, job)
+
+    def prepare(self, snapshot: Snapshot) -> None:
+        """See Storage.prepare. On a thread of the caller's, who submits it afterwards."""
+        self._storage.prepare(snapshot)
 
     def durable(self) -> int:
         """Number of the last Ready submitted of which, and of all before it, it is known. Raises DiskFailure."""

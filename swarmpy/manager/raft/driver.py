@@ -23,7 +23,7 @@ from swarmpy.manager.raft.core import Raft, Refused
 from swarmpy.manager.raft.disk import Disk, DiskFailure
 from swarmpy.manager.raft.leader import Leader
 from swarmpy.manager.raft.membership import Membership
-from swarmpy.manager.raft.messages import Append, Message, Ready, SnapshotChunk
+from swarmpy.manager.raft.messages import Append, Message, Ready, Snapshot, SnapshotChunk
 from swarmpy.manager.raft.options import Ended, Options
 from swarmpy.manager.raft.proposals import Proposals
 from swarmpy.manager.raft.reads import Reads
@@ -134,9 +134,18 @@ class Driver:
         self._do(lambda: self._take_keys(keys, taken), taken)
         return taken
 
-    def store_snapshot(self, index: int, membership: Membership, data: bytes, keep: int) -> None:
-        """The state machine's state as of `index`, with the membership of then; `keep` entries before it stay."""
-        self._do(lambda: self._core.snapshot_taken(index, membership, data, keep))
+    async def store_snapshot(self, snapshot: Snapshot, membership: Membership, keep: int) -> None:
+        """The state machine's state as of an applied entry, with the membership of then; `keep` entries before it stay.
+
+        Its file is written before the core hears of it: what is committed meanwhile would wait behind it for seconds.
+        """
+        try:
+            await asyncio.to_thread(self._disk.prepare, snapshot)
+        except InterruptedError:
+            return                          # the log is closed
+        except OSError as error:
+            _log.warning("a snapshot is written while the raft log waits: %s", error)
+        self._do(lambda: self._core.snapshot_taken(snapshot.index, membership, snapshot.data, keep))
 
     def add_wire(self, wire: Outgoing | Incoming) -> None:
         self._do(lambda: self._wires.add(wire))

@@ -23,6 +23,7 @@ from swarmpy.manager.raft.core import Config, Raft, Refused
 from swarmpy.manager.raft.driver import Driver
 from swarmpy.manager.raft.files import DISK, Files
 from swarmpy.manager.raft.membership import Membership, Peer
+from swarmpy.manager.raft.messages import Snapshot
 from swarmpy.manager.raft.options import DEFAULTS, MAX_ENTRY_BYTES, Ended, Options
 from swarmpy.manager.raft.peers import Peers
 from swarmpy.manager.raft.reports import Report, View
@@ -255,10 +256,11 @@ class RaftLog:
             self._end(report.ended)
 
     def _snapshot_if_due(self, membership: Membership) -> None:
-        options, index = self._options, self._application.applied
+        options, index, term = self._options, self._application.applied, self._application.term
 
-        def taken(data: bytes) -> None:
-            self._driver.store_snapshot(index, membership, data, options.log_entries_for_slow_followers)
+        async def taken(data: bytes) -> None:
+            snapshot = Snapshot(index, term, membership.encode(), data)
+            await self._driver.store_snapshot(snapshot, membership, options.log_entries_for_slow_followers)
 
         self._application.snapshot_if_due(options.snapshot_interval, taken)
 

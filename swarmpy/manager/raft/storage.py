@@ -6,22 +6,26 @@ Owns    the member's directory:
             identity    whose log this is
             log-*       the write-ahead log (wal.py): hard state and entries
             snapshot-*  the state machine and the members as of an index
+            prepared-*  such a file before the log names it
 
 Laws    What `write` was given is durable when it returns; after a crash before that, all of it or nothing: the record
         in the log decides, and a snapshot counts from the record on that names it. What cannot be read as it was
         written is never served: opening raises Corrupt, which names file and record and tells how to rejoin.
 
 A record is the hard state, the end of the log as it is then, the index of the snapshot before it, and *runs*: the
-entries of one Ready each, which replace whatever was stored from their first index on. All of this blocks.
+entries of one Ready each, which replace whatever was stored from their first index on. All of this blocks; `prepare` is
+for what would block for seconds.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import stat
 import struct
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +48,7 @@ _RUN = struct.Struct("<I")            # length of the run that follows; 0: all e
 _SQLITE = "raft.db"                   # the log, before there were segments
 _IDENTITY = "identity"
 _SNAPSHOT_PREFIX = "snapshot-"
+_PREPARED_PREFIX = "prepared-"
 
 
 class Corrupt(Internal):
@@ -96,7 +101,7 @@ class Write(NamedTuple):
 
 
 class Storage:
-    """Made by `open`. Used by one process at a time, and in it by one thread at a time."""
+    """Made by `open`. Used by one process at a time, and in it, but for `prepare`, by one thread at a time."""
 
     @classmethod
     def open(
@@ -120,7 +125,10 @@ class Storage:
     def __init__(self, directory: Path, keys: Sequence[bytes], files: Files, segment_bytes: int) -> None:
         self._directory = directory
         self._files = files
+        self._keys = tuple(keys)
         self._sealer = Sealer(keys)
+        self._preparing = threading.Lock()
+        self._closing = False
         self._wal = WriteAheadLog(directory, files, self._sealer, _last_index, segment_bytes)
         self._last = (0, 0)    # index and term of the last entry stored
         self._snapshot_index = 0
@@ -128,8 +136,10 @@ class Storage:
         self._lock = _lock(directory)
 
     def close(self) -> None:
-        self._wal.close()
-        os.close(self._lock)
+        self._closing = True
+        with self._preparing:
+            self._wal.close()
+            os.close(self._lock)
 
     @property
     def identity(self) -> Identity | None:
@@ -147,6 +157,10 @@ class Storage:
 
         Raises OSError; Damaged when something is not as it was written.
         """
+        with self._preparing:
+            self._keys = keys.all
+            for path in self._prepared():       # sealed under one of before
+                self._files.unlink(path)
         self._sealer.take(keys.all)
         if self._identity is not None:
             self.set_identity(self._identity)
@@ -154,6 +168,22 @@ class Storage:
         if snapshot is not None:
             self._put_snapshot(snapshot)
         self._wal.seal_anew()
+
+    def prepare(self, snapshot: Snapshot) -> None:
+        """Write the file of a snapshot that is to be written: `write` will have to name it, and no more.
+
+        On another thread than the rest. Raises OSError, also when the storage is closed meanwhile; then, and when it is
+        never called, `write` does all of it.
+        """
+        with self._preparing:
+            pieces = snapshot_file.pieces(Sealer(self._keys), snapshot)
+            self._replace(self._prepared_path(snapshot), self._while_open(pieces))
+
+    def _while_open(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            if self._closing:
+                raise InterruptedError(errno.EINTR, "the raft log is closed", str(self._directory))
+            yield piece
 
     def write(self, writes: Sequence[Write]) -> None:
         """Make all of them durable, in order, in one record. After an OSError nothing more may be written."""
@@ -179,16 +209,32 @@ class Storage:
         return runs
 
     def _put_snapshot(self, snapshot: Snapshot) -> None:
-        self._replace(self._snapshot_path(snapshot.index), snapshot_file.pieces(self._sealer, snapshot))
+        path, prepared = self._snapshot_path(snapshot.index), self._prepared_path(snapshot)
+        if prepared.exists():
+            self._files.rename(prepared, path)
+            self._files.sync_directory(self._directory)
+        else:
+            self._replace(path, snapshot_file.pieces(self._sealer, snapshot))
         self._snapshot_index = snapshot.index
 
     def _snapshot_path(self, index: int) -> Path:
         return self._directory / f"{_SNAPSHOT_PREFIX}{index:016x}"
 
+    def _prepared_path(self, snapshot: Snapshot) -> Path:
+        return self._directory / f"{_PREPARED_PREFIX}{snapshot.index:016x}-{snapshot.term:x}"
+
+    def _prepared(self) -> list[Path]:
+        """Those that are whole."""
+        return [path for path in self._directory.glob(f"{_PREPARED_PREFIX}*") if not path.suffix]
+
     def _remove_other_snapshots(self) -> None:
+        named = self._snapshot_path(self._snapshot_index)
         for path in self._directory.glob(f"{_SNAPSHOT_PREFIX}*"):
-            if path != self._snapshot_path(self._snapshot_index):
+            if path != named:
                 self._files.unlink(path)
+        for path in self._prepared():
+            if path.name.removeprefix(_PREPARED_PREFIX) < named.name.removeprefix(_SNAPSHOT_PREFIX):
+                self._files.unlink(path)        # a newer one was restored meanwhile
 
     def _replace(self, path: Path, pieces: Iterable[bytes]) -> None:
         replace(self._files, path, pieces).close()
@@ -198,7 +244,7 @@ class Storage:
     def _load(self) -> Durable:
         if (self._directory / _SQLITE).exists():
             raise Outdated(self._directory)
-        for leftover in self._directory.glob("*.new"):    # of a writer that died
+        for leftover in (*self._directory.glob("*.new"), *self._prepared()):    # of a writer that died
             self._files.unlink(leftover)
         self._identity = self._load_identity()
         try:
