@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,7 @@ TELL_S = 0.5
 # Readers come first. The manager, where the kernel shares by session (sched(7), autogroup), has half of the processors
 # in any case; with less than the other half nodes fall silent, and are replaced, which is work for everybody.
 NICENESS = 10
+PARTICULARS = re.compile(r"\b[0-9a-z]{25}\b|\d[\d.:]*")     # ids, numbers, addresses: so that the same trouble adds up
 MESSAGES = {PREPARING: "preparing", READY: "ready", RUNNING: "started", SHUTDOWN: "shutdown"}
 
 
@@ -89,39 +91,56 @@ class Node:
     async def run(self, issued: Issued, opening: asyncio.Semaphore) -> None:
         """Be in session with the leader, whoever it is, until cancelled."""
         while True:
-            await opening.acquire()
-            held = [opening]                          # until the leader has welcomed us, or not
-            addr = self._managers[0]
-            credential = KeyPair(issued.certificate, issued.key)
-            channel = open_channel(addr, credential, issued.root_ca, SESSION_HANDSHAKE_S, self._ask_after_s)
-            session = Session(channel, self._reporter, self._rng, (), self._ask_after_s)
             try:
-                await session.serve(
-                    self._description(issued), _address(self._number), self._updates(),
-                    partial(self._welcomed, session, held), self._hear,
-                )
-                continue
+                await self._session_with(self._managers[0], issued, opening)
             except grpc.aio.AioRpcError as failure:
-                self._counts.broken += self._is_in
-                self._counts.welcomed -= self._is_in
-                self._is_in = False
-                _trouble(f"{failure.code().name} {failure.details()}")
+                self._fell_out(f"{failure.code().name} {failure.details()}")
                 leader = leader_of(failure)
-                self._managers.append(self._managers.pop(0))
                 if leader is not None:
                     self._managers = [leader, *(addr for addr in self._managers if addr != leader)]
             except TimeoutError:
-                _trouble("no welcome")
-                self._managers.append(self._managers.pop(0))
-            finally:
-                for each in held:
-                    each.release()
-                self._session, self._ask_after_s = None, session.ask_after_s
-                await channel.close(None)
+                self._fell_out("no welcome")
+            else:
+                continue                              # the next session follows at once
             await asyncio.sleep(self._rng.uniform(0, RETRY_S))
 
+    async def _session_with(self, addr: str, issued: Issued, opening: asyncio.Semaphore) -> None:
+        """One session. Returns when it outlives its channel, raises when it ends."""
+        held: list[asyncio.Semaphore] = []
+        if not self._is_in:
+            await opening.acquire()
+            held.append(opening)                      # until the leader has welcomed us, or not
+        credential = KeyPair(issued.certificate, issued.key)
+        channel = open_channel(addr, credential, issued.root_ca, SESSION_HANDSHAKE_S, self._ask_after_s)
+        session = Session(channel, self._reporter, self._rng, (), self._ask_after_s)
+        serving = asyncio.create_task(session.serve(
+            self._description(issued), _address(self._number), self._updates(),
+            partial(self._welcomed, session, held), self._hear,
+        ))  # fmt: skip
+        outliving = asyncio.create_task(session.outlives_its_channel())
+        try:
+            await asyncio.wait({serving, outliving}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+        finally:
+            for each in held:
+                each.release()
+            serving.cancel()
+            outliving.cancel()
+            await asyncio.wait({serving, outliving})
+            self._session, self._ask_after_s = None, session.ask_after_s
+            await channel.close(None)
+
+    def _fell_out(self, why: str) -> None:
+        self._counts.broken += self._is_in
+        self._counts.welcomed -= self._is_in
+        self._is_in = False
+        self._managers.append(self._managers.pop(0))
+        _trouble(why)
+
     def _welcomed(self, session: Session, held: list[asyncio.Semaphore], _: Welcome) -> None:
-        held.pop().release()
+        while held:
+            held.pop().release()
         self._session = session
         self._counts.welcomed += not self._is_in
         self._is_in = True
@@ -219,7 +238,7 @@ async def _live(node: Node, token: str, joining: asyncio.Semaphore, opening: asy
 
 
 def _trouble(text: str) -> None:
-    print(json.dumps({"trouble": text}), flush=True)
+    print(json.dumps({"trouble": PARTICULARS.sub("…", text)}), flush=True)
 
 
 async def _tell(counts: Counts) -> None:

@@ -80,6 +80,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     # gRPC makes of it its TCP_USER_TIMEOUT as well (tcp(7)): what was written, a heartbeat say, may stay unacknowledged
     # for so long. See `open_channel` for when a manager is asked for a sign of life.
     ("grpc.keepalive_timeout_ms", 1_500),
+    ("grpc.http2.ping_timeout_ms", 1_500),      # what a sign of life is waited for is this, and a minute without it
     ("grpc.ssl_target_name_override", MANAGER_NAME),
     ("grpc.use_local_subchannel_pool", 1),      # a new channel really is a new connection, with the present certificate
     ("grpc.enable_http_proxy", 0),
@@ -95,6 +96,7 @@ SERVER_OPTIONS: tuple[tuple[str, int | str], ...] = (
     *_KEEPALIVE,
     ("grpc.keepalive_time_ms", 20_000),         # nodes that lost power are noticed by their heartbeats long before this
     ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 1_500),    # of clients' keepalives
     ("grpc.so_reuseport", 0),                   # a second daemon on the address is an error, not a coin toss
     # Whoever reaches the port may connect, but without a certificate only for so long. A node that somebody took over

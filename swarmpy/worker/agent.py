@@ -185,10 +185,12 @@ class Agent:
         """Tell the leader, if it can be had soon, that this node leaves. After that no session begins any more."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DEPART_S):
-                await self._welcomed.wait()
-                if self._session is not None:
-                    self._departed = True
-                    await self._session.leave()
+                while not self._departed:
+                    await self._welcomed.wait()
+                    assert self._session is not None
+                    self._departed = await self._session.leave()
+                    if not self._departed:
+                        self._welcomed.clear()          # the session ended before it was said; the next one is told
 
     async def leave(self) -> None:
         """The node is no longer part of the swarm: its tasks end, and nothing of them or of the mesh is left."""
@@ -222,13 +224,12 @@ class Agent:
         publisher = LogPublisher(channel, self._read_logs, self._metadata)
         serving = asyncio.create_task(self._serve(session, publisher, addr))
         moving = asyncio.create_task(self._reconnect.wait())
+        renewing = asyncio.create_task(self._renew(session, publisher, addr))
         try:
-            await asyncio.wait({serving, moving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({serving, moving, renewing}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
                 return 0.0
             await serving
-            log.info("the leader at %s is asked for a sign of life after %.1f s from now on", addr, session.ask_after_s)
-            self._managers.hint(addr)
             return 0.0
         except grpc.aio.AioRpcError as error:
             return self._sent_away(addr, error)
@@ -239,11 +240,19 @@ class Agent:
             self._session, self._addr = None, ""
             self._ask_after_s = session.ask_after_s
             self._welcomed.clear()
-            moving.cancel()
-            serving.cancel()
-            await asyncio.wait({serving, moving})
+            for task in (moving, serving, renewing):
+                task.cancel()
+            await asyncio.wait({serving, moving, renewing})
             await publisher.close()
             await channel.close(None)
+
+    async def _renew(self, session: Session, publisher: LogPublisher, addr: str) -> None:
+        """Return when another session with this leader is to follow."""
+        await session.outlives_its_channel()
+        await publisher.idle()
+        log.info("the leader at %s will be asked for a sign of life after %.1f s", addr, session.ask_after_s)
+        if not self._reconnect.is_set():
+            self._managers.hint(addr)
 
     async def _serve(self, session: Session, publisher: LogPublisher, addr: str) -> None:
         description = self._described = await asyncio.to_thread(self._describe)

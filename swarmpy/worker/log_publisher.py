@@ -38,6 +38,8 @@ class LogPublisher:
         self._read = read
         self._metadata = metadata
         self._answers: dict[str, set[asyncio.Task[None]]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def take(self, subscription: LogSubscription) -> None:
         """Begin an answer, or close all of a subscription."""
@@ -45,6 +47,7 @@ class LogPublisher:
             for answer in self._answers.get(subscription.id, ()):
                 answer.cancel()
             return
+        self._idle.clear()
         answer = asyncio.create_task(self._answer(subscription))
         self._answers.setdefault(subscription.id, set()).add(answer)
         answer.add_done_callback(lambda done: self._ended(subscription.id, done))
@@ -54,6 +57,12 @@ class LogPublisher:
         answers.discard(answer)
         if not answers:
             self._answers.pop(subscription_id, None)
+        if not self._answers:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Return when no answer is under way."""
+        await self._idle.wait()
 
     async def close(self) -> None:
         """End all answers."""

@@ -34,8 +34,10 @@ CONNECT_S = 3.0                  # a host that is gone does not answer at all
 WELCOME_S = 15.0                 # of one that does: it may be busy with many who come at the same time
 EARLIEST = 0.8                   # heartbeats come after this share of the period to the whole of it
 ASK_PERIODS = 1.5                # who finds its leader standing still is with the next one before three are over
-RENEW_S = 30.0                   # within this the nodes of a swarm that has grown begin their sessions anew
-OUTGROWN = 2.0                   # so much rarer, or more often, a leader is to be asked then
+ASK_AT_MOST_S = 3600.0
+RENEW_BELOW, RENEW_ABOVE = 0.75, 2.0    # by so much a leader may be silent longer than when the channel was opened
+RENEW_S = 30.0                   # within this the nodes of a swarm that has grown begin their sessions anew,
+RENEW_PERIODS = 12               # or within so many heartbeat periods: 5,000 take half of their leader's time then
 
 
 class Session:
@@ -54,8 +56,7 @@ class Session:
         ask_after_s: float = ASK_AFTER_S,
     ) -> None:
         self.ask_after_s = self._opened_with_s = ask_after_s
-        self._renewal: asyncio.TimerHandle | None = None
-        self._renews = False
+        self._retimed = asyncio.Event()
         self._call = channel.stream_stream(SESSION, FromAgent.SerializeToString, ToAgent.FromString)(
             None, metadata=tuple(metadata)
         )
@@ -65,7 +66,7 @@ class Session:
         self._mesh_applied = 0
         self._mesh_said = 0
         self._description: NodeDescription | None = None
-        self._leaving = False
+        self._leaving = self._said_leaving = False
         self._wake = asyncio.Event()
         self._over = asyncio.Event()
 
@@ -83,11 +84,30 @@ class Session:
         self._description = description
         self._wake.set()
 
-    async def leave(self) -> None:
-        """Say that the node leaves, and return once the leader has ended the stream."""
+    async def leave(self) -> bool:
+        """Say that the node leaves, and return once the stream has ended: whether that was said."""
         self._leaving = True
         self._wake.set()
         await self._over.wait()
+        return self._said_leaving
+
+    async def outlives_its_channel(self) -> None:
+        """Return when a session on a channel with the present `ask_after_s` is to follow.
+
+        That is a while after the heartbeat period has become another one by far, as a swarm grows or shrinks. Many
+        nodes come to that at the same time, and their leader is not to have them all at once.
+        """
+        while True:
+            await self._retimed.wait()
+            self._retimed.clear()
+            if self._is_mistimed:
+                await asyncio.sleep(self._rng.uniform(0.0, max(RENEW_S, RENEW_PERIODS * self._period_s)))
+                if self._is_mistimed:
+                    return
+
+    @property
+    def _is_mistimed(self) -> bool:
+        return not RENEW_BELOW < self.ask_after_s / self._opened_with_s < RENEW_ABOVE
 
     async def serve(
         self,
@@ -99,9 +119,8 @@ class Session:
     ) -> None:
         """Say hello, then speak and listen until the stream ends. Raises AioRpcError when the other side ends it.
 
-        Returns when a session on a channel with another `ask_after_s` is to follow, as the heartbeat period has become
-        another one by far. Raises TimeoutError when no Welcome comes in time. `hear` gets every message after the first
-        Welcome, and while it is busy the stream is not read.
+        Raises TimeoutError when no Welcome comes in time. `hear` gets every message after the first Welcome,
+        and while it is busy the stream is not read.
         """
         speaking: asyncio.Task[None] | None = None
         try:
@@ -120,13 +139,8 @@ class Session:
                     self._welcome(message.welcome)
                 else:
                     await hear(message)
-        except grpc.aio.AioRpcError as end:
-            if not self._renews or end.code() is not grpc.StatusCode.OK:
-                raise
         finally:
             self._over.set()
-            if self._renewal is not None:
-                self._renewal.cancel()
             if speaking is not None:
                 speaking.cancel()
                 await asyncio.gather(speaking, return_exceptions=True)      # a broken stream is told by the reader
@@ -134,17 +148,8 @@ class Session:
 
     def _welcome(self, welcome: Welcome) -> None:
         self._period_s = (welcome.heartbeat_period_ns or 1_000_000_000) / 1e9
-        self.ask_after_s = max(ASK_AFTER_S, ASK_PERIODS * self._period_s)
-        if self._outgrown and self._renewal is None:
-            self._renewal = asyncio.get_running_loop().call_later(self._rng.uniform(0.0, RENEW_S), self._renew)
-        self._wake.set()
-
-    @property
-    def _outgrown(self) -> bool:
-        return not 1 / OUTGROWN < self.ask_after_s / self._opened_with_s < OUTGROWN
-
-    def _renew(self) -> None:
-        self._renewal, self._renews = None, self._outgrown
+        self.ask_after_s = min(max(ASK_AFTER_S, ASK_PERIODS * self._period_s), ASK_AT_MOST_S)
+        self._retimed.set()
         self._wake.set()
 
     async def _read(self) -> ToAgent:
@@ -174,9 +179,6 @@ class Session:
             for message in self._due(heartbeat_due=is_due):
                 await self._call.write(message)
                 said = True
-            if self._renews:
-                await self._call.done_writing()         # the leader ends the stream then, and has heard all of it
-                return
             if is_due and not said:
                 await self._call.write(FromAgent(heartbeat=Heartbeat()))
             if is_due or (said and not self._reporter.waits_for_heartbeat):
@@ -202,3 +204,4 @@ class Session:
             yield FromAgent(description=description)
         if self._leaving:
             yield FromAgent(leaving=Leaving())
+            self._said_leaving = True

@@ -44,7 +44,7 @@ def test_a_node_that_says_hello_is_ready_and_gets_its_tasks() -> None:
             assert node.status.addr == "127.0.0.1" and node.description.hostname == "n1"
             assert agent.heard[0].welcome.node_id == "n1"
             assert agent.heard[0].welcome.heartbeat_period_ns == DEFAULT_PERIOD_NS
-            assert agent.heard[1].managers.addrs == ["127.0.0.1:2377"]
+            assert agent.heard[1].managers.addrs == [lead.addr]
             await lead.put(lead.task("t3", "n1", 3))
             await lead.desire("t1", SHUTDOWN)
             await until(lambda: agent.desired == {"t1": SHUTDOWN, "t3": RUNNING}, "the diff arrives")

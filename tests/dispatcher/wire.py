@@ -72,8 +72,10 @@ class Leader:
     """One manager that leads: its store, log, dispatcher and port."""
 
     def __init__(self) -> None:
+        self.server = grpc.aio.server()
+        self.addr = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
         self.store = Store(lambda: 1)
-        self.log = MemoryLog(self.store, node_id="m1")
+        self.log = MemoryLog(self.store, node_id="m1", addr=self.addr)
         self.store.bind(self.log)
         self.clock = Clock()
         self.answering: set[str] = set()         # addresses of hosts that answer when they are asked
@@ -82,9 +84,7 @@ class Leader:
         self.dispatcher = Dispatcher(
             self.store, self.log, named_peer, monotonic=self.clock, host_answers=self._host_answers
         )
-        self.server = grpc.aio.server()
         self.dispatcher.add_to_server(self.server)
-        self.addr = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
         self._run: asyncio.Task[None] | None = None
 
     async def _host_answers(self, host: str, port: int, patience_s: float) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -16,7 +17,7 @@ from swarmpy.manager.dispatcher import Dispatcher
 from swarmpy.rpc.types_pb2 import MANAGER, RUNNING, WORKER, NodeRole
 from swarmpy.worker import Agent, describe_host
 
-from ..dispatcher.wire import NODE_HEADER, drive, leader, until
+from ..dispatcher.wire import NODE_HEADER, Leader, drive, leader, until
 from .simulated import RecordingMesh, SimulatedExecutor
 
 
@@ -28,29 +29,68 @@ def identity(root: Issuer, directory: Path, node_id: str, role: NodeRole) -> Nod
     return NodeIdentity.create(directory / node_id, Issued(key_pem(key), pem(leaf), pem(root.certificate)))
 
 
+@asynccontextmanager
+async def serving(directory: Path) -> AsyncIterator[tuple[Leader, str, NodeIdentity]]:
+    """A leader with the nodes n1 and n2, behind TLS; its address, and who n1 is."""
+    root = create_root("s", time.time_ns())
+    manager, worker = identity(root, directory, "m1", MANAGER), identity(root, directory, "n1", WORKER)
+    async with leader() as lead:
+        await lead.step_down()
+        lead.dispatcher = Dispatcher(lead.store, lead.log, lambda context: peer_of(context).require_node().node_id)
+        guard = PeerGuard(manager, lambda: None, time.time_ns)
+        server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
+        lead.dispatcher.add_to_server(server)
+        port = server.add_secure_port("127.0.0.1:0", manager.server_credentials(lambda: b""))
+        await server.start()
+        await lead.lead()
+        await lead.add_nodes("n1", "n2")
+        await lead.add_service()
+        yield lead, f"127.0.0.1:{port}", worker
+        await lead.step_down()
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def working(directory: Path, addr: str, worker: NodeIdentity, claims: str) -> AsyncIterator[Agent]:
+    agent = Agent(
+        directory / "state", [addr], channel=worker.session_channel, executor=SimulatedExecutor(), mesh=RecordingMesh(),
+        describe=lambda: describe_host("h1", "1", {"a": "b"}, worker.root_ca_pem, worker.issuer),
+        metadata=((NODE_HEADER, claims),),
+    )
+    await agent.start()
+    running = asyncio.create_task(agent.run())
+    try:
+        yield agent
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        await agent.close()
+
+
+@asynccontextmanager
+async def way_to(addr: str, is_open: asyncio.Event) -> AsyncIterator[str]:
+    """An address that leads to `addr` while it is open. Otherwise its kernel takes what comes, and that is all."""
+
+    async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            await is_open.wait()
+            target.write(data)
+        target.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = addr.rpartition(":")
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        with suppress(OSError):
+            await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
 def test_a_node_gets_the_tasks_of_its_certificate(tmp_path: Path) -> None:
     async def story() -> None:
-        root = create_root("s", time.time_ns())
-        manager, worker = identity(root, tmp_path, "m1", MANAGER), identity(root, tmp_path, "n1", WORKER)
-        async with leader() as lead:
-            await lead.step_down()
-            lead.dispatcher = Dispatcher(lead.store, lead.log, lambda context: peer_of(context).require_node().node_id)
-            guard = PeerGuard(manager, lambda: None, time.time_ns)
-            server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
-            lead.dispatcher.add_to_server(server)
-            port = server.add_secure_port("127.0.0.1:0", manager.server_credentials(lambda: b""))
-            await server.start()
-            await lead.lead()
-            await lead.add_nodes("n1", "n2")
-            await lead.add_service()
-            mesh = RecordingMesh()
-            agent = Agent(
-                tmp_path / "state", [f"127.0.0.1:{port}"], channel=worker.session_channel, executor=SimulatedExecutor(),
-                mesh=mesh, describe=lambda: describe_host("h1", "1", {"a": "b"}, worker.root_ca_pem, worker.issuer),
-                metadata=((NODE_HEADER, "n2"),),
-            )
-            await agent.start()
-            running = asyncio.create_task(agent.run())
+        async with serving(tmp_path) as (lead, addr, worker), working(tmp_path, addr, worker, claims="n2") as agent:
             first, second = lead.task("t1", "n1"), lead.task("t2", "n2", 2)
             for task in (first, second):
                 del task.networks[:]
@@ -60,11 +100,22 @@ def test_a_node_gets_the_tasks_of_its_certificate(tmp_path: Path) -> None:
             description = lead.store.nodes["n1"].description
             assert description.resources.memory_bytes > 0 and description.resources.nano_cpus > 0
             assert description.engine_labels == {"a": "b"} and description.cert_issuer_subject
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
-            await agent.close()
-            await lead.step_down()
-            await server.stop(None)
+
+    drive(story)
+
+
+def test_a_leader_that_stands_still_is_left_though_its_kernel_acknowledges_all(tmp_path: Path) -> None:
+    async def story() -> None:
+        goes_on = asyncio.Event()
+        goes_on.set()
+        async with (
+            serving(tmp_path) as (_, addr, worker),
+            way_to(addr, goes_on) as way,
+            working(tmp_path, way, worker, claims="n1") as agent,
+        ):
+            await until(lambda: agent.connected, "a session")
+            goes_on.clear()
+            await until(lambda: not agent.connected, "it is left")
+            goes_on.set()
 
     drive(story)
