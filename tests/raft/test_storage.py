@@ -627,10 +627,24 @@ def test_a_log_that_is_closed_does_not_wait_for_a_snapshot(tmp_path: Path, monke
         with pytest.raises(InterruptedError, match="the raft log is closed"):
             preparing.result(10)
         closing.result(10)
-    (unfinished,) = tmp_path.glob("prepared-*")
-    assert unfinished.stat().st_size < 64 * 1000
+    with pytest.raises(InterruptedError, match="the raft log is closed"):
+        storage.prepare(Snapshot(18, 1, b"m", b"state"))
+    assert not list(tmp_path.glob("prepared-*"))
     assert read(tmp_path).snapshot is None
-    assert not unfinished.exists()
+
+
+def test_a_snapshot_for_which_there_is_no_space_leaves_none_of_it(tmp_path: Path) -> None:
+    long(tmp_path)
+    disk = FaultyDisk(tmp_path, Random(1))
+    storage, _ = opened(tmp_path, disk)
+    disk.fault = lambda call, path: errno.ENOSPC if call == "write" and path.match("prepared-*") else 0
+    snapshot = Snapshot(18, 1, b"m", b"state")
+    with pytest.raises(OSError, match="No space left"):
+        storage.prepare(snapshot)
+    assert not list(tmp_path.glob("prepared-*"))
+    storage.write([Write(HardState(1, 1, 20), snapshot=snapshot, compact=16)])
+    storage.close()
+    assert read(tmp_path).snapshot == snapshot
 
 
 # Space.

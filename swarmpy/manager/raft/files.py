@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DISK", "File", "Files", "replace", "write_all"]
+__all__ = ["DISK", "File", "Files", "remove_unfinished", "replace", "write_all"]
 
 _MODE = stat.S_IRUSR | stat.S_IWUSR
 _UNFINISHED = ".new"
@@ -86,9 +86,8 @@ def replace(files: Files, path: Path, pieces: Iterable[bytes]) -> File:
 
     Returns it open. Raises OSError; then either may be there.
     """
-    unfinished = path.with_name(path.name + _UNFINISHED)
-    if unfinished.exists():
-        files.unlink(unfinished)    # of a writer that died
+    remove_unfinished(files, path)    # of a writer that died
+    unfinished = _unfinished(path)
     file = files.create(unfinished)
     try:
         at = 0
@@ -101,6 +100,16 @@ def replace(files: Files, path: Path, pieces: Iterable[bytes]) -> File:
         file.close()
         raise
     return File(path, file.descriptor)
+
+
+def remove_unfinished(files: Files, path: Path) -> None:
+    """Remove what a `replace` of `path` that failed has left. Raises OSError."""
+    if _unfinished(path).exists():
+        files.unlink(_unfinished(path))
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(path.name + _UNFINISHED)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from swarmpy.errors import Internal
 from swarmpy.manager.raft import snapshot_file
 from swarmpy.manager.raft.codec import Malformed, decode_entries, encode_entries
 from swarmpy.manager.raft.core import Durable
-from swarmpy.manager.raft.files import Files, replace
+from swarmpy.manager.raft.files import Files, remove_unfinished, replace
 from swarmpy.manager.raft.messages import Entry, HardState, Snapshot
 from swarmpy.manager.raft.seal import BrokenSeal, Keys, Sealer
 from swarmpy.manager.raft.wal import SEGMENT_BYTES, Damaged, WriteAheadLog
@@ -172,18 +172,26 @@ class Storage:
     def prepare(self, snapshot: Snapshot) -> None:
         """Write the file of a snapshot that is to be written: `write` will have to name it, and no more.
 
-        On another thread than the rest. Raises OSError, also when the storage is closed meanwhile; then, and when it is
-        never called, `write` does all of it.
+        On another thread than the rest. Raises OSError; InterruptedError where the storage is closed. Then, and when it
+        is never called, `write` does all of it.
         """
+        path = self._prepared_path(snapshot)
         with self._preparing:
-            pieces = snapshot_file.pieces(Sealer(self._keys), snapshot)
-            self._replace(self._prepared_path(snapshot), self._while_open(pieces))
+            self._check_open()
+            try:
+                self._replace(path, self._while_open(snapshot_file.pieces(Sealer(self._keys), snapshot)))
+            except OSError:
+                remove_unfinished(self._files, path)    # `write` may need the space
+                raise
 
     def _while_open(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
-            if self._closing:
-                raise InterruptedError(errno.EINTR, "the raft log is closed", str(self._directory))
+            self._check_open()
             yield piece
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise InterruptedError(errno.EINTR, "the raft log is closed", str(self._directory))
 
     def write(self, writes: Sequence[Write]) -> None:
         """Make all of them durable, in order, in one record. After an OSError nothing more may be written."""
