@@ -123,8 +123,8 @@ class Node:
             if serving.done():
                 serving.result()
         finally:
-            for each in held:
-                each.release()
+            while held:
+                held.pop().release()
             serving.cancel()
             outliving.cancel()
             await asyncio.wait({serving, outliving})

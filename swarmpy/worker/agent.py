@@ -182,13 +182,13 @@ class Agent:
             await self._mesh.release()
 
     async def depart(self) -> None:
-        """Tell the leader, if it can be had soon, that this node leaves. After that no session begins any more."""
+        """Tell the leader, if it can be had soon, that this node leaves. Once it is said no session begins any more."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DEPART_S):
                 while not self._departed:
                     await self._welcomed.wait()
-                    assert self._session is not None
-                    self._departed = await self._session.leave()
+                    if self._session is not None:       # it may have ended before this was told that it began
+                        self._departed = await self._session.leave()
                     if not self._departed:
                         self._welcomed.clear()          # the session ended before it was said; the next one is told
 

@@ -62,7 +62,8 @@ class LogPublisher:
 
     async def idle(self) -> None:
         """Return when no answer is under way."""
-        await self._idle.wait()
+        while self._answers:
+            await self._idle.wait()
 
     async def close(self) -> None:
         """End all answers."""

@@ -102,7 +102,7 @@ class Session:
             self._retimed.clear()
             if self._is_mistimed:
                 await asyncio.sleep(self._rng.uniform(0.0, max(RENEW_S, RENEW_PERIODS * self._period_s)))
-                if self._is_mistimed:
+                if self._is_mistimed and not self._leaving:
                     return
 
     @property
@@ -139,6 +139,9 @@ class Session:
                     self._welcome(message.welcome)
                 else:
                     await hear(message)
+        except asyncio.CancelledError:
+            self._said_leaving = False          # what was written just now may never arrive
+            raise
         finally:
             self._over.set()
             if speaking is not None:

@@ -185,7 +185,7 @@ def test_a_snapshot_whose_file_takes_long_holds_up_no_entry(tmp_path: Path, monk
 
     def prepare_slowly(storage: Storage, snapshot: Snapshot) -> None:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(30)
         prepare(storage, snapshot)
 
     monkeypatch.setattr(Storage, "prepare", prepare_slowly)
@@ -195,11 +195,13 @@ def test_a_snapshot_whose_file_takes_long_holds_up_no_entry(tmp_path: Path, monk
         async with Cluster(tmp_path, options) as cluster:
             leader = await cluster.grow(1)
             await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(20)))
-            await until(begun.is_set, "the file to be begun")
-            await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(20, 40)))
-            await leader.log.read_barrier()
-            assert not any(leader.directory.glob("snapshot-*"))
-            go_on.set()
+            try:
+                await until(begun.is_set, "the file to be begun")
+                await asyncio.gather(*(leader.log.propose(b"%d" % number) for number in range(20, 40)))
+                await leader.log.read_barrier()
+                assert not any(leader.directory.glob("snapshot-*"))
+            finally:
+                go_on.set()
             await until(lambda: any(leader.directory.glob("snapshot-*")), "the snapshot")
             await leader.stop()
             await leader.restart()

@@ -272,7 +272,8 @@ def test_a_part_of_a_snapshot_that_is_missing_doubled_or_elsewhere_is_noticed(
     parts = [body[at : at + sealed] for at in range(0, len(body), sealed)]
     assert b"".join((head, *parts)) == whole
     a, b, c, d = parts
-    for others in ((a, b, c), (b, c, d), (a, b, c, d, d), (b, a, c, d), (a, a, c, d), ()):
+    foreign = [with_snapshot(tmp_path / "other", bytes(64 * 4)).read_bytes()[len(head) :][:sealed], b, c, d]
+    for others in (foreign, (a, b, c), (b, c, d), (a, b, c, d, d), (b, a, c, d), (a, a, c, d), ()):
         file.write_bytes(b"".join((head, *others)))
         with pytest.raises(Corrupt, match=file.name):
             read(tmp_path)
@@ -720,7 +721,7 @@ def random_write(model: Model, term: int, random: Random) -> Write:
         return Write(state, _entries(first, term, random))
     if kind == "snapshot" and model.last > base:
         index = random.randint(base + 1, model.last)
-        snapshot = Snapshot(index, model.entries[index].term, b"m", b"s%d" % index + bytes(random.randrange(900)))
+        snapshot = Snapshot(index, model.entries[index].term, b"m", b"s%d" % index + bytes(index * 137 % 900))
         return Write(state, snapshot=snapshot, compact=max(0, index - random.randrange(4)))
     if kind == "restore":
         snapshot = Snapshot(model.last + 3, term, b"m", b"r" * random.randrange(900))

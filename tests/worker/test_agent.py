@@ -355,7 +355,11 @@ def test_a_node_that_leaves_waits_for_a_session_under_way(tmp_path: Path) -> Non
     drive(story)
 
 
-def test_a_node_that_leaves_as_its_session_ends_says_so_in_the_next(tmp_path: Path) -> None:
+def test_a_node_that_leaves_as_its_session_ends_says_so_in_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swarmpy.worker.agent.DEPART_S", 10.0)
+
     async def story() -> None:
         async with leader() as lead:
             await swarm(lead, "n1")

@@ -144,7 +144,8 @@ class Driver:
         except InterruptedError:
             return                          # the log is closed
         except OSError as error:
-            _log.warning("a snapshot is written while the raft log waits: %s", error)
+            _log.warning("the raft log grows until the next snapshot, as this one cannot be written: %s", error)
+            return
         self._do(lambda: self._core.snapshot_taken(snapshot.index, membership, snapshot.data, keep))
 
     def add_wire(self, wire: Outgoing | Incoming) -> None:

@@ -3,10 +3,10 @@
     file = length of the sealed head (4) | sealed head | sealed parts of PART_BYTES of the state, the last one shorter
     head = term (8) | length of the membership (4) | length of the state (8) | membership
 
-The head is sealed with the snapshot's index, a part with that, its number and how many there are: none can be missing,
-changed, or in the place of another. There are parts because a cipher keeps the interpreter's lock for as long as it
-works: with the state of a million tasks in one piece a leader would send no heartbeat for longer than its followers
-wait for one. And no piece may have more than 2 GiB.
+The head is sealed with the snapshot's index, a part with the head's tag, its number and how many there are: none can be
+missing, changed, or in the place of another. There are parts because a cipher keeps the interpreter's lock for as long
+as it works: with the state of a million tasks in one piece a leader would send no heartbeat for longer than its
+followers wait for one. And no piece may have more than 2 GiB.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ __all__ = ["PART_BYTES", "pieces", "unpack"]
 
 PART_BYTES = 1 << 20
 _PARTS_A_PIECE = 8
+_TAG_BYTES = 16                       # what a sealed head ends with, and no other does
 _LENGTH = struct.Struct("<I")
 _HEAD = struct.Struct("<QIQ")
 _WHOLE = struct.Struct("<QI")         # before there were parts all was in one seal: term, length of the membership
@@ -34,7 +35,7 @@ def pieces(sealer: Sealer, snapshot: Snapshot) -> Iterator[bytes]:
     state, count = memoryview(snapshot.data), _count(len(snapshot.data))
     for first in range(0, count, _PARTS_A_PIECE):
         yield b"".join(
-            sealer.seal(state[number * PART_BYTES : (number + 1) * PART_BYTES], _part(snapshot.index, number, count))
+            sealer.seal(state[number * PART_BYTES : (number + 1) * PART_BYTES], _part(sealed, number, count))
             for number in range(first, min(first + _PARTS_A_PIECE, count))
         )
 
@@ -56,14 +57,15 @@ def unpack(sealer: Sealer, index: int, data: bytes) -> Snapshot:
 def _unpack(sealer: Sealer, index: int, data: bytes) -> Snapshot:
     start = _LENGTH.size
     end = start + int.from_bytes(data[:start], "little")
-    head = sealer.open(data[start:end], _head(index))
+    sealed = data[start:end]
+    head = sealer.open(sealed, _head(index))
     term, members, length = _HEAD.unpack_from(head)
     count = _count(length)
     if len(data) != end + length + count * OVERHEAD_BYTES:
         raise BrokenSeal(f"it has {len(data)} bytes, not {end + length + count * OVERHEAD_BYTES}")
     step = PART_BYTES + OVERHEAD_BYTES
     parts = (
-        sealer.open(data[end + number * step : end + (number + 1) * step], _part(index, number, count))
+        sealer.open(data[end + number * step : end + (number + 1) * step], _part(sealed, number, count))
         for number in range(count)
     )
     return Snapshot(index, term, head[_HEAD.size : _HEAD.size + members], b"".join(parts))
@@ -77,5 +79,5 @@ def _head(index: int) -> bytes:
     return b"head of snapshot %d" % index
 
 
-def _part(index: int, number: int, count: int) -> bytes:
-    return b"part %d of %d of snapshot %d" % (number, count, index)
+def _part(sealed_head: bytes, number: int, count: int) -> bytes:
+    return b"part %d of %d of " % (number, count) + sealed_head[-_TAG_BYTES:]

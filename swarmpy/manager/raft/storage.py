@@ -27,7 +27,7 @@ import stat
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -159,7 +159,7 @@ class Storage:
         """
         with self._preparing:
             self._keys = keys.all
-            for path in self._prepared():       # sealed under one of before
+            for path in self._directory.glob(f"{_PREPARED_PREFIX}*"):       # sealed under one of before
                 self._files.unlink(path)
         self._sealer.take(keys.all)
         if self._identity is not None:
@@ -180,8 +180,9 @@ class Storage:
             self._check_open()
             try:
                 self._replace(path, self._while_open(snapshot_file.pieces(Sealer(self._keys), snapshot)))
-            except OSError:
-                remove_unfinished(self._files, path)    # `write` may need the space
+            except BaseException:
+                with suppress(OSError):
+                    remove_unfinished(self._files, path)        # others may need the space
                 raise
 
     def _while_open(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
