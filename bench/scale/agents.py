@@ -17,6 +17,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -106,16 +107,16 @@ class Node:
 
     async def _session_with(self, addr: str, issued: Issued, opening: asyncio.Semaphore) -> None:
         """One session. Returns when it outlives its channel, raises when it ends."""
-        held: list[asyncio.Semaphore] = []
+        place = ExitStack()
         if not self._is_in:
             await opening.acquire()
-            held.append(opening)                      # until the leader has welcomed us, or not
+            place.callback(opening.release)           # when the leader has welcomed us, or does not
         credential = KeyPair(issued.certificate, issued.key)
         channel = open_channel(addr, credential, issued.root_ca, SESSION_HANDSHAKE_S, self._ask_after_s)
         session = Session(channel, self._reporter, self._rng, (), self._ask_after_s)
         serving = asyncio.create_task(session.serve(
             self._description(issued), _address(self._number), self._updates(),
-            partial(self._welcomed, session, held), self._hear,
+            partial(self._welcomed, session, place), self._hear,
         ))  # fmt: skip
         outliving = asyncio.create_task(session.outlives_its_channel())
         try:
@@ -123,8 +124,7 @@ class Node:
             if serving.done():
                 serving.result()
         finally:
-            while held:
-                held.pop().release()
+            place.close()
             serving.cancel()
             outliving.cancel()
             await asyncio.wait({serving, outliving})
@@ -138,9 +138,8 @@ class Node:
         self._managers.append(self._managers.pop(0))
         _trouble(why)
 
-    def _welcomed(self, session: Session, held: list[asyncio.Semaphore], _: Welcome) -> None:
-        while held:
-            held.pop().release()
+    def _welcomed(self, session: Session, place: ExitStack, _: Welcome) -> None:
+        place.close()
         self._session = session
         self._counts.welcomed += not self._is_in
         self._is_in = True

@@ -30,10 +30,8 @@ class Reads:
 
     api: Api
     seconds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
-    services: int = 0
     running: int = 0             # tasks that `service ls` counts
     down: int = 0                # nodes that `node ls` shows as down
-    ready: int = 0
     service_name: str = ""       # whose tasks are looked at; none before there is a service
 
     async def run(self) -> None:
@@ -61,15 +59,14 @@ class Reads:
 
     async def _service_ls(self) -> None:
         running = RUNNING_TASKS.findall(await self._timed("service ls", "/services", status="true"))
-        self.services, self.running = len(running), sum(map(int, running))
+        self.running = sum(map(int, running))
 
     async def _service_ps(self) -> None:
         if self.service_name:
             await self._timed("service ps", "/tasks", filters=json.dumps({"service": [self.service_name]}))
 
     async def _node_ls(self) -> None:
-        states = NODE_STATE.findall(await self._timed("node ls", "/nodes"))
-        self.down, self.ready = states.count(b"down"), states.count(b"ready")
+        self.down = NODE_STATE.findall(await self._timed("node ls", "/nodes")).count(b"down")
 
 
 def percentile(samples: Sequence[float], share: float) -> float:

@@ -7,7 +7,7 @@ import datetime
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from swarmpy.rpc.ca_pb2 import IssueRequest, IssueResponse
 from swarmpy.rpc.ca_pb2_grpc import CAServicer, CAStub, add_CAServicer_to_server
 from swarmpy.rpc.types_pb2 import NodeRole, NodeSpec
 from tests.identity.swarm import DAY_NS, Swarm
+from tests.tcp_way import way_to
 
 
 class Recorder(CAServicer):
@@ -92,24 +93,9 @@ def _csr() -> bytes:
     return signing_request(new_key())
 
 
-@asynccontextmanager
-async def slow_way(addr: str, pause_s: float) -> AsyncIterator[str]:
+def slow_way(addr: str, pause_s: float) -> AbstractAsyncContextManager[str]:
     """An address that leads to `addr`, where each piece from either side takes a while."""
-
-    async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        while data := await source.read(65536):
-            await asyncio.sleep(pause_s)
-            target.write(data)
-        target.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, _, port = addr.rpartition(":")
-        far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        with suppress(OSError):
-            await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    return way_to(addr, lambda: asyncio.sleep(pause_s))
 
 
 def test_a_machine_whose_handshakes_take_seconds_joins_and_renews(tmp_path: Path) -> None:

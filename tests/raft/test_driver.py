@@ -158,6 +158,14 @@ def test_snapshots_bring_in_a_newcomer_and_shorten_a_restart(tmp_path: Path) -> 
     run(scenario())
 
 
+async def restarts_from_its_snapshot(leader: Member, entries: int) -> None:
+    await until(lambda: any(leader.directory.glob("snapshot-*")), "the snapshot")
+    await leader.stop()
+    await leader.restart()
+    assert leader.journal.restored == 1
+    await until(lambda: leader.journal.entries == [b"%d" % number for number in range(entries)], "all is there")
+
+
 def test_a_snapshot_that_takes_long_holds_up_no_entry(tmp_path: Path) -> None:
     async def scenario() -> None:
         options = replace(FAST, snapshot_interval=10, log_entries_for_slow_followers=0)
@@ -170,11 +178,7 @@ def test_a_snapshot_that_takes_long_holds_up_no_entry(tmp_path: Path) -> None:
             await leader.log.read_barrier()
             gate.open()
             await leader.log.propose(b"40")
-            await until(lambda: any(leader.directory.glob("snapshot-*")), "the snapshot")
-            await leader.stop()
-            await leader.restart()
-            assert leader.journal.restored == 1
-            await until(lambda: leader.journal.entries == [b"%d" % number for number in range(41)], "all is there")
+            await restarts_from_its_snapshot(leader, entries=41)
 
     run(scenario())
 
@@ -202,11 +206,7 @@ def test_a_snapshot_whose_file_takes_long_holds_up_no_entry(tmp_path: Path, monk
                 assert not any(leader.directory.glob("snapshot-*"))
             finally:
                 go_on.set()
-            await until(lambda: any(leader.directory.glob("snapshot-*")), "the snapshot")
-            await leader.stop()
-            await leader.restart()
-            assert leader.journal.restored == 1
-            await until(lambda: leader.journal.entries == [b"%d" % number for number in range(40)], "all is there")
+            await restarts_from_its_snapshot(leader, entries=40)
 
     run(scenario())
 

@@ -18,6 +18,7 @@ from swarmpy.rpc.types_pb2 import MANAGER, RUNNING, WORKER, NodeRole
 from swarmpy.worker import Agent, describe_host
 
 from ..dispatcher.wire import NODE_HEADER, Leader, drive, leader, until
+from ..tcp_way import way_to
 from .simulated import RecordingMesh, SimulatedExecutor
 
 
@@ -68,26 +69,6 @@ async def working(directory: Path, addr: str, worker: NodeIdentity, claims: str)
         await agent.close()
 
 
-@asynccontextmanager
-async def way_to(addr: str, is_open: asyncio.Event) -> AsyncIterator[str]:
-    """An address that leads to `addr` while it is open. Otherwise its kernel takes what comes, and that is all."""
-
-    async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        while data := await source.read(65536):
-            await is_open.wait()
-            target.write(data)
-        target.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, _, port = addr.rpartition(":")
-        far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        with suppress(OSError):
-            await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
 def test_a_node_gets_the_tasks_of_its_certificate(tmp_path: Path) -> None:
     async def story() -> None:
         async with serving(tmp_path) as (lead, addr, worker), working(tmp_path, addr, worker, claims="n2") as agent:
@@ -110,7 +91,7 @@ def test_a_leader_that_stands_still_is_left_though_its_kernel_acknowledges_all(t
         goes_on.set()
         async with (
             serving(tmp_path) as (_, addr, worker),
-            way_to(addr, goes_on) as way,
+            way_to(addr, goes_on.wait) as way,
             working(tmp_path, way, worker, claims="n1") as agent,
         ):
             await until(lambda: agent.connected, "a session")

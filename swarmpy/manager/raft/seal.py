@@ -18,15 +18,17 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-__all__ = ["OVERHEAD_BYTES", "BrokenSeal", "Keys", "Sealer"]
+__all__ = ["OVERHEAD_BYTES", "TAG_BYTES", "BrokenSeal", "Keys", "Sealer"]
 
 _KEY_BYTES = 32
 _SALT_BYTES = 16
 _NONCE_BYTES = 12
-_TAG_BYTES = 16
 _RECORDS_PER_SALT = 1 << 32
 
-OVERHEAD_BYTES = _SALT_BYTES + _NONCE_BYTES + _TAG_BYTES
+TAG_BYTES = 16
+"""What a sealed record ends with, and no other does."""
+
+OVERHEAD_BYTES = _SALT_BYTES + _NONCE_BYTES + TAG_BYTES
 """By how much a sealed record is longer than what it holds."""
 
 
@@ -60,6 +62,10 @@ class Sealer:
         self._keys = tuple(keys)
         self._ciphers.clear()
         self._renew()
+
+    def twin(self) -> Sealer:
+        """One with the same keys, for another thread."""
+        return Sealer(self._keys, self._random)
 
     def seal(self, plain: bytes | memoryview, context: bytes) -> bytes:
         if self._left == 0:

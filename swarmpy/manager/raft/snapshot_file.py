@@ -15,13 +15,12 @@ import struct
 from collections.abc import Iterator
 
 from swarmpy.manager.raft.messages import Snapshot
-from swarmpy.manager.raft.seal import OVERHEAD_BYTES, BrokenSeal, Sealer
+from swarmpy.manager.raft.seal import OVERHEAD_BYTES, TAG_BYTES, BrokenSeal, Sealer
 
 __all__ = ["PART_BYTES", "pieces", "unpack"]
 
 PART_BYTES = 1 << 20
 _PARTS_A_PIECE = 8
-_TAG_BYTES = 16                       # what a sealed head ends with, and no other does
 _LENGTH = struct.Struct("<I")
 _HEAD = struct.Struct("<QIQ")
 _WHOLE = struct.Struct("<QI")         # before there were parts all was in one seal: term, length of the membership
@@ -80,4 +79,4 @@ def _head(index: int) -> bytes:
 
 
 def _part(sealed_head: bytes, number: int, count: int) -> bytes:
-    return b"part %d of %d of " % (number, count) + sealed_head[-_TAG_BYTES:]
+    return b"part %d of %d of " % (number, count) + sealed_head[-TAG_BYTES:]

@@ -125,7 +125,6 @@ class Storage:
     def __init__(self, directory: Path, keys: Sequence[bytes], files: Files, segment_bytes: int) -> None:
         self._directory = directory
         self._files = files
-        self._keys = tuple(keys)
         self._sealer = Sealer(keys)
         self._preparing = threading.Lock()
         self._closing = False
@@ -158,10 +157,9 @@ class Storage:
         Raises OSError; Damaged when something is not as it was written.
         """
         with self._preparing:
-            self._keys = keys.all
             for path in self._directory.glob(f"{_PREPARED_PREFIX}*"):       # sealed under one of before
                 self._files.unlink(path)
-        self._sealer.take(keys.all)
+            self._sealer.take(keys.all)
         if self._identity is not None:
             self.set_identity(self._identity)
         snapshot = self._load_snapshot()
@@ -179,7 +177,7 @@ class Storage:
         with self._preparing:
             self._check_open()
             try:
-                self._replace(path, self._while_open(snapshot_file.pieces(Sealer(self._keys), snapshot)))
+                self._replace(path, self._while_open(snapshot_file.pieces(self._sealer.twin(), snapshot)))
             except BaseException:
                 with suppress(OSError):
                     remove_unfinished(self._files, path)        # others may need the space
